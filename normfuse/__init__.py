@@ -1,0 +1,49 @@
+"""Normative modelling of multimodal brain scans.
+
+The public names load on first use, so that ``import normfuse`` stays fast and
+``normfuse.analyses`` never brings torch in.
+"""
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Atlas": "atlas",
+    "Cohort": "cohort",
+    "Deviations": "deviations",
+    "Modality": "modality",
+    "NormativeModel": "normative",
+    "NormfuseError": "errors",
+    "TrainingPlan": "training",
+    "cross_fit": "normative",
+    "load_atlas": "atlas",
+    "simulate_cohort": "simulate",
+    "write_cohort": "simulate",
+}
+
+if TYPE_CHECKING:
+    from .atlas import Atlas, load_atlas
+    from .cohort import Cohort
+    from .deviations import Deviations
+    from .errors import NormfuseError
+    from .modality import Modality
+    from .normative import NormativeModel, cross_fit
+    from .simulate import simulate_cohort, write_cohort
+    from .training import TrainingPlan
+
+__all__ = ["Atlas", "Cohort", "Deviations", "Modality", "NormativeModel", "NormfuseError",
+           "TrainingPlan", "__version__", "cross_fit", "load_atlas", "simulate_cohort",
+           "write_cohort"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

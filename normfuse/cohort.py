@@ -1,0 +1,209 @@
+"""People and what was measured of them, aligned by subject id."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import cohort_checks as checks
+from .errors import CohortError, listed
+from .modality import Modality
+from .subject_query import matching
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Subjects, their covariates, and one block of features per modality.
+
+    Immutable: every method returns a new cohort. Rows are aligned by subject id, never by
+    position. A subject without a scan has a row of NaN in that modality; single NaN inside a
+    row are failed regions. Both are ordinary.
+
+    Attributes
+    ----------
+    subjects : DataFrame, shape (n_subjects, any)
+        Everything known of each person; index: id as text.
+    features : dict of DataFrame, shape (n_subjects, n_features) each
+        One block per modality, in the modality's unit, on the same index.
+    modalities : tuple of Modality
+    covariates : dict of str
+        Column of ``subjects`` -> ``"continuous"``, ``"categorical"`` or ``"site"``.
+    reference : str or None
+        Query that selects the healthy people a model may learn from.
+
+    Examples
+    --------
+    >>> people = pd.DataFrame({"age": [30.0, 40.0], "dx": ["CN", "AD"]}, index=["s1", "s2"])
+    >>> t1 = pd.DataFrame({"insula": [6.1, 5.8]}, index=["s2", "s1"])
+    >>> pet = pd.DataFrame({"insula": [1.2]}, index=["s1"])
+    >>> cohort = Cohort.from_frames(people, {"t1": t1, "pet": pet},
+    ...                             covariates={"age": "continuous"}, reference="dx == 'CN'")
+    >>> cohort.features["t1"].loc["s1", "insula"], len(cohort.reference_subjects())
+    (np.float64(5.8), 1)
+    >>> cohort.present.loc["s2"].tolist()
+    [True, False]
+    """
+
+    subjects: pd.DataFrame
+    features: Mapping[str, pd.DataFrame]
+    modalities: tuple[Modality, ...]
+    covariates: Mapping[str, str]
+    reference: str | None = None
+
+    @classmethod
+    def from_frames(cls, subjects: pd.DataFrame, frames: Mapping[str, pd.DataFrame], *,
+                    covariates: Mapping[str, str], reference: str | None = None,
+                    units: Mapping[str, str] | None = None,
+                    drop_incomplete: bool = False) -> Cohort:
+        """Build a cohort from tables indexed by subject id.
+
+        Parameters
+        ----------
+        subjects : DataFrame
+            One row a person, index: id.
+        frames : dict of DataFrame
+            One table per modality, index: id, columns: features. People without that scan are
+            simply not in it.
+        covariates : dict of str
+            Column -> ``"continuous"``, ``"categorical"`` or ``"site"``.
+        reference : str, optional
+            Query that selects the reference (healthy) people, as ``"diagnosis == 'CN'"``.
+        units : dict of str, optional
+            Unit of each modality, printed on figures.
+        drop_incomplete : bool
+            Leave out (with a warning that names them) people who lack a covariate or have no
+            modality at all, instead of refusing.
+
+        Raises
+        ------
+        CohortError
+            Duplicate or missing ids, a measured person who is not in ``subjects``, a cell that is
+            not a finite number, a missing covariate, a person with nothing measured.
+        """
+        subjects = checks.with_text_ids(subjects, "the subjects table")
+        covariates = checks.known_covariates(subjects, covariates)
+        units = dict(units or {})
+        if not frames:
+            raise CohortError("a cohort needs at least one modality; none was given")
+        blocks, modalities = {}, []
+        for name, frame in frames.items():
+            block = checks.numeric_block(name, frame)
+            checks.only_known_people(name, block, subjects)
+            blocks[name] = block.reindex(subjects.index)
+            modalities.append(Modality(name, tuple(block.columns), units.get(name, "")))
+        subjects, blocks = checks.complete_people(subjects, blocks, covariates, drop_incomplete)
+        if reference is not None:
+            matching(subjects, reference)  # a bad query should fail here, not an hour later
+        return cls(subjects, blocks, tuple(modalities), covariates, reference)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Cohort:
+        """Read a ``cohort.toml``; see :mod:`normfuse.cohort_file` for what it may say."""
+        from .cohort_file import read_cohort
+
+        return read_cohort(Path(path))
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    @property
+    def ids(self) -> pd.Index:
+        """Subject ids, in order."""
+        return self.subjects.index
+
+    @property
+    def present(self) -> pd.DataFrame:
+        """Which modality was measured of whom: boolean, (n_subjects, n_modalities)."""
+        return pd.DataFrame({m.name: self.features[m.name].notna().any(axis=1)
+                             for m in self.modalities}, index=self.ids)
+
+    def modality(self, name: str) -> Modality:
+        """The modality of that name."""
+        for modality in self.modalities:
+            if modality.name == name:
+                return modality
+        raise CohortError(f"there is no modality {name!r}; this cohort has "
+                          f"{listed(m.name for m in self.modalities)}")
+
+    def select(self, who: str | Iterable[str]) -> Cohort:
+        """The subjects that answer a query, or those with the given ids, in that order."""
+        if isinstance(who, str):
+            ids = self.ids[matching(self.subjects, who).to_numpy()]
+        else:
+            ids = pd.Index([str(i) for i in who])
+            unknown = ids.difference(self.ids)
+            if len(unknown):
+                raise CohortError(f"not in this cohort: {listed(unknown)}")
+        return self._with(self.subjects.loc[ids],
+                          {name: block.loc[ids] for name, block in self.features.items()})
+
+    def split(self, query: str) -> tuple[Cohort, Cohort]:
+        """Those who answer the query, and all the others."""
+        chosen = matching(self.subjects, query)
+        return self.select(self.ids[chosen.to_numpy()]), self.select(self.ids[~chosen.to_numpy()])
+
+    def reference_subjects(self) -> Cohort:
+        """The people a model may learn from, by the cohort's own reference query."""
+        if self.reference is None:
+            raise CohortError("this cohort names no reference query; say who is healthy, "
+                              "for example reference=\"diagnosis == 'CN'\"")
+        chosen = self.select(self.reference)
+        if not len(chosen):
+            raise CohortError(f"the reference query {self.reference!r} selects nobody of "
+                              f"{len(self)} subjects; {checks.values_of(self.subjects, self.reference)}")
+        return chosen
+
+    def join(self, other: Cohort) -> Cohort:
+        """Both cohorts' people; they must have the same modalities and features."""
+        both = self.ids.intersection(other.ids)
+        if len(both):
+            raise CohortError(f"in both cohorts: {listed(both)}; ids must differ")
+        if [m.name for m in self.modalities] != [m.name for m in other.modalities]:
+            raise CohortError("cohorts with different modalities cannot be joined: "
+                              f"{listed(m.name for m in self.modalities)} and "
+                              f"{listed(m.name for m in other.modalities)}")
+        for m in self.modalities:
+            if set(m.features) != set(other.modality(m.name).features):
+                raise CohortError(f"cohorts with different features of {m.name} cannot be joined")
+        return self._with(pd.concat([self.subjects, other.subjects]), {
+            m.name: pd.concat([self.features[m.name],
+                               other.features[m.name][list(m.features)]])
+            for m in self.modalities})
+
+    def without(self, *names: str) -> Cohort:
+        """The same people as if those modalities had not been measured (columns stay, as NaN)."""
+        for name in names:
+            self.modality(name)
+        return self._with(self.subjects, {
+            name: block * np.nan if name in names else block
+            for name, block in self.features.items()})
+
+    def drop_features(self, name: str, features: Iterable[str]) -> Cohort:
+        """Leave features of one modality out."""
+        unwanted = set(features)
+        old = self.modality(name)
+        unknown = unwanted.difference(old.features)
+        if unknown:
+            raise CohortError(f"{name} has no feature {listed(sorted(unknown))}")
+        kept = Modality(name, tuple(f for f in old.features if f not in unwanted), old.unit)
+        blocks = {**self.features, name: self.features[name][list(kept.features)]}
+        modalities = tuple(kept if m.name == name else m for m in self.modalities)
+        return Cohort(self.subjects, blocks, modalities, self.covariates, self.reference)
+
+    def _with(self, subjects: pd.DataFrame, blocks: Mapping[str, pd.DataFrame]) -> Cohort:
+        return Cohort(subjects, dict(blocks), self.modalities, self.covariates, self.reference)
+
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{m.name} {m.n_features} features, {int(self.present[m.name].sum())} people"
+                           for m in self.modalities)
+        return f"<Cohort of {len(self)} subjects: {shares}>"
+
+    def _repr_html_(self) -> str:
+        rows = pd.DataFrame({
+            "features": {m.name: m.n_features for m in self.modalities},
+            "unit": {m.name: m.unit for m in self.modalities},
+            "present": {m.name: int(self.present[m.name].sum()) for m in self.modalities}})
+        return f"<b>Cohort</b> of {len(self)} subjects" + rows.to_html()

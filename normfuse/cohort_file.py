@@ -1,0 +1,160 @@
+"""Reading a cohort from ``cohort.toml`` and the tables it names.
+
+.. code-block:: toml
+
+    [subjects]
+    table = "participants.tsv"        # relative to this file; TSV, CSV, ; or | are recognised
+    id = "participant_id"             # default: participant_id, else the first column
+    drop_incomplete = false           # true: leave out people without covariates or scans
+
+    [covariates]
+    age = "continuous"
+    sex = "categorical"
+    site = "site"
+
+    [reference]
+    query = "diagnosis == 'CN'"
+
+    [modalities.t1]
+    table = "t1.csv"
+    prefix = "CT_"                    # or features = ["…", "…"]; default: every other column
+    exclude = ["CT_lh_unknown"]
+    unit = "mm"
+    likelihood = "normal"
+"""
+from __future__ import annotations
+
+import csv
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .cohort import Cohort
+from .errors import CohortError, listed
+
+_SEPARATORS = "\t,;|"
+_SECTIONS = {"subjects": {"table", "id", "drop_incomplete"}, "reference": {"query"}}
+_MODALITY_KEYS = {"table", "id", "features", "prefix", "exclude", "unit", "likelihood"}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A delimited text file as text cells; the separator is the one its header uses most.
+
+    Raises
+    ------
+    CohortError
+        If the file is missing, empty, or not text.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            header = stream.readline()
+        if not header.strip():
+            raise CohortError(f"{path} is empty; its first line must name the columns")
+        separator = max(_SEPARATORS, key=lambda s: len(next(csv.reader([header], delimiter=s))))
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False,
+                            encoding="utf-8-sig", index_col=False)
+    except FileNotFoundError as problem:
+        raise CohortError(f"there is no table {path}; paths in cohort.toml are relative to "
+                          "the file's own folder") from problem
+    except (UnicodeDecodeError, pd.errors.ParserError, OSError) as problem:
+        raise CohortError(f"{path} is not a readable text table: {problem}") from problem
+    table.columns = table.columns.str.strip()
+    return table
+
+
+def read_cohort(path: Path) -> Cohort:
+    """The cohort that a ``cohort.toml`` describes; see the module's text for its keys."""
+    spec = _read_toml(path)
+    folder = path.parent
+    tables: dict[Path, pd.DataFrame] = {}
+
+    def indexed(section: Mapping[str, Any], name: str, default_id: str | None) -> pd.DataFrame:
+        file = folder / _text(section, "table", f"[{name}] of {path}")
+        if file not in tables:
+            tables[file] = read_table(file)
+        return _by_id(tables[file], section.get("id", default_id), file)
+
+    people = indexed(spec["subjects"], "subjects", None)
+    id_column = str(people.index.name)
+    frames, units = {}, {}
+    for name, section in spec["modalities"].items():
+        block = indexed(section, f"modalities.{name}", id_column)
+        same_file = section["table"] == spec["subjects"]["table"]
+        frames[name] = _feature_columns(name, block, section, people if same_file else None)
+        units[name] = str(section.get("unit", ""))
+    return Cohort.from_frames(
+        people, frames, covariates=spec.get("covariates", {}), units=units,
+        reference=spec.get("reference", {}).get("query"),
+        drop_incomplete=bool(spec["subjects"].get("drop_incomplete", False)))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        spec = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as problem:
+        raise CohortError(f"there is no file {path}") from problem
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as problem:
+        raise CohortError(f"{path} is not a valid TOML file: {problem}") from problem
+    for needed in ("subjects", "modalities"):
+        if not isinstance(spec.get(needed), dict) or not spec[needed]:
+            raise CohortError(f"{path} needs a [{needed}{'.t1' if needed == 'modalities' else ''}] "
+                              "section")
+    _no_stray_keys(path, "the file", spec, {"subjects", "covariates", "reference", "modalities"})
+    for name, keys in _SECTIONS.items():
+        _no_stray_keys(path, f"[{name}]", spec.get(name, {}), keys)
+    for name, section in spec["modalities"].items():
+        if not isinstance(section, dict):
+            raise CohortError(f"{path}: [modalities.{name}] must be a section with a table")
+        _no_stray_keys(path, f"[modalities.{name}]", section, _MODALITY_KEYS)
+        if section.get("likelihood", "normal") != "normal":
+            raise CohortError(f"{path}: modality {name} asks for likelihood "
+                              f"{section['likelihood']!r}; only 'normal' is available")
+    return spec
+
+
+def _no_stray_keys(path: Path, where: str, section: Mapping[str, Any], known: set[str]) -> None:
+    stray = set(section) - known
+    if stray:
+        raise CohortError(f"{path}: {where} has unknown {listed(sorted(stray))}; "
+                          f"it may have {listed(sorted(known), 12)}")
+
+
+def _text(section: Mapping[str, Any], key: str, where: str) -> str:
+    if not isinstance(section.get(key), str):
+        raise CohortError(f"{where} needs {key} = \"…\"")
+    return section[key]
+
+
+def _by_id(table: pd.DataFrame, id_column: str | None, file: Path) -> pd.DataFrame:
+    if id_column is None:
+        id_column = "participant_id" if "participant_id" in table else str(table.columns[0])
+    if id_column not in table:
+        raise CohortError(f"{file} has no id column {id_column!r}; it has "
+                          f"{listed(table.columns, 8)}. Name it with id = \"…\"")
+    return table.set_index(id_column)
+
+
+def _feature_columns(name: str, block: pd.DataFrame, section: Mapping[str, Any],
+                     subjects: pd.DataFrame | None) -> pd.DataFrame:
+    if "features" in section and "prefix" in section:
+        raise CohortError(f"modality {name}: give features or a prefix, not both")
+    if "features" in section:
+        wanted = [str(f) for f in section["features"]]
+        unknown = [f for f in wanted if f not in block]
+        if unknown:
+            raise CohortError(f"modality {name}: no column {listed(unknown)} in {section['table']}")
+    elif "prefix" in section:
+        wanted = [c for c in block if c.startswith(str(section["prefix"]))]
+        if not wanted:
+            raise CohortError(f"modality {name}: no column of {section['table']} starts with "
+                              f"{section['prefix']!r}")
+    elif subjects is not None:
+        raise CohortError(f"modality {name} shares its table with the subjects: say which columns "
+                          "are its features, by features = [\"…\"] or prefix = \"…\"")
+    else:
+        wanted = list(block)
+    excluded = {str(f) for f in section.get("exclude", [])}
+    return block[[c for c in wanted if c not in excluded]]

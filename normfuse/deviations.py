@@ -1,0 +1,238 @@
+"""What leaves a normative model: how far each person is from what was expected of them."""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from .errors import CohortError, ModelFileError, listed
+from .outputs import new_folder
+from .subject_query import matching
+
+ROLE = "normfuse_role"
+"""Column of ``Deviations.subjects``: ``new`` (never seen), ``calibration`` (not trained on; scored
+against the other calibration subjects), ``training`` or ``early_stop`` (seen: z is too small)."""
+
+SEEN_ROLES = ("training", "early_stop")
+
+_TABLES = ("z", "observed", "expected")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where a z-score comes from: whom the model learned from, and how.
+
+    Attributes
+    ----------
+    kind : str
+        ``"reconstruction"``: the person's own scan was in the encoder.
+    fusion : str
+        The aggregator, as one would write it.
+    n_latent, seed : int
+    n_subjects : dict of int
+        People used for ``training``, ``early_stop`` and ``calibration``.
+    covariates : dict
+        Name -> ``{"kind": …, "range": [low, high]}`` or ``{"kind": …, "levels": {level: n}}``.
+    modalities : dict
+        Name -> ``{"unit", "n_features", "n_present"}`` in the reference.
+    history : list of dict
+        One row an epoch: ``epoch``, ``training``, ``validation`` and the named loss terms.
+    calibration : list of dict
+        The calibration people scored leave-one-out, one row per quantity and nominal level:
+        ``quantity`` (``"z t1"``, …, ``"z all"``, ``"latent distance"``), ``nominal`` (.05 is
+        \\|z\\| > 1.96 or p < .05; .01), ``share`` seen, its 95 % interval ``low``, ``high`` (over
+        subjects: the regions of one brain are not independent), ``n_subjects``, ``n_values``,
+        ``mean`` and ``sd`` of z.
+    quantiles : dict
+        Modality -> ``{"theoretical": […], "observed": […]}`` of those z, for the QQ figure.
+    versions : dict of str
+    created : str
+        UTC date and time of the fit.
+    notes : tuple of str
+        What a reader should know before using the numbers.
+    """
+
+    kind: str
+    fusion: str
+    n_latent: int
+    seed: int
+    n_subjects: Mapping[str, int]
+    covariates: Mapping[str, Any]
+    modalities: Mapping[str, Any]
+    history: list[dict[str, float]] = field(default_factory=list)
+    calibration: list[dict[str, Any]] = field(default_factory=list)
+    quantiles: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Reference:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**values, "notes": tuple(values.get("notes", ()))})
+
+
+@dataclass(frozen=True, eq=False)
+class Deviations:
+    """Calibrated deviations of people from a reference.
+
+    Attributes
+    ----------
+    z : DataFrame, shape (n_subjects, n_features), columns (modality, feature)
+        Standard normal in healthy people who were not trained on; NaN where nothing was measured.
+    observed, expected : DataFrame, same shape
+        What was measured and what the model expected, in the modality's unit.
+    latent : DataFrame, shape (n_subjects, n_latent)
+        Per-dimension z of the fused latent position.
+    distance : DataFrame, columns ``distance``, ``p``, ``n_calibration``
+        Mahalanobis distance of the latent position from the calibration people who were
+        measured with the same modalities, and its p-value by the F law.
+    subjects : DataFrame
+        The cohort's subjects table plus the column ``normfuse_role``.
+    reference : Reference
+    controls : Deviations or None
+        The calibration people, each scored against the others. Kept in memory after ``fit`` so
+        that patients have somebody honest to be compared with; never written to disk.
+
+    Examples
+    --------
+    >>> from normfuse.testing import tiny_deviations
+    >>> d = tiny_deviations()
+    >>> d.extreme(1.96)["t1"].tolist()
+    [1, 0]
+    """
+
+    z: pd.DataFrame
+    observed: pd.DataFrame
+    expected: pd.DataFrame
+    latent: pd.DataFrame
+    distance: pd.DataFrame
+    subjects: pd.DataFrame
+    reference: Reference
+    controls: Deviations | None = None
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
+        return tuple(self.z.columns.get_level_values(0).unique())
+
+    @property
+    def p(self) -> pd.DataFrame:
+        """Two-sided p-value of every z."""
+        return pd.DataFrame(2 * stats.norm.sf(np.abs(self.z)), self.z.index, self.z.columns)
+
+    def select(self, who: str | Iterable[str]) -> Deviations:
+        """The people that answer a query on ``subjects``, or those with the given ids."""
+        if isinstance(who, str):
+            ids = self.subjects.index[matching(self.subjects, who).to_numpy()]
+        else:
+            ids = pd.Index([str(i) for i in who])
+            unknown = ids.difference(self.subjects.index)
+            if len(unknown):
+                raise CohortError(f"not among these deviations: {listed(unknown)}")
+        tables = {name: getattr(self, name).loc[ids]
+                  for name in (*_TABLES, "latent", "distance", "subjects")}
+        return replace(self, **tables)
+
+    def with_controls(self) -> Deviations:
+        """These people and, below them, the reference's held-out controls (once each)."""
+        if self.controls is None:
+            return self
+        new = self.controls.subjects.index.difference(self.subjects.index, sort=False)
+        added = self.controls.select(new)
+        tables = {name: pd.concat([getattr(self, name), getattr(added, name)])
+                  for name in (*_TABLES, "latent", "distance", "subjects")}
+        return replace(self, **tables, controls=None)
+
+    def extreme(self, threshold: float = 1.96, *, direction: str = "both") -> pd.DataFrame:
+        """How many features of each person lie beyond a threshold, per modality.
+
+        Parameters
+        ----------
+        threshold : float
+            In units of z, positive.
+        direction : {"both", "below", "above"}
+            Count \\|z\\| > t, z < -t or z > t.
+
+        Returns
+        -------
+        DataFrame, shape (n_subjects, n_modalities + 1)
+            Counts, and ``total``. A modality that was not measured counts NaN, not 0. The
+            counts of healthy people vary far more than a binomial: regions are correlated.
+        """
+        beyond = {"both": self.z.abs() > threshold, "below": self.z < -threshold,
+                  "above": self.z > threshold}
+        if direction not in beyond:
+            raise CohortError(f"direction is both, below or above; got {direction!r}")
+        names = list(self.modalities)
+        counts = beyond[direction].T.groupby(level=0).sum().T[names]
+        measured = self.z.notna().T.groupby(level=0).any().T[names]
+        counts = counts.where(measured)
+        if measured.to_numpy().all():
+            counts = counts.astype(int)
+        return counts.assign(total=counts.sum(axis=1))
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write ``z.csv``, ``observed.csv`` … and ``reference.json`` to a new folder.
+
+        Raises
+        ------
+        OutputExistsError
+            If the folder is there and ``overwrite`` is not asked for.
+        """
+        with new_folder(Path(folder), overwrite=overwrite) as work:
+            for name in (*_TABLES, "latent", "distance", "subjects"):
+                getattr(self, name).to_csv(work / f"{name}.csv", index_label="participant_id"
+                                           if name not in _TABLES else None)
+            (work / "reference.json").write_text(json.dumps(self.reference.to_dict(), indent=1))
+        return Path(folder)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Deviations:
+        """Read what :meth:`save` wrote."""
+        folder = Path(folder)
+        try:
+            wide = {name: pd.read_csv(folder / f"{name}.csv", header=[0, 1], index_col=0,
+                                      dtype={0: str}, float_precision="round_trip")
+                    for name in _TABLES}
+            narrow = {name: pd.read_csv(folder / f"{name}.csv", index_col="participant_id",
+                                        dtype={"participant_id": str},
+                                        float_precision="round_trip")
+                      for name in ("latent", "distance", "subjects")}
+            reference = Reference.from_dict(json.loads((folder / "reference.json").read_text()))
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise ModelFileError(f"{folder} is not a folder of deviations as `normfuse score` "
+                                 f"writes it: {problem}") from problem
+        index = narrow["subjects"].index
+        for name, table in wide.items():
+            table.index = table.index.astype(str)
+            if not table.index.equals(index):
+                raise ModelFileError(f"{folder}: {name}.csv and subjects.csv do not list the same "
+                                     "subjects; one of them was edited")
+            table.index.name = "participant_id"
+            table.columns.names = ["modality", "feature"]
+        return cls(**wide, **narrow, reference=reference)
+
+    def __repr__(self) -> str:
+        return (f"<Deviations of {len(self)} subjects, {self.z.shape[1]} features of "
+                f"{', '.join(self.modalities)}; reference n = "
+                f"{sum(self.reference.n_subjects.values())}, {self.reference.fusion}>")
+
+    def _repr_html_(self) -> str:
+        summary = self.extreme(1.96).describe().loc[["mean", "min", "max"]].round(1)
+        return (f"<b>Deviations</b> of {len(self)} subjects from {sum(self.reference.n_subjects.values())} "
+                f"reference people ({self.reference.fusion})<br>features beyond |z| 1.96 per subject:"
+                + summary.to_html())

@@ -1,0 +1,66 @@
+"""Writing to disk so that nothing is lost and nothing half-written stays."""
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import CohortError, OutputExistsError
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
+
+
+@contextmanager
+def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A working folder that takes its real name only when the block succeeds.
+
+    Raises
+    ------
+    OutputExistsError
+        If ``folder`` is there and ``overwrite`` is not asked for; nothing is touched.
+    """
+    refuse_existing(folder, overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        work = Path(temporary) / "new"
+        work.mkdir()
+        yield work
+        if folder.exists():
+            os.replace(folder, Path(temporary) / "old")  # removed with the temporary folder
+        os.replace(work, folder)
+
+
+@contextmanager
+def new_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its name only when the block succeeds."""
+    refuse_existing(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
+        work = Path(temporary) / path.name
+        yield work
+        os.replace(work, path)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Stop before any work is done if the output is already there."""
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} is already there; choose another name, or ask for it to "
+                                "be replaced with overwrite=True (--overwrite)")
+    if path.exists() and overwrite and path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise OutputExistsError(f"{path} holds the current folder and will not be replaced")
+
+
+def file_stem(subject: str) -> str:
+    """The subject's id as part of a file name; refuses ids that could leave the folder.
+
+    >>> file_stem("sub-01_ses-2")
+    'sub-01_ses-2'
+    """
+    if not _SAFE_NAME.fullmatch(subject) or ".." in subject or len(subject) > 150:
+        raise CohortError(f"subject id {subject!r} cannot be used as a file name: it must begin "
+                          "with a letter or digit and hold only letters, digits and . _ + = @ -, "
+                          "without '..'; rename the subject before writing files per subject")
+    return subject

@@ -1,0 +1,67 @@
+"""Small cohorts and deviations with unequal sides, for tests and docstrings."""
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ..cohort import Cohort
+from ..deviations import ROLE, Deviations, Reference
+
+
+def tiny_cohort(n: int = 40, *, seed: int = 0) -> Cohort:
+    """Three modalities of 4, 5 and 6 features, three sites, shuffled ids, holes everywhere.
+
+    The last eighth of the subjects are patients (``AD``); the reference query is
+    ``diagnosis == 'CN'``.
+
+    Examples
+    --------
+    >>> tiny_cohort().present.mean().round(2).tolist()
+    [1.0, 0.8, 0.65]
+    """
+    rng = np.random.default_rng(seed)
+    ids = [f"sub-{i:03d}" for i in rng.permutation(n)]
+    subjects = pd.DataFrame({
+        "age": rng.uniform(20, 80, n).round(1), "sex": rng.choice(["F", "M"], n),
+        "site": rng.choice(["north", "south", "west"], n),
+        "diagnosis": np.where(np.arange(n) < n - n // 8, "CN", "AD")}, index=ids)
+    shared = rng.normal(size=(n, 2))
+    frames = {}
+    for name, width, share, level in (("t1", 4, 1.0, 9.0), ("dti", 5, 0.8, 0.4),
+                                      ("pet", 6, 0.65, 1.2)):
+        values = shared @ rng.normal(size=(2, width)) + 0.7 * rng.normal(size=(n, width))
+        values -= 0.01 * (subjects[["age"]].to_numpy() - 50)
+        frame = pd.DataFrame(level * (1 + 0.05 * values), index=ids,
+                             columns=[f"{name}_region{j}" for j in range(width)])
+        frame.iloc[3, 1] = np.nan
+        frames[name] = frame.iloc[rng.permutation(n)[:round(share * n)]]
+    return Cohort.from_frames(subjects, frames, reference="diagnosis == 'CN'",
+                              covariates={"age": "continuous", "sex": "categorical",
+                                          "site": "site"},
+                              units={"t1": "mm3", "dti": "FA", "pet": "SUVR"})
+
+
+def tiny_reference() -> Reference:
+    """A reference made up for documentation."""
+    return Reference(kind="reconstruction", fusion="WassersteinBarycenter()", n_latent=2, seed=0,
+                     n_subjects={"training": 60, "early_stop": 15, "calibration": 25},
+                     covariates={"age": {"kind": "continuous", "range": [20.0, 80.0]}},
+                     modalities={"t1": {"unit": "mm3", "n_features": 2, "n_present": 100},
+                                 "pet": {"unit": "SUVR", "n_features": 1, "n_present": 70}})
+
+
+def tiny_deviations() -> Deviations:
+    """Two people, two features of t1 and one of pet, made up; the second has no PET."""
+    index = pd.Index(["sub-b", "sub-a"], name="participant_id")
+    columns = pd.MultiIndex.from_tuples([("t1", "insula"), ("t1", "cuneus"), ("pet", "insula")],
+                                        names=["modality", "feature"])
+    z = pd.DataFrame([[-2.5, 0.3, 2.1], [0.4, -0.9, np.nan]], index, columns)
+    expected = pd.DataFrame([[6.0, 2.0, 1.1], [6.2, 2.1, np.nan]], index, columns)
+    return Deviations(
+        z=z, observed=expected + 0.1 * z, expected=expected,
+        latent=pd.DataFrame([[1.5, -0.2], [0.1, 0.4]], index, columns=["z1", "z2"]),
+        distance=pd.DataFrame({"distance": [1.6, 0.4], "p": [0.31, 0.93],
+                               "n_calibration": [18, 25]}, index),
+        subjects=pd.DataFrame({"age": [71.0, 64.0], "sex": ["F", "M"], "diagnosis": ["AD", "CN"],
+                               ROLE: ["new", "calibration"]}, index),
+        reference=tiny_reference())
