@@ -1,0 +1,43 @@
+"""From deviations to tables, maps and conclusions: statistics only, never torch.
+
+The public names load on first use, so that ``import normfuse.analyses`` stays fast.
+"""
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "GroupComparison": "groups",
+    "RegionalDeviations": "regional",
+    "compare_distances": "deviation_maps",
+    "compare_extremes": "deviation_maps",
+    "compare_groups": "groups",
+    "group_map": "deviation_maps",
+    "overlap": "deviation_maps",
+    "parcellate": "regional",
+    "subject_map": "deviation_maps",
+    "write_maps": "deviation_maps",
+    "write_report": "report",
+}
+
+if TYPE_CHECKING:
+    from .deviation_maps import (compare_distances, compare_extremes, group_map, overlap,
+                                 subject_map, write_maps)
+    from .groups import GroupComparison, compare_groups
+    from .regional import RegionalDeviations, parcellate
+    from .report import write_report
+
+__all__ = ["GroupComparison", "RegionalDeviations", "compare_distances", "compare_extremes",
+           "compare_groups", "group_map", "overlap", "parcellate", "subject_map", "write_maps",
+           "write_report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -18,7 +18,7 @@ _HOMES = {
     "NormativeModel": "normative",
     "NormfuseError": "errors",
     "TrainingPlan": "training",
-    "cross_fit": "normative",
+    "cross_fit": "cross_fitting",
     "load_atlas": "atlas",
     "simulate_cohort": "simulate",
     "write_cohort": "simulate",
@@ -27,10 +27,11 @@ _HOMES = {
 if TYPE_CHECKING:
     from .atlas import Atlas, load_atlas
     from .cohort import Cohort
+    from .cross_fitting import cross_fit
     from .deviations import Deviations
     from .errors import NormfuseError
     from .modality import Modality
-    from .normative import NormativeModel, cross_fit
+    from .normative import NormativeModel
     from .simulate import simulate_cohort, write_cohort
     from .training import TrainingPlan
 

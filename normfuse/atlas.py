@@ -81,9 +81,13 @@ class Atlas:
         _check_table(self.name, self.regions)
         labels = np.asanyarray(self.labels_img.dataobj)
         if not np.issubdtype(labels.dtype, np.integer):
-            raise AtlasError(f"atlas {self.name}: labels must be whole numbers, not {labels.dtype}; "
-                             "resample with interpolation='nearest' and save as int16 or int32")
-        centroids = _centroids_x(labels, self.labels_img.affine)
+            raise AtlasError(f"atlas {self.name}: labels must be whole numbers, not "
+                             f"{labels.dtype}; resample with interpolation='nearest' and save "
+                             "as int16 or int32")
+        if labels.ndim != 3:
+            raise AtlasError(f"atlas {self.name}: the labels image must have 3 axes, not "
+                             f"{labels.ndim}; overlapping or probabilistic maps are not labels")
+        centroids = _centroids(labels, self.labels_img.affine)
         _check_same_labels(self.name, set(centroids), set(self.regions.index))
         _check_sides(self.name, self.regions, centroids)
 
@@ -91,6 +95,14 @@ class Atlas:
     def labels(self) -> np.ndarray:
         """The label of each voxel, integer, shape (i, j, k)."""
         return np.asanyarray(self.labels_img.dataobj)
+
+    def centroids(self) -> pd.DataFrame:
+        """Centre of each region: columns ``x``, ``y``, ``z`` in mm, index as ``regions``."""
+        import pandas as pd
+
+        found = pd.DataFrame.from_dict(_centroids(self.labels, self.labels_img.affine),
+                                       orient="index", columns=["x", "y", "z"])
+        return found.loc[self.regions.index]
 
     def region_numbers(self, names: Iterable[str]) -> np.ndarray:
         """Label numbers of the named regions, in the order asked.
@@ -120,7 +132,7 @@ class Atlas:
         background : float
             Value of every voxel without one. NaN by default, because 0 is a possible deviation:
             a region exactly as expected must not look like a region that was never measured.
-            Use 0 for programs that cannot read NaN.
+            Use 0 for programs that cannot read NaN, and for nilearn's plots, which warn of it.
 
         Returns
         -------
@@ -137,7 +149,7 @@ class Atlas:
         series = pd.Series(values, dtype="float64")
         if series.index.has_duplicates:
             twice = series.index[series.index.duplicated()].unique()
-            raise AtlasError(f"more than one value for {listed(twice)}; give each region one value")
+            raise AtlasError(f"more than one value for {listed(twice)}; each region needs one")
         labels = self.labels
         # Atlases number labels in the thousands at most, so a direct table is the quickest join.
         value_of = np.full(int(labels.max()) + 1, background, dtype=np.float32)
@@ -204,22 +216,24 @@ def _registry() -> dict[str, dict[str, str]]:
 def _check_table(name: str, regions: pd.DataFrame) -> None:
     missing = [column for column in REGION_COLUMNS if column not in regions.columns]
     if missing:
-        raise AtlasError(f"atlas {name}: the region table lacks the column {listed(missing)}")
+        raise AtlasError(f"atlas {name}: the region table lacks {listed(missing)}; its columns "
+                         f"must be {', '.join(REGION_COLUMNS)}")
+    if not (regions.index.to_series() > 0).all():
+        raise AtlasError(f"atlas {name}: label {regions.index.min()} is in the region table; "
+                         "numbers must be 1 or more (0 is outside every region)")
     for what, values in (("label number", regions.index), ("name", regions["name"])):
         twice = values[values.duplicated()]
         if len(twice):
-            raise AtlasError(f"atlas {name}: the {what} {listed(twice)} occurs twice in the region "
-                             "table; each region needs its own")
+            raise AtlasError(f"atlas {name}: the {what} {listed(twice)} occurs twice in the "
+                             "region table; each region needs its own")
 
 
-def _centroids_x(labels: np.ndarray, affine: np.ndarray) -> dict[int, float]:
-    """World x of each label's centroid, mm."""
+def _centroids(labels: np.ndarray, affine: np.ndarray) -> dict[int, np.ndarray]:
+    """World x, y, z of each label's centroid, mm."""
     voxels = np.nonzero(labels)
     numbers, member, counts = np.unique(labels[voxels], return_inverse=True, return_counts=True)
-    x = affine[0, 3] + sum(
-        step * np.bincount(member, weights=axis) / counts
-        for step, axis in zip(affine[0, :3], voxels) if step)
-    return dict(zip(numbers.tolist(), np.broadcast_to(x, numbers.shape).tolist()))
+    means = np.stack([np.bincount(member, weights=axis) / counts for axis in voxels], axis=1)
+    return dict(zip(numbers.tolist(), means @ affine[:3, :3].T + affine[:3, 3]))
 
 
 def _check_same_labels(name: str, in_image: set[int], in_table: set[int]) -> None:
@@ -229,17 +243,19 @@ def _check_same_labels(name: str, in_image: set[int], in_table: set[int]) -> Non
                              f"{where}; image and table must hold the same labels")
 
 
-def _check_sides(name: str, regions: pd.DataFrame, centroids: Mapping[int, float]) -> None:
+def _check_sides(name: str, regions: pd.DataFrame, centroids: Mapping[int, np.ndarray]) -> None:
     sign = regions["hemisphere"].map({"left": -1.0, "right": 1.0}).fillna(0.0)
-    x = np.array([centroids[number] for number in regions.index])
+    x = np.array([centroids[number][0] for number in regions.index])
     wrong = sign.to_numpy() * x < 0
     if wrong.any():
         first = int(np.argmax(wrong))
+        all_wrong = bool(wrong[sign != 0].all())
+        advice = ("the header mirrors left and right: correct its affine before use" if all_wrong
+                  else "correct the hemisphere of those regions in the table")
         raise AtlasError(
             f"atlas {name}: {int(wrong.sum())} of {int((sign != 0).sum())} left or right regions "
             f"lie on the other side ({regions['name'].iloc[first]} is centred at "
-            f"x = {x[first]:+.1f} mm; left must be below 0). The header mirrors left and right: "
-            "correct its affine before use")
+            f"x = {x[first]:+.1f} mm; left must be below 0); {advice}")
 
 
 def _similar(name: str, known: list[str]) -> list[str]:

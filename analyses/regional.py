@@ -1,0 +1,227 @@
+"""Deviations of named brain regions: the join of a model's features with an atlas, by name."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from normfuse.errors import AtlasError, CohortError, listed
+
+if TYPE_CHECKING:
+    from normfuse.atlas import Atlas
+    from normfuse.deviations import Deviations, Reference
+
+UNITS = ("lobe", "tissue", "hemisphere")
+_FACTS = ("label", "hemisphere", "tissue", "lobe")
+
+
+@dataclass(frozen=True, eq=False)
+class RegionalDeviations:
+    """Deviations whose every feature is a region of one atlas.
+
+    Attributes
+    ----------
+    deviations : Deviations
+        Restricted to the atlas's regions, controls included.
+    atlas : str
+        The atlas's name.
+    regions : DataFrame, shape (n_regions, any)
+        The atlas's table: index label number, columns ``name``, ``hemisphere``, ``tissue``,
+        ``lobe``, ``volume_ml`` (mL).
+    unmatched : tuple of (modality, feature)
+        Features of the model that are no region of this atlas, and were left out.
+    """
+
+    deviations: Deviations
+    atlas: str
+    regions: pd.DataFrame
+    unmatched: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.deviations)
+
+    @property
+    def z(self) -> pd.DataFrame:
+        """Deviations, (n_subjects, n_features), columns (modality, region)."""
+        return self.deviations.z
+
+    @property
+    def observed(self) -> pd.DataFrame:
+        """What was measured, in the modality's unit; same shape as ``z``."""
+        return self.deviations.observed
+
+    @property
+    def expected(self) -> pd.DataFrame:
+        """What the model expected, in the modality's unit; same shape as ``z``."""
+        return self.deviations.expected
+
+    @property
+    def distance(self) -> pd.DataFrame:
+        """The whole person's latent distance; it does not depend on the atlas."""
+        return self.deviations.distance
+
+    @property
+    def subjects(self) -> pd.DataFrame:
+        """What is known of each person, with ``normfuse_role``."""
+        return self.deviations.subjects
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities that have at least one region of the atlas."""
+        return self.deviations.modalities
+
+    @property
+    def reference(self) -> Reference:
+        """Where the z-scores come from."""
+        return self.deviations.reference
+
+    @property
+    def controls(self) -> RegionalDeviations | None:
+        """The held-out controls in the same regions, if they are in memory."""
+        controls = self.deviations.controls
+        return None if controls is None else replace(self, deviations=controls)
+
+    def with_controls(self) -> RegionalDeviations:
+        """These people and, below them, the reference's held-out controls (once each)."""
+        return replace(self, deviations=self.deviations.with_controls())
+
+    def select(self, who: str | Iterable[str]) -> RegionalDeviations:
+        """The people that answer a query on ``subjects``, or those with the given ids."""
+        return replace(self, deviations=self.deviations.select(who))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a person, modality and region, the regions that were not measured as NaN.
+
+        Columns ``subject``, ``modality``, ``region``, ``label``, ``hemisphere``, ``tissue``,
+        ``lobe``, ``z`` (standard normal), ``observed`` and ``expected`` (modality's unit).
+        """
+        people, columns = self.z.index, self.z.columns
+        facts = self._facts()
+        return pd.DataFrame({
+            "subject": np.repeat(people.to_numpy(), len(columns)),
+            "modality": np.tile(columns.get_level_values(0), len(people)),
+            "region": np.tile(columns.get_level_values(1), len(people)),
+            **{name: np.tile(facts[name].to_numpy(), len(people)) for name in _FACTS},
+            **{name: getattr(self, name).to_numpy().ravel()
+               for name in ("z", "observed", "expected")}})
+
+    def summarise(self, by: str = "lobe", *, threshold: float = 1.96) -> pd.DataFrame:
+        r"""Mean z and share of extreme regions per person and lobe, tissue or hemisphere.
+
+        .. math:: \bar z_{iu} = \frac{1}{|R_{iu}|} \sum_{r \in R_{iu}} z_{ir} \qquad
+                  s_{iu} = \frac{1}{|R_{iu}|} \sum_{r \in R_{iu}} [\,|z_{ir}| > t\,]
+
+        over the regions :math:`R_{iu}` of unit u measured in person i, each counted once whatever
+        its volume. **A mean z is not N(0, 1)**: its spread in healthy people lies between
+        :math:`1/\sqrt{|R|}` and 1, by how correlated the regions are. So 1.96 means nothing for
+        it; compare people with each other, for example with the controls.
+
+        Parameters
+        ----------
+        by : {"lobe", "tissue", "hemisphere"}
+            Regions without such a unit (a ventricle has no lobe) are left out.
+        threshold : float
+            Of \|z\|.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``subject``, ``modality``, ``by``, ``mean_z``, ``share_extreme`` (0 to 1) and
+            ``n_regions`` measured. A unit that was not measured at all has no row.
+
+        Raises
+        ------
+        CohortError
+            If ``by`` is something else.
+        """
+        if by not in UNITS:
+            raise CohortError(f"by is one of {', '.join(UNITS)}; got {by!r}")
+        rows = self.table.dropna(subset=["z", by])
+        rows = rows.assign(extreme=rows["z"].abs() > threshold)
+        grouped = rows.groupby(["subject", "modality", by], sort=False)
+        return grouped.agg(mean_z=("z", "mean"), share_extreme=("extreme", "mean"),
+                           n_regions=("z", "size")).reset_index()
+
+    def _facts(self) -> pd.DataFrame:
+        by_name = self.regions.assign(label=self.regions.index).set_index("name")
+        return by_name.loc[self.z.columns.get_level_values(1), list(_FACTS)]
+
+    def __repr__(self) -> str:
+        n_regions = self.z.columns.get_level_values(1).nunique()
+        return (f"<RegionalDeviations of {len(self)} subjects in {n_regions} of "
+                f"{len(self.regions)} regions of {self.atlas}: {', '.join(self.modalities)}; "
+                f"{len(self.unmatched)} features left out>")
+
+    def _repr_html_(self) -> str:
+        facts = self._facts().assign(modality=self.z.columns.get_level_values(0))
+        counts = pd.crosstab(facts["tissue"], facts["modality"])
+        return escape(repr(self)) + "<br>regions per tissue and modality:" + counts.to_html()
+
+
+def parcellate(deviations: Deviations, atlas: Atlas) -> RegionalDeviations:
+    """The deviations of an atlas's regions, matched by the features' names.
+
+    Nothing is averaged: region tables already hold one value a region. Names must be equal
+    letter by letter, because a near match can be the other hemisphere.
+
+    Parameters
+    ----------
+    deviations : Deviations
+        Columns (modality, feature); one region may occur in several modalities.
+    atlas : Atlas
+        Its ``name`` and its ``regions`` (index label number, column ``name`` and others).
+
+    Returns
+    -------
+    RegionalDeviations
+        The features that are no region of the atlas are in its ``unmatched``, with a warning.
+
+    Raises
+    ------
+    AtlasError
+        If no feature is a region of the atlas.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from normfuse.testing import tiny_deviations
+    >>> regions = pd.DataFrame({"name": ["cuneus", "insula"], "hemisphere": "left",
+    ...                         "tissue": "cortex", "lobe": ["occipital", "insula"],
+    ...                         "volume_ml": [2.9, 6.4]}, index=[1005, 1035])
+    >>> regional = parcellate(tiny_deviations(), SimpleNamespace(name="toy", regions=regions))
+    >>> regional.table[["subject", "modality", "region", "label", "z"]].head(2)
+      subject modality  region  label    z
+    0   sub-b       t1  insula   1035 -2.5
+    1   sub-b       t1  cuneus   1005  0.3
+    >>> regional.summarise("hemisphere")["n_regions"].tolist()
+    [2, 1, 2]
+    """
+    columns = deviations.z.columns
+    known = columns.get_level_values(1).isin(atlas.regions["name"])
+    if not known.any():
+        raise AtlasError(f"none of the {len(columns)} features is a region of atlas {atlas.name}: "
+                         f"features are called {listed(columns.get_level_values(1).unique(), 3)}, "
+                         f"regions {listed(atlas.regions['name'], 3)}; rename the features, or "
+                         "choose the atlas they were made with")
+    unmatched = tuple((str(key[0]), str(key[1])) for key in columns[~known])
+    if unmatched:
+        warnings.warn(f"{len(unmatched)} of {len(columns)} features are not regions of atlas "
+                      f"{atlas.name} and were left out: "
+                      f"{listed(f'{m} {f}' for m, f in unmatched)}", stacklevel=2)
+    kept = _restricted(deviations, columns[known])
+    if kept.controls is not None:
+        kept = replace(kept, controls=_restricted(kept.controls, columns[known]))
+    return RegionalDeviations(kept, atlas.name, atlas.regions, unmatched)
+
+
+def _restricted(deviations: Deviations, columns: pd.Index) -> Deviations:
+    people = deviations.z.index
+    return replace(deviations, z=deviations.z[columns],
+                   observed=deviations.observed.loc[people, columns],
+                   expected=deviations.expected.loc[people, columns])

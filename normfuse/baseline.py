@@ -1,0 +1,99 @@
+"""What age, sex and site alone predict: the linear baseline under every model."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .errors import CohortError, listed
+
+_PENALTIES = np.logspace(-1, 4, 26)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearBaseline:
+    """Ridge regression of each feature of one modality on the covariates' design columns.
+
+    y_j = b_0j + x' b_j + e,  sd(e) = s_j. The penalty is one for all features, chosen by
+    leave-one-out error; the intercept is not penalised. The deep model works on (y - yhat) / s, so
+    a feature missing for a subject is best guessed by 0.
+
+    Attributes
+    ----------
+    coefficients : ndarray, shape (1 + n_design, n_features)
+        First row: intercepts, in the modality's unit.
+    scale : ndarray, shape (n_features,)
+        Residual sd in the training subjects, in the modality's unit.
+    penalty : float
+    """
+
+    coefficients: np.ndarray
+    scale: np.ndarray
+    penalty: float
+
+    @classmethod
+    def fit(cls, block: pd.DataFrame, design: np.ndarray) -> LinearBaseline:
+        """Fit on training subjects; single NaN are left out feature by feature."""
+        measured = block.notna().to_numpy()
+        rows = measured.any(axis=1)
+        values, design, measured = block.to_numpy()[rows], design[rows], measured[rows]
+        penalty = _pooled_penalty(values, design)
+        coefficients = np.empty((1 + design.shape[1], values.shape[1]))
+        patterns, which = np.unique(measured, axis=1, return_inverse=True)
+        for k in range(patterns.shape[1]):
+            seen, columns = patterns[:, k], np.flatnonzero(which.ravel() == k)
+            coefficients[:, columns] = _ridge(values[np.ix_(seen, columns)], design[seen], penalty)
+        residual = values - coefficients[0] - design @ coefficients[1:]
+        scale = np.nanstd(residual, axis=0)
+        return cls(coefficients, np.where(scale > 0, scale, 1.0), penalty)
+
+    def expected(self, design: np.ndarray) -> np.ndarray:
+        """Expected features, in the modality's unit, shape (n_subjects, n_features)."""
+        return self.coefficients[0] + design @ self.coefficients[1:]
+
+    def standardise(self, values: np.ndarray, design: np.ndarray) -> np.ndarray:
+        """(y - yhat) / s."""
+        return (values - self.expected(design)) / self.scale
+
+
+def refuse_empty_features(block: pd.DataFrame, name: str) -> None:
+    """Every feature must vary in the reference."""
+    values = block.to_numpy()
+    never = block.columns[block.isna().all()]
+    if len(never):
+        raise CohortError(f"modality {name}: {len(never)} of {block.shape[1]} features were never "
+                          f"measured in the reference ({listed(never)}); {_how_to_drop(name)}")
+    flat = np.nanmax(values, axis=0) - np.nanmin(values, axis=0)
+    size = np.nanmax(np.abs(values), axis=0)
+    constant = block.columns[flat <= 1e-12 * size]
+    if len(constant):
+        raise CohortError(f"modality {name}: {len(constant)} of {block.shape[1]} features have one "
+                          f"and the same value in all the reference ({listed(constant)}): nothing "
+                          f"deviates from a constant; {_how_to_drop(name)}")
+
+
+def _how_to_drop(name: str) -> str:
+    return (f"leave them out by exclude = [\"…\"] under [modalities.{name}] or "
+            f"cohort.drop_features({name!r}, […])")
+
+
+def _pooled_penalty(values: np.ndarray, design: np.ndarray) -> float:
+    """The ridge penalty of least leave-one-out error over all standardised features."""
+    if not design.shape[1]:
+        return 0.0
+    from sklearn.linear_model import RidgeCV
+
+    mean, spread = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+    filled = np.where(np.isnan(values), mean, values)
+    standard = (filled - mean) / np.where(spread > 0, spread, 1.0)
+    return float(RidgeCV(_PENALTIES).fit(design, standard).alpha_)
+
+
+def _ridge(values: np.ndarray, design: np.ndarray, penalty: float) -> np.ndarray:
+    if not design.shape[1] or len(values) < 3:
+        return np.vstack([values.mean(axis=0), np.zeros((design.shape[1], values.shape[1]))])
+    from sklearn.linear_model import Ridge
+
+    fitted = Ridge(alpha=penalty, solver="svd").fit(design, values)
+    return np.vstack([np.atleast_1d(fitted.intercept_), np.atleast_2d(fitted.coef_).T])

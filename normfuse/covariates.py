@@ -1,0 +1,166 @@
+"""Age, sex and site as columns a model can use, learned from the reference only."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .errors import CohortError, listed
+
+_SPLINE_DEGREE = 3
+_MIN_DISTINCT_FOR_SPLINE = 8
+
+
+@dataclass(frozen=True)
+class CovariateEncoder:
+    """Covariates -> design columns with mean 0 and sd 1 in the reference.
+
+    A continuous covariate becomes a straight line plus a cubic B-spline basis with knots at
+    quantiles (a straight line alone if it takes fewer than 8 values); beyond the reference's range
+    the curve goes on straight. A categorical one or a site becomes one column per level.
+
+    Attributes
+    ----------
+    kinds : dict of str
+        Covariate -> ``continuous``, ``categorical`` or ``site``.
+    knots : dict of list of float
+        Of each continuous covariate, in its unit; the first and last are the reference's range.
+    levels : dict of list of str
+    center, scale : list of float
+        Of the raw columns, in the reference.
+
+    Examples
+    --------
+    >>> people = pd.DataFrame({"age": np.linspace(20, 80, 30), "sex": ["F", "M"] * 15})
+    >>> encoder = CovariateEncoder.fit(people, {"age": "continuous", "sex": "categorical"})
+    >>> encoder.encode(people).shape
+    (30, 9)
+    """
+
+    kinds: Mapping[str, str]
+    knots: Mapping[str, list[float]]
+    levels: Mapping[str, list[str]]
+    center: list[float]
+    scale: list[float]
+
+    @classmethod
+    def fit(cls, subjects: pd.DataFrame, kinds: Mapping[str, str], *,
+            n_knots: int = 5) -> CovariateEncoder:
+        """Learn knots, levels and scaling from reference subjects.
+
+        Raises
+        ------
+        CohortError
+            If a covariate has one value only.
+        """
+        knots: dict[str, list[float]] = {}
+        levels: dict[str, list[str]] = {}
+        for name, kind in kinds.items():
+            values = subjects[name]
+            if values.nunique() < 2 and kind != "site":
+                raise CohortError(f"covariate {name} is {values.iloc[0]!r} for all "
+                                  f"{len(values)} reference subjects; it can explain nothing: "
+                                  "leave it out of the covariates")
+            if kind == "continuous":
+                knots[name] = _quantile_knots(values.to_numpy(float), n_knots)
+            else:
+                levels[name] = sorted(values.astype(str).unique())
+        bare = cls(dict(kinds), knots, levels, [], [])
+        raw = bare._columns(subjects)
+        spread = raw.std(axis=0)
+        return cls(dict(kinds), knots, levels, raw.mean(axis=0).tolist(),
+                   np.where(spread > 1e-12, spread, 1.0).tolist())
+
+    def encode(self, subjects: pd.DataFrame) -> np.ndarray:
+        """Design columns of these subjects, float64, shape (n_subjects, n_columns).
+
+        Raises
+        ------
+        CohortError
+            For a level (a site, say) that no reference subject had, or a missing covariate.
+
+        Warns
+        -----
+        UserWarning
+            When a continuous covariate lies outside the reference's range.
+        """
+        for name in self.kinds:
+            self._check(subjects, name)
+        return (self._columns(subjects) - self.center) / self.scale
+
+    def _columns(self, subjects: pd.DataFrame) -> np.ndarray:
+        parts = [np.zeros((len(subjects), 0))]
+        for name, kind in self.kinds.items():
+            if kind == "continuous":
+                parts.append(_spline(subjects[name].to_numpy(float), self.knots[name]))
+            else:
+                values = subjects[name].astype(str).to_numpy()
+                parts.append((values[:, None] == np.array(self.levels[name])).astype(float))
+        return np.hstack(parts)
+
+    def _check(self, subjects: pd.DataFrame, name: str) -> None:
+        if name not in subjects:
+            raise CohortError(f"the model needs the covariate {name!r}; the subjects table has "
+                              f"{listed(subjects.columns, 12)}")
+        values = subjects[name]
+        if values.isna().any():
+            raise CohortError(f"{name} is missing for {listed(values.index[values.isna()])}")
+        if self.kinds[name] == "continuous":
+            low, high = self.knots[name][0], self.knots[name][-1]
+            outside = (values < low) | (values > high)
+            if outside.any():
+                warnings.warn(f"{name} of {int(outside.sum())} of {len(values)} subjects lies "
+                              f"outside the reference's {low:g} to {high:g} "
+                              f"({listed(values.index[outside])}): their expected values are "
+                              "extrapolated", stacklevel=4)
+            return
+        unseen = ~values.astype(str).isin(self.levels[name])
+        if unseen.any():
+            what = values[unseen].astype(str).unique()
+            raise CohortError(
+                f"{name} {listed(repr(w) for w in what)} of {int(unseen.sum())} subjects "
+                f"({listed(values.index[unseen])}) was not in the reference, which had "
+                f"{listed(self.levels[name], 12)}; the model cannot know its offset. Fit with "
+                f"healthy subjects of that {name}, or score without them")
+
+    def describe(self, subjects: pd.DataFrame) -> dict[str, Any]:
+        """Range or level counts of each covariate among these subjects, for provenance."""
+        found: dict[str, Any] = {}
+        for name, kind in self.kinds.items():
+            column = subjects[name]
+            if kind == "continuous":
+                found[name] = {"kind": kind, "range": [float(column.min()), float(column.max())],
+                               "mean": float(column.mean())}
+            else:
+                counts = column.astype(str).value_counts().sort_index()
+                found[name] = {"kind": kind, "levels": {k: int(v) for k, v in counts.items()}}
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return asdict(self)
+
+
+def _quantile_knots(values: np.ndarray, n_knots: int) -> list[float]:
+    distinct = np.unique(values)
+    if len(distinct) < _MIN_DISTINCT_FOR_SPLINE:
+        return [float(distinct[0]), float(distinct[-1])]
+    knots = np.unique(np.quantile(values, np.linspace(0, 1, n_knots)))
+    return [float(k) for k in knots]
+
+
+def _spline(values: np.ndarray, knots: list[float]) -> np.ndarray:
+    """The straight line and, with inner knots, the B-spline basis without its constant."""
+    line = values[:, None]
+    if len(knots) < 3:
+        return line
+    from sklearn.preprocessing import SplineTransformer
+
+    spline = SplineTransformer(degree=_SPLINE_DEGREE, knots=np.array(knots)[:, None],
+                               include_bias=False, extrapolation="linear")
+    spline.fit(np.array(knots)[:, None])
+    return np.hstack([line, spline.transform(line)])

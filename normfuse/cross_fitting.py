@@ -1,0 +1,63 @@
+"""Scoring healthy people honestly when there are none to spare."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from .cohort import Cohort
+from .deviations import Deviations
+from .normative import NormativeModel
+
+
+def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5) -> Deviations:
+    """Deviations of everybody, reference included, by models that did not see them.
+
+    The reference is cut into folds; for each fold a model is fitted on the other reference people
+    and scores the fold. Everyone outside the reference is dealt to a fold too, so that every
+    person is scored by exactly one model and, if healthy, patients and controls are exchangeable.
+
+    Parameters
+    ----------
+    model : NormativeModel
+        A recipe; it is not changed.
+    cohort : Cohort
+        With a reference query.
+    folds : int
+
+    Returns
+    -------
+    Deviations
+        All people in the cohort's order; ``subjects["normfuse_fold"]`` says which model.
+    """
+    reference = cohort.reference_subjects()
+    fold = deal_folds(cohort, reference.ids, folds, model.seed)
+    parts = []
+    for k in range(folds):
+        learners = reference.ids[(fold[reference.ids] != k).to_numpy()]
+        recipe = NormativeModel(model.fusion, architecture=model.architecture, plan=model.plan,
+                                calibration=model.calibration, seed=model.seed + k)
+        recipe.fit(cohort.select(learners))
+        parts.append(recipe.deviations(cohort.select(cohort.ids[(fold == k).to_numpy()])))
+    tables = {name: pd.concat([getattr(p, name) for p in parts]).loc[cohort.ids]
+              for name in ("z", "observed", "expected", "latent", "distance", "subjects")}
+    tables["subjects"]["normfuse_fold"] = fold
+    note = (f"cross-fitted in {folds} folds: each person was scored by a model fitted on "
+            f"{len(reference) - len(reference) // folds} or so of the {len(reference)} reference "
+            "people, never on that person; latent dimensions differ between folds")
+    return Deviations(**tables, reference=replace(parts[0].reference, notes=(note,)))
+
+
+def deal_folds(cohort: Cohort, reference: pd.Index, folds: int, seed: int) -> pd.Series:
+    """A fold for everyone, even within reference and others, and within covariate levels."""
+    rng = np.random.default_rng(seed)
+    groups = [name for name, kind in cohort.covariates.items() if kind != "continuous"]
+    keys = [cohort.subjects[name].astype(str).to_numpy() for name in groups]
+    inside = cohort.ids.isin(reference)
+    order = np.lexsort([rng.permutation(len(cohort)), *keys, inside])
+    fold = pd.Series(0, index=cohort.ids)
+    fold.iloc[order] = np.arange(len(cohort)) % folds
+    return fold
+
+

@@ -1,0 +1,62 @@
+"""Recognising people a model has already seen, without storing who they are or what they have."""
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from .cohort import Cohort
+from .deviations import ROLE
+from .errors import listed
+
+_PRECEDENCE = ("training", "early_stop", "calibration")
+
+
+def _hash(text: str, values: bytes = b"") -> str:
+    return hashlib.sha256(text.encode() + b"|" + values).hexdigest()[:24]
+
+
+def fingerprints(cohort: Cohort) -> pd.DataFrame:
+    """A hash of id and measured values per subject and modality; empty text where not measured.
+
+    The id alone would not do: ``sub-01`` exists in every study.
+    """
+    present = cohort.present
+    table = {}
+    for m in cohort.modalities:
+        values = np.ascontiguousarray(cohort.features[m.name].to_numpy("float64"))
+        table[m.name] = [_hash(f"{m.name}|{subject}", row.tobytes()) if there else ""
+                         for subject, row, there in zip(cohort.ids, values, present[m.name])]
+    return pd.DataFrame(table, index=cohort.ids)
+
+
+def roles_to_hashes(cohort: Cohort, roles: pd.Series) -> dict[str, str]:
+    """What a model keeps: hash of each block, and of each id alone, to its role."""
+    prints = fingerprints(cohort)
+    known = {h: role for name in prints for h, role in zip(prints[name], roles) if h}
+    known.update({_hash(str(subject)): role for subject, role in zip(cohort.ids, roles)})
+    return known
+
+
+def known_roles(cohort: Cohort, known: Mapping[str, str]) -> pd.Series:
+    """Each subject's role in the fit: ``new`` unless one of its blocks was seen there.
+
+    Warns
+    -----
+    UserWarning
+        If ids of training people come with other values: perhaps the same people, reprocessed.
+    """
+    prints = fingerprints(cohort)
+    found = [[known[h] for h in row if h in known] for row in prints.itertuples(index=False)]
+    # a person seen in training stays seen even if another block of theirs is new
+    roles = [min(each, key=_PRECEDENCE.index, default="new") for each in found]
+    namesakes = [str(i) for i, role in zip(cohort.ids, roles)
+                 if role == "new" and _hash(str(i)) in known]
+    if namesakes:
+        warnings.warn(f"{len(namesakes)} subjects have ids of people this model was fitted with, "
+                      f"but other values ({listed(namesakes)}); if they are the same people, "
+                      "their z-scores are too small", stacklevel=5)
+    return pd.Series(roles, index=cohort.ids, name=ROLE)

@@ -1,0 +1,174 @@
+"""A fitted model on disk: JSON for what is said, safetensors for numbers; never a pickle.
+
+``model.json`` holds the recipe, covariate encoding, provenance, and hashes that recognise the
+people of the fit (not their values). ``weights.safetensors`` holds networks, baselines and
+calibration. Both are checked against SHA-256 sums when read.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from . import fusion as fusions
+from .baseline import LinearBaseline
+from .calibration import HeldOut, LatentLaw, ResidualLaw
+from .covariates import CovariateEncoder
+from .deviations import Reference
+from .errors import ModelFileError
+from .fusion import Aggregator
+from .modality import Modality
+from .models import Architecture, MultimodalVAE
+from .outputs import new_folder
+from .preparation import Preparation
+from .scoring import PatternLaw
+from .training import TrainingPlan
+
+if TYPE_CHECKING:
+    from .normative import NormativeModel
+
+FORMAT = 1
+JSON_NAME, WEIGHTS_NAME = "model.json", "weights.safetensors"
+
+
+def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path:
+    """Write a fitted model to a new folder, all or nothing."""
+    from safetensors.torch import save
+
+    fitted = model.fitted
+    preparation = fitted.preparation
+    weights = save(_tensors(fitted.vae, preparation, fitted.laws))
+    content = {
+        "format": FORMAT, "fusion": fusion_to_dict(model.fusion),
+        "architecture": asdict(model.architecture), "plan": asdict(model.plan),
+        "calibration": asdict(model.calibration), "seed": model.seed,
+        "modalities": [asdict(m) for m in preparation.modalities],
+        "encoder": preparation.encoder.to_dict(),
+        "penalties": {name: b.penalty for name, b in preparation.baselines.items()},
+        "patterns": [list(p) for p in fitted.laws], "known": dict(fitted.known),
+        "reference": fitted.reference.to_dict(),
+        "weights_sha256": hashlib.sha256(weights).hexdigest()}
+    with new_folder(folder, overwrite=overwrite) as work:
+        (work / WEIGHTS_NAME).write_bytes(weights)
+        (work / JSON_NAME).write_text(json.dumps({**content, "sha256": _digest(content)}, indent=1))
+    return folder
+
+
+def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel:
+    """Read a model; refuses one that is missing, truncated, edited or of another format."""
+    from .normative import Fitted, NormativeModel
+
+    content, tensors = _verified(folder)
+    try:
+        model = NormativeModel(
+            fusion or fusion_from_dict(content["fusion"], folder),
+            architecture=Architecture(**{**content["architecture"],
+                                         "hidden": tuple(content["architecture"]["hidden"])}),
+            plan=TrainingPlan(**content["plan"]), calibration=HeldOut(**content["calibration"]),
+            seed=content["seed"])
+        preparation = _preparation(content, tensors)
+        vae = MultimodalVAE({m.name: m.n_features for m in preparation.modalities},
+                            len(preparation.encoder.center), model.fusion, model.architecture)
+        vae.double().requires_grad_(False).eval()
+        vae.load_state_dict({k.removeprefix("vae."): v for k, v in tensors.items()
+                             if k.startswith("vae.")})
+        laws = {tuple(bool(v) for v in p): _law(tensors, k)
+                for k, p in enumerate(content["patterns"])}
+        model._fitted = Fitted(preparation, vae, laws, content["known"],
+                               Reference.from_dict(content["reference"]))
+    except (KeyError, TypeError, ValueError, RuntimeError) as problem:
+        raise ModelFileError(f"{folder} does not hold a complete normfuse model: {problem!r}; "
+                             "save it again") from problem
+    return model
+
+
+def _verified(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        content = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+        weights = (folder / WEIGHTS_NAME).read_bytes()
+    except FileNotFoundError as problem:
+        raise ModelFileError(f"{folder} is not a saved model: {problem.filename} is not there; "
+                             "give the folder that NormativeModel.save or `normfuse fit` wrote"
+                             ) from problem
+    except (OSError, ValueError, RecursionError) as problem:
+        raise ModelFileError(f"{folder / JSON_NAME} cannot be read ({problem}); it was truncated "
+                             "or edited: save the model again") from problem
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise ModelFileError(f"{folder / JSON_NAME} has format {found!r}; this version of normfuse "
+                             f"reads format {FORMAT}")
+    if content.pop("sha256", None) != _digest(content):
+        raise ModelFileError(f"{folder / JSON_NAME} was changed after it was saved: its check sum "
+                             "does not fit. Scores from it would not be what its provenance says; "
+                             "save the model again")
+    if hashlib.sha256(weights).hexdigest() != content.get("weights_sha256"):
+        raise ModelFileError(f"{folder / WEIGHTS_NAME} ({len(weights)} bytes) was truncated or "
+                             "changed: its check sum is not the one in model.json; copy the whole "
+                             "folder again")
+    try:
+        return content, load(weights)
+    except SafetensorError as problem:
+        raise ModelFileError(f"{folder / WEIGHTS_NAME} cannot be read: {problem}") from problem
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _tensors(vae: MultimodalVAE, preparation: Preparation, laws: Mapping) -> dict[str, torch.Tensor]:
+    found = {f"vae.{k}": v.contiguous() for k, v in vae.state_dict().items()}
+    arrays: dict[str, Any] = {}
+    for name, baseline in preparation.baselines.items():
+        arrays[f"baseline.{name}.coefficients"] = baseline.coefficients
+        arrays[f"baseline.{name}.scale"] = baseline.scale
+    for k, law in enumerate(laws.values()):
+        for field in ("n", "mean", "sd"):
+            arrays[f"law.{k}.residual.{field}"] = getattr(law.residual, field)
+        arrays[f"law.{k}.latent.n"] = np.array([law.latent.n])
+        arrays[f"law.{k}.latent.mean"] = law.latent.mean
+        arrays[f"law.{k}.latent.covariance"] = law.latent.covariance
+    return {**found, **{k: torch.tensor(np.ascontiguousarray(v)) for k, v in arrays.items()}}
+
+
+def _preparation(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Preparation:
+    modalities = tuple(Modality(**m) for m in content["modalities"])
+    baselines = {m.name: LinearBaseline(tensors[f"baseline.{m.name}.coefficients"].numpy(),
+                                        tensors[f"baseline.{m.name}.scale"].numpy(),
+                                        content["penalties"][m.name]) for m in modalities}
+    return Preparation(modalities, CovariateEncoder(**content["encoder"]), baselines)
+
+
+def _law(tensors: Mapping[str, torch.Tensor], k: int) -> PatternLaw:
+    residual = ResidualLaw(*(tensors[f"law.{k}.residual.{f}"].numpy() for f in ("n", "mean", "sd")))
+    latent = LatentLaw(int(tensors[f"law.{k}.latent.n"]), tensors[f"law.{k}.latent.mean"].numpy(),
+                       tensors[f"law.{k}.latent.covariance"].numpy())
+    return PatternLaw(residual, latent)
+
+
+def fusion_to_dict(fusion: Aggregator) -> dict[str, Any]:
+    """An aggregator as its class name and options, inner aggregators included."""
+    options = {k: fusion_to_dict(v) if isinstance(v, Aggregator) else v
+               for k, v in fusion.options().items()}
+    return {"class": type(fusion).__name__, "options": options}
+
+
+def fusion_from_dict(spec: Mapping[str, Any], where: object = "this model") -> Aggregator:
+    """The inverse of :func:`fusion_to_dict`, for the classes of :mod:`normfuse.fusion` only."""
+    known = {name: c for name in fusions.__all__ if isinstance(c := getattr(fusions, name), type)
+             and issubclass(c, Aggregator)}
+    if spec["class"] not in known:
+        raise ModelFileError(f"{where} fuses by {spec['class']!r}, which normfuse does not know; "
+                             "if it is yours: NormativeModel.load(folder, fusion=…)")
+    options = {k: fusion_from_dict(v, where) if isinstance(v, dict) else v
+               for k, v in spec["options"].items()}
+    return known[spec["class"]](**options)

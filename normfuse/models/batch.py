@@ -1,0 +1,43 @@
+"""Subjects as tensors."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some subjects, ready for a model.
+
+    Attributes
+    ----------
+    x : tuple of Tensor, shape (n_subjects, n_features_m) each
+        Standardised features of each modality; 0 where nothing was measured.
+    measured : tuple of (bool Tensor of the same shape, or None if every cell was measured)
+    present : bool Tensor, shape (n_modalities, n_subjects)
+    design : Tensor, shape (n_subjects, n_design)
+        Encoded covariates.
+    """
+
+    x: tuple[Tensor, ...]
+    measured: tuple[Tensor | None, ...]
+    present: Tensor
+    design: Tensor
+
+    def __len__(self) -> int:
+        return self.present.shape[1]
+
+    def take(self, rows: Tensor) -> Batch:
+        """The subjects at these positions."""
+        return Batch(tuple(x[rows] for x in self.x),
+                     tuple(None if m is None else m[rows] for m in self.measured),
+                     self.present[:, rows], self.design[rows])
+
+    def hide(self, kept: Tensor) -> Batch:
+        """The same subjects measured with only the modalities where ``kept`` (n_modalities,)."""
+        x = tuple(x if k else torch.zeros_like(x) for x, k in zip(self.x, kept))
+        measured = tuple(m if k else torch.zeros_like(x, dtype=torch.bool)
+                         for x, m, k in zip(self.x, self.measured, kept))
+        return Batch(x, measured, self.present & kept[:, None], self.design)

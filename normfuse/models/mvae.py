@@ -1,0 +1,166 @@
+"""The multimodal variational autoencoder with one latent vector."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+import pyro
+import pyro.distributions as dist
+
+from ..fusion import Aggregator, stack
+from ..networks import MlpDecoder, MlpEncoder
+from .batch import Batch
+from .objectives import NamedElbo
+
+NOISE_FLOOR = 1e-2
+"""Smallest noise sd, in units of a feature's residual sd. A duplicated feature would else drive
+its noise to 0 and the likelihood to infinity."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of a :class:`MultimodalVAE`.
+
+    Parameters
+    ----------
+    n_latent : int
+    hidden : tuple of int
+        Encoder widths from the features inwards; the decoder mirrors them. Empty: linear.
+    dropout : float
+        In hidden layers.
+    hide : float
+        Probability with which training hides each present modality from the encoder.
+    skip : bool
+        Linear path beside every perceptron.
+    """
+
+    n_latent: int = 10
+    hidden: tuple[int, ...] = (128, 64)
+    dropout: float = 0.0
+    hide: float = 0.5
+    skip: bool = True
+
+
+class MultimodalVAE(nn.Module):
+    """p(z) = N(0, I), p(x_m | z, c) = N(mu_m(z, c), diag s_m^2), q(z | x_S, c) by fusion.
+
+    One encoder and one decoder per modality, conditioned on the covariates c; what a modality was
+    not measured for has no likelihood term. Training fuses a random subset of each subject's
+    modalities and reconstructs all of them, without which no modality can be predicted from the
+    others. The noise sd s_m of each feature is set once an epoch to its closed-form optimum,
+    s^2 = mean of (x - mu(z))^2, so it depends neither on a start value nor on a learning rate.
+
+    Parameters
+    ----------
+    n_features : dict of int
+        Modality name -> number of features.
+    n_design : int
+        Number of covariate columns.
+    fusion : Aggregator
+    architecture : Architecture
+
+    References
+    ----------
+    Kingma and Welling (2014), arXiv 1312.6114; Wu and Goodman (2018), arXiv 1802.05335; closed-form
+    noise as in Rybkin, Daniilidis and Levine (2021), ICML, arXiv 2006.13202, here per feature.
+
+    Examples
+    --------
+    >>> from normfuse.fusion import WassersteinBarycenter
+    >>> vae = MultimodalVAE({"t1": 4, "pet": 3}, 0, WassersteinBarycenter(),
+    ...                     Architecture(n_latent=2, hidden=(8,)))
+    >>> batch = Batch((torch.zeros(5, 4), torch.zeros(5, 3)), (None, None),
+    ...               torch.ones(2, 5, dtype=torch.bool), torch.zeros(5, 0))
+    >>> sorted(vae.loss(batch))
+    ['kl', 'pet', 't1']
+    """
+
+    def __init__(self, n_features: Mapping[str, int], n_design: int, fusion: Aggregator,
+                 architecture: Architecture = Architecture()) -> None:
+        super().__init__()
+        self.names = tuple(n_features)
+        self.architecture = a = architecture
+        self.encoders = nn.ModuleList(
+            MlpEncoder(width, n_design, a.n_latent, a.hidden, a.dropout, skip=a.skip)
+            for width in n_features.values())
+        self.decoders = nn.ModuleList(
+            MlpDecoder(a.n_latent, n_design, width, a.hidden[::-1], a.dropout, skip=a.skip)
+            for width in n_features.values())
+        self.fusion = fusion.sized(len(self.names), a.n_latent)
+        self.noise_sd = nn.ParameterList(
+            nn.Parameter(torch.ones(width), requires_grad=False) for width in n_features.values())
+        self._squares = [torch.zeros(2, width) for width in n_features.values()]
+        self.elbo = NamedElbo()
+
+    def posterior(self, batch: Batch, fused: Tensor | None = None) -> Distribution:
+        """q(z | x_S, c), from the present modalities or from those in ``fused``."""
+        experts = stack([encode(x, batch.design) for encode, x in zip(self.encoders, batch.x)])
+        return self.fusion(experts, batch.present if fused is None else fused)
+
+    def decode(self, z: Tensor, design: Tensor) -> list[Tensor]:
+        """Expected features of every modality, shape (..., n_subjects, n_features_m)."""
+        return [decoder(z, design) for decoder in self.decoders]
+
+    def model(self, batch: Batch, fused: Tensor) -> None:
+        """The generative model, in Pyro."""
+        with pyro.plate("subjects", len(batch)):
+            origin = batch.design.new_zeros(self.architecture.n_latent)
+            z = pyro.sample("z", dist.Normal(origin, 1.0, validate_args=False).to_event(1))
+            for k, mean in enumerate(self.decode(z, batch.design)):
+                noise = dist.Normal(mean, self.noise_sd[k], validate_args=False)
+                if (measured := batch.measured[k]) is not None:
+                    noise = noise.mask(measured)
+                pyro.sample(self.names[k], noise.to_event(1), obs=batch.x[k])
+                if self.training:
+                    self._remember(k, batch.x[k], mean, measured)
+
+    def guide(self, batch: Batch, fused: Tensor) -> None:
+        """The approximate posterior, in Pyro."""
+        posterior = self.posterior(batch, fused)
+        with pyro.plate("subjects", len(batch)):
+            pyro.sample("z", posterior)
+
+    def loss(self, batch: Batch, warmup: float = 1.0) -> dict[str, Tensor]:
+        """Named terms whose sum is minimised; ``warmup`` in [0, 1] scales the KL."""
+        fused = batch.present
+        if self.architecture.hide and not self.fusion.spans_subsets:
+            fused = hide_some(fused, self.architecture.hide)
+        terms = self.elbo.terms(self.model, self.guide, batch, fused)
+        if warmup != 1.0:
+            terms["kl"] = warmup * terms["kl"]
+        return terms
+
+    def end_epoch(self) -> None:
+        """Set the noise to its optimum for the epoch that ends."""
+        for sd, squares in zip(self.noise_sd, self._squares):
+            total, count = squares
+            seen = count > 0
+            sd.data[seen] = (total[seen] / count[seen]).sqrt().clamp_min(NOISE_FLOOR)
+            squares.zero_()
+
+    def _remember(self, k: int, x: Tensor, mean: Tensor, measured: Tensor | None) -> None:
+        with torch.no_grad():
+            squares = (x - mean).square_()
+            if measured is None:
+                self._squares[k][0] += squares.sum(0)
+                self._squares[k][1] += len(x)
+            else:
+                self._squares[k][0] += (squares * measured).sum(0)
+                self._squares[k][1] += measured.sum(0)
+
+
+def hide_some(present: Tensor, probability: float) -> Tensor:
+    """Hide each present modality with this probability, but never all of a subject's.
+
+    Examples
+    --------
+    >>> present = torch.tensor([[True, True], [True, False]])
+    >>> hide_some(present, 0.9).any(0)
+    tensor([True, True])
+    """
+    kept = present & (torch.rand(present.shape) >= probability)
+    return torch.where(kept.any(0), kept, present)

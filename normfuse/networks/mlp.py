@@ -1,0 +1,85 @@
+"""Multilayer perceptrons between feature vectors and latent vectors."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent
+
+from ..fusion import gaussian
+
+SCALE_FLOOR = 1e-3
+"""Smallest posterior sd. Latents have prior sd 1, so a thousandth of it is certainty; below it the
+gradient of a square root of variance grows without bound."""
+
+
+def mlp(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers with SiLU between them; the last one is bare."""
+    layers: list[nn.Module] = []
+    for wide, narrow in zip(sizes[:-2], sizes[1:-1]):
+        layers += [nn.Linear(wide, narrow), nn.SiLU()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+class MlpEncoder(nn.Module):
+    """Features and covariates of one modality -> Gaussian over the latent variables.
+
+    loc = A [x, c] + f(x, c), sd = softplus(...) + floor. The linear path A makes the best linear
+    encoder reachable from the first step; f starts small and bends it where that pays.
+
+    Parameters
+    ----------
+    n_features, n_design, n_latent : int
+    hidden : sequence of int
+        Widths of the hidden layers; empty for a linear encoder.
+    dropout : float
+
+    Examples
+    --------
+    >>> q = MlpEncoder(6, 2, 3, hidden=(8,))(torch.zeros(5, 6), torch.zeros(5, 2))
+    >>> q.batch_shape, q.event_shape
+    (torch.Size([5]), torch.Size([3]))
+    """
+
+    def __init__(self, n_features: int, n_design: int, n_latent: int,
+                 hidden: Sequence[int], dropout: float = 0.0, *, skip: bool = True) -> None:
+        super().__init__()
+        width = n_features + n_design
+        self.net = mlp([width, *hidden, 2 * n_latent], dropout)
+        self.skip = nn.Linear(width, n_latent, bias=False) if skip and hidden else None
+
+    def forward(self, x: Tensor, design: Tensor) -> Independent:
+        inputs = torch.cat([x, design], -1) if design.shape[-1] else x
+        loc, raw = self.net(inputs).chunk(2, -1)
+        if self.skip is not None:
+            loc = loc + self.skip(inputs)
+        return gaussian(loc, nn.functional.softplus(raw) + SCALE_FLOOR)
+
+
+class MlpDecoder(nn.Module):
+    """Latent variables and covariates -> expected features of one modality.
+
+    mean = W [z, c] + f(z, c).
+
+    Parameters
+    ----------
+    n_latent, n_design, n_features : int
+    hidden : sequence of int
+        Widths of the hidden layers, from the latent side; empty for a linear decoder.
+    """
+
+    def __init__(self, n_latent: int, n_design: int, n_features: int,
+                 hidden: Sequence[int], dropout: float = 0.0, *, skip: bool = True) -> None:
+        super().__init__()
+        width = n_latent + n_design
+        self.net = mlp([width, *hidden, n_features], dropout)
+        self.skip = nn.Linear(width, n_features, bias=False) if skip and hidden else None
+
+    def forward(self, z: Tensor, design: Tensor) -> Tensor:
+        if design.shape[-1]:
+            z = torch.cat([z, design.expand(*z.shape[:-1], design.shape[-1])], -1)
+        mean = self.net(z)
+        return mean if self.skip is None else mean + self.skip(z)

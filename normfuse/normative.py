@@ -1,0 +1,266 @@
+"""The model a researcher owns: learns what healthy brains look like, answers how far others are."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .baseline import refuse_empty_features
+from .calibration import HeldOut
+from .calibration_check import check_calibration
+from .cohort import Cohort
+from .deviations import ROLE, SEEN_ROLES, Deviations, Reference
+from .errors import CohortError, NotFittedError, TrainingError, listed
+from .fingerprints import known_roles, roles_to_hashes
+from .fusion import Aggregator, WassersteinBarycenter
+from .models import Architecture, MultimodalVAE
+from .preparation import Preparation
+from .provenance import describe_fit
+from .scoring import (Pattern, PatternLaw, by_pattern, calibrate, raw_scores, refuse_uncalibrated)
+from .training import History, TrainingPlan, fit
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Everything a fit leaves behind; what ``save`` writes."""
+
+    preparation: Preparation
+    vae: MultimodalVAE
+    laws: Mapping[Pattern, PatternLaw]
+    known: Mapping[str, str]
+    reference: Reference
+
+
+class NormativeModel:
+    """A multimodal normative model: what brains look like at a given age, sex and site.
+
+    ``fit`` splits the reference by subject into people to train on, people who say when to stop,
+    and people to calibrate with. ``deviations`` gives, for anybody measured with any subset of the
+    modalities, a z per feature and a latent distance with its p-value, both calibrated on the last
+    group, measured alike.
+
+    Parameters
+    ----------
+    fusion : Aggregator
+        How the modalities' posteriors become one; see :mod:`normfuse.fusion`.
+    n_latent : int
+        Dimensions of the latent space.
+    architecture : Architecture, optional
+        All sizes of the networks; its own ``n_latent`` is overruled by the argument if given.
+    plan : TrainingPlan, optional
+    calibration : HeldOut, optional
+        How the reference is split.
+    seed : int
+        Of everything random.
+
+    Examples
+    --------
+    >>> from normfuse.testing import tiny_cohort
+    >>> controls, patients = tiny_cohort(120, seed=1).split("diagnosis == 'CN'")
+    >>> model = NormativeModel(n_latent=2, plan=TrainingPlan(max_epochs=5, warmup=2))
+    >>> deviations = model.fit(controls).deviations(patients)
+    >>> deviations.z.shape, len(deviations.controls)
+    ((15, 15), 27)
+    """
+
+    def __init__(self, fusion: Aggregator | None = None, *, n_latent: int | None = None,
+                 architecture: Architecture | None = None, plan: TrainingPlan | None = None,
+                 calibration: HeldOut | None = None, seed: int = 0) -> None:
+        self.fusion = WassersteinBarycenter() if fusion is None else fusion
+        if not isinstance(self.fusion, Aggregator):
+            raise TypeError("fusion is an object such as WassersteinBarycenter(); "
+                            f"got {self.fusion!r}")
+        architecture = architecture or Architecture()
+        self.architecture = architecture if n_latent is None else replace(architecture,
+                                                                          n_latent=n_latent)
+        self.plan = plan or TrainingPlan()
+        self.calibration = calibration or HeldOut()
+        self.seed = seed
+        self._fitted: Fitted | None = None
+        self._controls: Deviations | None = None
+
+    @property
+    def fitted(self) -> Fitted:
+        """The fit; refuses if there is none yet."""
+        if self._fitted is None:
+            raise NotFittedError("this model has not been fitted; call fit(controls) first, or "
+                                 "NormativeModel.load(folder)")
+        return self._fitted
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Training and validation loss per epoch."""
+        return pd.DataFrame(self.fitted.reference.history)
+
+    def fit(self, controls: Cohort) -> NormativeModel:
+        """Learn from healthy people.
+
+        Parameters
+        ----------
+        controls : Cohort
+            Reference people only; if the cohort names a reference query, all must answer it.
+
+        Raises
+        ------
+        CohortError
+            Somebody is not a reference subject, or a feature never varies.
+        CalibrationError
+            Too few people to calibrate with.
+        TrainingError
+            The loss became nan or infinite.
+        """
+        _only_reference(controls)
+        for m in controls.modalities:
+            refuse_empty_features(controls.features[m.name], m.name)
+        roles = self.calibration.roles(controls.subjects, controls.covariates,
+                                       n_latent=self.architecture.n_latent, seed=self.seed)
+        groups = {role: controls.select(controls.ids[(roles == role).to_numpy()])
+                  for role in ("training", "early_stop", "calibration")}
+        preparation = Preparation.fit(groups["training"])
+        with warnings.catch_warnings():  # a control just beyond the training ages is no news
+            warnings.simplefilter("ignore", UserWarning)
+            vae, history = self._train(preparation, groups["training"], groups["early_stop"])
+            laws = calibrate(vae, preparation.batch(groups["calibration"], torch.float64),
+                             torch.as_tensor(controls.present.to_numpy().T.copy()))
+            reference = describe_fit(self, controls, groups, history, laws)
+            known = roles_to_hashes(preparation.aligned(controls), roles)
+            self._fitted = Fitted(preparation, vae, laws, known, reference)
+            held_out = self._deviations(groups["calibration"])
+        calibration, quantiles = check_calibration(held_out)
+        reference = replace(reference, calibration=calibration, quantiles=quantiles)
+        self._fitted = replace(self._fitted, reference=reference)
+        self._controls = replace(held_out, reference=reference)
+        return self
+
+    def _train(self, preparation: Preparation, training: Cohort,
+               early_stop: Cohort) -> tuple[MultimodalVAE, History]:
+        batch = preparation.batch(training)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            vae = MultimodalVAE({m.name: m.n_features for m in preparation.modalities},
+                                batch.design.shape[1], self.fusion, self.architecture)
+        history = fit(vae, batch, preparation.batch(early_stop), self.plan, seed=self.seed)
+        if not history.best_epoch:
+            raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
+                                f"{self.plan.warmup}; raise max_epochs or lower warmup")
+        return vae.double().requires_grad_(False), history
+
+    def deviations(self, cohort: Cohort, *, include_seen: bool = False) -> Deviations:
+        """How far each person is from what is expected of them.
+
+        People the model was trained on are left out, with a warning: their z would be too small
+        (score them with :func:`normfuse.cross_fit`). Its calibration people are scored each against the
+        others. Everybody's result depends on themselves alone.
+
+        Parameters
+        ----------
+        cohort : Cohort
+            Any people with the model's covariates and features; columns in any order.
+        include_seen : bool
+            Keep the people the model was trained on, marked in ``subjects["normfuse_role"]``.
+
+        Raises
+        ------
+        CohortError
+            Features, covariates or sites that the model does not know.
+        CalibrationError
+            A combination of modalities that too few calibration people were measured with.
+        """
+        scored = self._deviations(cohort, include_seen)
+        return replace(scored, controls=self._controls)
+
+    def _deviations(self, cohort: Cohort, include_seen: bool = True) -> Deviations:
+        f = self.fitted
+        cohort = f.preparation.aligned(cohort)
+        roles = known_roles(cohort, f.known)
+        seen = roles.isin(SEEN_ROLES)
+        if seen.any() and not include_seen:
+            warnings.warn(f"{int(seen.sum())} of {len(cohort)} subjects were used to train this "
+                          "model and are left out: their z would be too small. Score them with "
+                          "normfuse.cross_fit, or keep them with include_seen=True", stacklevel=3)
+            cohort, roles = cohort.select(cohort.ids[~seen.to_numpy()]), roles[~seen]
+        if not len(cohort):
+            raise CohortError("nobody is left to score")
+        batch = f.preparation.batch(cohort, torch.float64)
+        refuse_uncalibrated(batch, dict(f.laws), list(cohort.ids), list(cohort.features))
+        z = np.full((len(cohort), len(f.preparation.columns)), np.nan)
+        expected, latent = z.copy(), np.empty((len(cohort), self.architecture.n_latent))
+        distance = np.empty((len(cohort), 3))
+        for pattern, rows in by_pattern(batch):
+            part, law, at = batch.take(rows), f.laws[pattern], rows.numpy()
+            raw = raw_scores(f.vae, part)
+            own = (roles.iloc[at] == "calibration").to_numpy()
+            z[at] = np.where(own[:, None], law.residual.z_left_out(raw.residual),
+                             law.residual.z(raw.residual))
+            latent[at] = np.where(own[:, None], law.latent.z(raw.latent, left_out=True),
+                                  law.latent.z(raw.latent))
+            new, left_out = law.latent.test(raw.latent), law.latent.test_left_out(raw.latent)
+            distance[at, :2] = np.where(own[:, None], np.column_stack(left_out),
+                                        np.column_stack(new))
+            distance[at, 2] = law.latent.n
+            expected[at] = f.preparation.in_units(raw.expected, part.design)
+        return self._as_tables(cohort, roles, z, expected, latent, distance)
+
+    def _as_tables(self, cohort: Cohort, roles: pd.Series, z: np.ndarray, expected: np.ndarray,
+                   latent: np.ndarray, distance: np.ndarray) -> Deviations:
+        columns, ids = self.fitted.preparation.columns, cohort.ids
+        observed = pd.DataFrame(np.hstack([b.to_numpy() for b in cohort.features.values()]),
+                                ids, columns)
+        law = pd.DataFrame(distance, ids, ["distance", "p", "n_calibration"])
+        return Deviations(
+            z=pd.DataFrame(z, ids, columns), observed=observed,
+            expected=pd.DataFrame(expected, ids, columns).where(observed.notna()),
+            latent=pd.DataFrame(latent, ids, [f"z{k + 1}" for k in range(latent.shape[1])]),
+            distance=law.astype({"n_calibration": int}),
+            subjects=cohort.subjects.assign(**{ROLE: roles}), reference=self.fitted.reference)
+
+    def predict(self, cohort: Cohort) -> pd.DataFrame:
+        """Expected features of every modality, measured or not, in the modality's unit.
+
+        E[mu_m(z)] under q(z | what was measured, covariates): for a modality that was not measured,
+        its prediction from the others.
+
+        Returns
+        -------
+        DataFrame, shape (n_subjects, n_features), columns (modality, feature)
+        """
+        f = self.fitted
+        cohort = f.preparation.aligned(cohort)
+        batch = f.preparation.batch(cohort, torch.float64)
+        expected = f.preparation.in_units(raw_scores(f.vae, batch).expected, batch.design)
+        return pd.DataFrame(expected, cohort.ids, f.preparation.columns)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model to a new folder: ``model.json`` and ``weights.safetensors``."""
+        from .model_file import write_model
+
+        return write_model(self, Path(folder), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, fusion: Aggregator | None = None) -> NormativeModel:
+        """Read what :meth:`save` wrote; ``fusion`` only for an aggregator of your own."""
+        from .model_file import read_model
+
+        return read_model(Path(folder), fusion)
+
+    def __repr__(self) -> str:
+        state = "not fitted" if self._fitted is None else \
+            f"fitted on {sum(self._fitted.reference.n_subjects.values())} people"
+        return (f"<NormativeModel {self.fusion!r}, n_latent={self.architecture.n_latent}, "
+                f"{state}>")
+
+
+def _only_reference(controls: Cohort) -> None:
+    if controls.reference is None:
+        return
+    healthy = controls.reference_subjects()
+    others = controls.ids.difference(healthy.ids)
+    if len(others):
+        raise CohortError(f"{len(others)} of {len(controls)} subjects ({listed(others)}) do not "
+                          f"answer the cohort's reference query {controls.reference!r}; a model "
+                          "must not learn from them: fit(cohort.reference_subjects())")

@@ -1,0 +1,55 @@
+"""Where a model comes from: counts, ranges and versions, none of them about one person."""
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from .cohort import Cohort
+from .deviations import Reference
+from .scoring import Pattern, PatternLaw
+from .training import History
+
+if TYPE_CHECKING:
+    from .normative import NormativeModel
+
+_PACKAGES = ("normfuse", "torch", "pyro-ppl", "numpy", "scipy", "pandas", "scikit-learn")
+
+
+def describe_fit(model: NormativeModel, controls: Cohort, groups: Mapping[str, Cohort],
+                 history: History, laws: Mapping[Pattern, PatternLaw]) -> Reference:
+    """The provenance of a fit, before its calibration is checked."""
+    from .covariates import CovariateEncoder
+
+    encoder = CovariateEncoder.fit(controls.subjects, controls.covariates)
+    present = controls.present
+    names = [m.name for m in controls.modalities]
+    seen = {tuple(row) for row in present.to_numpy().tolist()}
+    lost = [" + ".join(n for n, there in zip(names, p) if there) for p in seen if p not in laws]
+    notes = tuple(f"people measured with {combination} cannot be scored: too few calibration "
+                  "people were" for combination in sorted(lost))
+    if history.best_epoch == model.plan.max_epochs:
+        notes += (f"training was still improving at its last epoch ({history.best_epoch}); raise "
+                  "max_epochs",)
+    return Reference(
+        kind="reconstruction", fusion=repr(model.fusion), n_latent=model.architecture.n_latent,
+        seed=model.seed, n_subjects={role: len(group) for role, group in groups.items()},
+        covariates=encoder.describe(controls.subjects),
+        modalities={m.name: {"unit": m.unit, "n_features": m.n_features,
+                             "n_present": int(present[m.name].sum())}
+                    for m in controls.modalities},
+        history=history.table.to_dict("records"), versions=versions(), notes=notes,
+        created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

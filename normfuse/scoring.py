@@ -1,0 +1,146 @@
+"""Standardised residuals and latent positions of subjects, one missingness pattern at a time."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .calibration import LatentLaw, ResidualLaw
+from .errors import CalibrationError, listed
+from .fusion import sigma_points
+from .models import Batch, MultimodalVAE
+
+Pattern = tuple[bool, ...]
+"""Which modalities were measured, in the model's order."""
+
+MAX_ENUMERATED = 6
+"""Up to 6 modalities all 63 patterns are calibrated; beyond, those that occur in the reference,
+all modalities, and each alone."""
+
+_CHUNK = 512
+
+
+@dataclass(frozen=True, eq=False)
+class RawScores:
+    """Before calibration: what the model says of some subjects.
+
+    Attributes
+    ----------
+    residual : ndarray, shape (n_subjects, n_features)
+        u = (x - E[mu(z)]) / sqrt(s^2 + var[mu(z)]): signed, over decoder noise plus the
+        posterior's spread. NaN where nothing was measured.
+    expected : list of Tensor
+        E[mu(z)] of each modality, standardised; also for modalities that were not measured.
+    latent : ndarray, shape (n_subjects, n_latent)
+        Posterior means.
+    """
+
+    residual: np.ndarray
+    expected: list[Tensor]
+    latent: np.ndarray
+
+
+def raw_scores(vae: MultimodalVAE, batch: Batch) -> RawScores:
+    """Score subjects in float64, each depending on itself alone.
+
+    The posterior's spread is carried through the decoders by sigma points, not by random draws.
+    """
+    residuals, expected, latent = [], [], []
+    with torch.no_grad():
+        for rows in torch.arange(len(batch)).split(_CHUNK):
+            part = batch.take(rows)
+            posterior = vae.posterior(part)
+            points, weights = sigma_points(posterior)
+            means, us = [], []
+            for k, decoded in enumerate(vae.decode(points, part.design)):
+                mean = (weights[..., None] * decoded).sum(0)
+                spread = (weights[..., None] * (decoded - mean) ** 2).sum(0)
+                u = (part.x[k] - mean) / (vae.noise_sd[k] ** 2 + spread).sqrt()
+                measured = part.measured[k]
+                us.append(u if measured is None else torch.where(measured, u, torch.nan))
+                means.append(mean)
+            residuals.append(torch.cat(us, -1).numpy())
+            expected.append(means)
+            latent.append(posterior.mean.numpy())
+    return RawScores(np.vstack(residuals), [torch.cat(m) for m in zip(*expected)],
+                     np.vstack(latent))
+
+
+@dataclass(frozen=True, eq=False)
+class PatternLaw:
+    """Calibration for subjects measured with exactly this set of modalities.
+
+    Made from every calibration subject who has at least these modalities, with the others hidden:
+    a fused posterior from two modalities is not distributed like one from three, so a person is
+    compared with people measured alike.
+    """
+
+    residual: ResidualLaw
+    latent: LatentLaw
+
+
+def calibrate(vae: MultimodalVAE, calibration: Batch, reference: Tensor) -> dict[Pattern, PatternLaw]:
+    """The law of every pattern for which there are calibration people enough.
+
+    Parameters
+    ----------
+    calibration : Batch
+        Calibration subjects, float64.
+    reference : bool Tensor, shape (n_modalities, n_reference)
+        Presence in the whole reference.
+    """
+    laws = {}
+    for pattern in _patterns(reference):
+        kept = torch.tensor(pattern)
+        able = torch.nonzero(calibration.present[kept].all(0)).ravel()
+        if len(able) < 2:
+            continue
+        scores = raw_scores(vae, calibration.take(able).hide(kept))
+        law = PatternLaw(ResidualLaw.fit(scores.residual), LatentLaw.fit(scores.latent))
+        if law.latent.usable:
+            laws[pattern] = law
+    return laws
+
+
+def _patterns(present: Tensor) -> list[Pattern]:
+    n_modalities = len(present)
+    if n_modalities <= MAX_ENUMERATED:
+        return [p for p in product([True, False], repeat=n_modalities) if any(p)]
+    seen = {tuple(bool(v) for v in column) for column in present.T}
+    alone = {tuple(j == k for j in range(n_modalities)) for k in range(n_modalities)}
+    return sorted(seen | alone | {(True,) * n_modalities})
+
+
+def by_pattern(batch: Batch) -> Iterator[tuple[Pattern, Tensor]]:
+    """Each missingness pattern and the positions of its subjects."""
+    patterns, which = torch.unique(batch.present.T, dim=0, return_inverse=True)
+    for k, pattern in enumerate(patterns):
+        yield tuple(bool(v) for v in pattern), torch.nonzero(which == k).ravel()
+
+
+def refuse_uncalibrated(batch: Batch, laws: dict[Pattern, PatternLaw], ids: list[str],
+                        names: list[str]) -> None:
+    """Everybody's pattern must have a law.
+
+    Raises
+    ------
+    CalibrationError
+        Names the subjects, their modalities, and what to hide.
+    """
+    for pattern, rows in by_pattern(batch):
+        if pattern in laws:
+            continue
+        who = [ids[i] for i in rows.tolist()]
+        has = [name for name, there in zip(names, pattern) if there]
+        if not has:
+            raise CalibrationError(f"{listed(who)} have none of the model's modalities "
+                                   f"({listed(names)}); there is nothing to score")
+        raise CalibrationError(
+            f"{len(who)} subjects ({listed(who)}) were measured with {' + '.join(has)}; too few "
+            f"calibration people were, so nobody can say what is normal for that combination. "
+            f"Score them without one of these (cohort.without({has[-1]!r})), or fit with more "
+            "healthy people who have them all")

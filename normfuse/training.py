@@ -1,0 +1,180 @@
+"""The one training loop: early stopping on held-out people, best weights restored."""
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+import pyro
+
+from .errors import TrainingError
+
+
+class Sliceable(Protocol):
+    """Data that can be cut into batches by position."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Tensor) -> Self: ...
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How to train.
+
+    Parameters
+    ----------
+    max_epochs : int
+    patience : int
+        Epochs without a better validation loss before training stops.
+    batch_size : int
+        Subjects per step.
+    learning_rate : float
+        Of Adam.
+    weight_decay : float
+        Decoupled (AdamW).
+    warmup : int
+        Epochs over which the KL's weight rises to 1; early stopping looks only after them.
+    clip : float
+        Largest gradient norm.
+    validation_draws : int
+        Posterior draws (always the same ones) averaged in the validation loss.
+    threads : int
+        CPU threads for torch. More than one is several times slower beside a busy neighbour.
+    progress : bool or None
+        Show a bar; None: in a terminal or a notebook only.
+    """
+
+    max_epochs: int = 500
+    patience: int = 40
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    warmup: int = 20
+    clip: float = 10.0
+    validation_draws: int = 8
+    threads: int = 1
+    progress: bool | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What happened, epoch by epoch.
+
+    ``table`` has the columns ``epoch``, ``training``, ``validation`` (mean loss a subject, in nats,
+    KL fully weighted) and one per named term of the validation loss.
+    """
+
+    table: pd.DataFrame
+    best_epoch: int
+
+
+def fit(module: nn.Module, training: Sliceable, validation: Sliceable, plan: TrainingPlan, *,
+        seed: int = 0) -> History:
+    """Train a module with ``loss(batch, warmup) -> {name: Tensor}`` and restore its best weights.
+
+    Parameters
+    ----------
+    module : Module
+        May also have ``end_epoch()``, called after each epoch's steps.
+    training, validation : Sliceable
+    plan : TrainingPlan
+    seed : int
+        Of everything random here; the caller's random state is left as it was.
+
+    Raises
+    ------
+    TrainingError
+        When a loss term is not finite; its name (the modality, or ``kl``) is in the message.
+    """
+    optimizer = torch.optim.AdamW(
+        [p for p in module.parameters() if p.requires_grad], lr=plan.learning_rate,
+        weight_decay=plan.weight_decay, fused=True)
+    rows: list[dict[str, float]] = []
+    best_loss, best_epoch, best_state = math.inf, 0, copy.deepcopy(module.state_dict())
+    with _quiet_torch(plan.threads, seed), _bar(plan) as bar:
+        for epoch in range(1, plan.max_epochs + 1):
+            warmup = min(1.0, epoch / plan.warmup) if plan.warmup else 1.0
+            trained = _epoch(module, training, plan, optimizer, warmup, epoch)
+            terms = _validate(module, validation, plan, seed)
+            total = sum(terms.values())
+            rows.append({"epoch": epoch, "training": trained, "validation": total, **terms})
+            if warmup == 1.0 and total < best_loss:
+                best_loss, best_epoch = total, epoch
+                best_state = copy.deepcopy(module.state_dict())
+            bar.update()
+            bar.set_postfix(validation=f"{total:.4g}", best=best_epoch, refresh=False)
+            if warmup == 1.0 and epoch - max(best_epoch, plan.warmup) >= plan.patience:
+                break
+    module.load_state_dict(best_state)
+    module.eval()
+    return History(pd.DataFrame(rows), best_epoch)
+
+
+def _epoch(module: Any, data: Sliceable, plan: TrainingPlan, optimizer: torch.optim.Optimizer,
+           warmup: float, epoch: int) -> float:
+    module.train()
+    total = 0.0
+    for rows in torch.randperm(len(data)).split(plan.batch_size):
+        terms = module.loss(data.take(rows), warmup)
+        loss = torch.stack(list(terms.values())).sum()
+        value = loss.item()
+        if not math.isfinite(value):
+            raise _not_finite(terms, epoch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), plan.clip, foreach=True)
+        optimizer.step()
+        total += value * len(rows)
+    if hasattr(module, "end_epoch"):
+        module.end_epoch()
+    return total / len(data)
+
+
+def _not_finite(terms: Mapping[str, Tensor], epoch: int) -> TrainingError:
+    bad = [name for name, term in terms.items() if not math.isfinite(term.item())]
+    return TrainingError(f"the loss of {', '.join(bad)} became nan or infinite in epoch {epoch}; "
+                         "look for extreme values in that modality, or lower the learning rate")
+
+
+def _validate(module: Any, data: Sliceable, plan: TrainingPlan, seed: int) -> dict[str, float]:
+    """Mean loss terms over a few draws that are the same at every call."""
+    module.eval()
+    sums: dict[str, float] = {}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in range(plan.validation_draws):
+            for name, term in module.loss(data, 1.0).items():
+                sums[name] = sums.get(name, 0.0) + term.item() / plan.validation_draws
+    return sums
+
+
+@contextmanager
+def _quiet_torch(threads: int, seed: int) -> Iterator[None]:
+    """Seeded, with a fixed thread count and Pyro's validation off, all undone at the end."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _bar(plan: TrainingPlan) -> Any:
+    from tqdm.auto import tqdm
+
+    shown = plan.progress
+    if shown is None:
+        shown = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return tqdm(total=plan.max_epochs, desc="training", unit="epoch", leave=False,
+                disable=not shown)
