@@ -29,6 +29,7 @@ ALPHA = 0.05
 CORRECTIONS = {"fdr_bh": "Benjamini-Hochberg", "fdr_by": "Benjamini-Yekutieli", "holm": "Holm"}
 _STATISTICS = ("difference", "ci_low", "ci_high", "g", "g_low", "g_high", "adjusted_difference",
                "t", "df", "p", "q", "n_case", "n_baseline")
+_TEXTS = (*INDEX, "reason", "raw_reason")
 # Rounding leaves about 1e-30 of a sum of squares that is zero in theory, 1e-16 of a projection
 # that is: both bounds lie far above the rounding and far below anything measured.
 _NO_RESIDUAL = 1e-20
@@ -104,11 +105,11 @@ class GroupComparison:
         """Read what :meth:`save` wrote."""
         folder = Path(folder)
         try:
-            # Only an empty cell is missing: a group or a region may well be called NA or None.
-            table = pd.read_csv(folder / "table.csv", dtype=dict.fromkeys(INDEX, str),
+            # Only an empty cell is missing: a group or a region may well be called NA.
+            table = pd.read_csv(folder / "table.csv", dtype=dict.fromkeys(_TEXTS, str),
                                 keep_default_na=False, na_values=[""],
                                 float_precision="round_trip").set_index(INDEX)
-            table = table.fillna({name: "" for name in ("reason", "raw_reason") if name in table})
+            table = table.fillna({name: "" for name in _TEXTS if name in table})
             facts = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
             return cls(table, **{**facts, "adjust": tuple(facts["adjust"]),
                                  "notes": tuple(facts["notes"])})
@@ -215,10 +216,7 @@ def compare_groups(deviations: Scores, group: str, *,
 def honest_people(deviations: Scores, group: str) -> tuple[Scores, pd.Series, tuple[str, ...]]:
     """Everyone with a group on whom the model was not trained, their groups, and notes.
 
-    Raises
-    ------
-    ComparisonError
-        If ``group`` is not a column of ``subjects``, or nobody is left.
+    Raises ComparisonError if ``group`` is not a column of ``subjects``, or nobody is left.
     """
     everyone = deviations.with_controls()
     subjects = everyone.subjects
@@ -233,12 +231,12 @@ def honest_people(deviations: Scores, group: str) -> tuple[Scores, pd.Series, tu
         notes.append(f"left out {int(seen.sum())} people the model was trained on "
                      f"({listed(subjects.index[seen])}): their deviations are too small")
         warnings.warn(notes[-1], stacklevel=3)
-    lacking = levels.isna() & ~seen
-    if lacking.any():
-        notes.append(f"left out {int(lacking.sum())} people without a value of {group} "
-                     f"({listed(subjects.index[lacking])})")
+    lacking = subjects.index[levels.isna() & ~seen]
+    if len(lacking):
+        notes.append(f"left out {len(lacking)} people without a value of {group} "
+                     f"({listed(lacking)})")
     kept = subjects.index[~seen & levels.notna()]
-    if not len(kept):
+    if kept.empty:
         raise ComparisonError(f"nobody is left to compare by {group}: " + "; ".join(notes))
     return everyone.select(kept), levels[kept].astype(str), tuple(notes)
 
@@ -265,10 +263,7 @@ def group_sizes(subjects: pd.DataFrame, levels: pd.Series, baseline: object
                 ) -> tuple[dict[str, int], str]:
     """People per group, the baseline first, and why that is the baseline.
 
-    Raises
-    ------
-    ComparisonError
-        One group only, a group of one, or a baseline that is not there.
+    Raises ComparisonError for one group only, a group of one, or an unknown baseline.
     """
     sizes = {str(level): int(n) for level, n in levels.value_counts().items()}
     if len(sizes) == 1:
@@ -278,23 +273,24 @@ def group_sizes(subjects: pd.DataFrame, levels: pd.Series, baseline: object
             "on the whole cohort, from which the people the model was fitted on are left out")
     small = sorted(level for level in sizes if sizes[level] < 2)
     if small:
-        raise ComparisonError(f"{levels.name} {listed(small)} has one person only "
-                              f"({listed(levels.index[levels.isin(small)])}), and a group needs 2 "
-                              "at least; merge it with another group, or leave it out with "
-                              "deviations.select()")
+        raise ComparisonError(
+            f"{levels.name} {listed(small)} has one person only "
+            f"({listed(levels.index[levels.isin(small)])}), and a group needs 2 at least; merge it "
+            "with another group, or leave it out with deviations.select()")
     held = levels[subjects[ROLE] == "calibration"] if ROLE in subjects else levels[:0]
+    largest = sorted(level for level in sizes if sizes[level] == max(sizes.values()))
+    base, why = largest[0], "the largest group" if len(largest) == 1 else (
+        f"the first of {len(largest)} groups of equal size; name another with baseline=")
     if baseline is not None:
         base, why = str(baseline), "asked for"
     elif len(held):
         base = str(held.value_counts().index[0])
         why = f"{(held == base).sum()} of its people are calibration controls"
-    else:
-        base, why = max(sizes, key=lambda level: sizes[level]), "the largest group"
     if base not in sizes:
         raise ComparisonError(f"baseline {base!r} is not a value of {levels.name}; it has "
                               f"{listed(sorted(sizes), 12)}")
-    others = sorted(set(sizes) - {base})
-    return {level: sizes[level] for level in (base, *others)}, f"baseline {base}: {why}"
+    ordered = (base, *sorted(set(sizes) - {base}))
+    return {level: sizes[level] for level in ordered}, f"baseline {base}: {why}"
 
 
 def _design(people: Scores, adjust: tuple[str, ...], group: str) -> Array:
@@ -303,9 +299,8 @@ def _design(people: Scores, adjust: tuple[str, ...], group: str) -> Array:
     columns: list[Array] = [np.ones(len(people))]
     for name in adjust:
         if name == group or name not in people.subjects.columns:
-            raise ComparisonError(f"cannot adjust for {name!r}: it must be a column of the subjects "
-                                  f"table other than {group}; it has "
-                                  f"{listed(people.subjects.columns, 12)}")
+            raise ComparisonError(f"cannot adjust for {name!r}: it must be a column other than "
+                                  f"{group} of {listed(people.subjects.columns, 12)}")
         values = people.subjects[name]
         number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
         if kinds.get(name) == "continuous" or (name not in kinds and number):
@@ -346,7 +341,7 @@ def _compared(values: pd.DataFrame, case: Array, design: Array) -> pd.DataFrame:
             reason[chosen] = problem
             for name, numbers in fit.items():
                 found[name][chosen] = numbers
-    return pd.DataFrame({**found, "reason": reason}, index=values.columns)
+    return pd.DataFrame({**found, "reason": reason.astype(str)}, index=values.columns)
 
 
 def _varies(y: Array) -> Array:
@@ -374,8 +369,8 @@ def _effects(case: Array, base: Array) -> dict[str, Array]:
 def noncentrality_interval(t: Array, df: Array) -> tuple[Array, Array]:
     r"""The 95 % interval of a noncentrality: :math:`F_{\nu,\delta}(|t|) = .975` and .025.
 
-    By bisection, all features at once: the interval is never wider than 12 normal sd of t. NaN
-    where the noncentral t cannot be evaluated (\|t\| of many thousands).
+    By bisection, all features at once. NaN where the noncentral t cannot be evaluated (\|t\| of
+    many thousands).
 
     Examples
     --------
@@ -383,7 +378,7 @@ def noncentrality_interval(t: Array, df: Array) -> tuple[Array, Array]:
     [[-1.96], [1.96]]
     """
     size = np.abs(t)
-    reach = 12 * np.sqrt(1 + size**2 / (2 * df))
+    reach = 12 * np.sqrt(1 + size**2 / (2 * df))  # in sd of t: far beyond both ends
     ends: list[Array] = []
     for level in (0.975, 0.025):
         low, high = size - reach, size + reach
@@ -408,18 +403,16 @@ def _linear_model(y: Array, case: Array, design: Array) -> tuple[dict[str, Array
     information = dummy_left @ dummy_left
     problem = np.full(y.shape[1], "", dtype=object)
     if information < _COLLINEAR * (dummy @ dummy):
-        problem[:] = "the covariates tell the groups apart completely"
-    elif df < 1:
-        problem[:] = f"{len(y)} people are too few for group and covariates"
-    if problem.size and problem[0]:
-        return {}, problem
+        return {}, problem + "the covariates tell the groups apart completely"
+    if df < 1:
+        return {}, problem + f"{len(y)} people are too few for group and covariates"
     beta = dummy_left @ left / information
     residual = ((left - np.outer(dummy_left, beta)) ** 2).sum(axis=0)
     exact = residual <= _NO_RESIDUAL * (centred**2).sum(axis=0)
     problem[exact] = "group and covariates explain it without residual"
     t = beta / np.sqrt(np.where(exact, np.nan, residual) / df / information)
-    return {"adjusted_difference": beta, "t": t, "p": 2 * stats.t.sf(np.abs(t), df),
-            "df": np.where(exact, np.nan, df)}, problem
+    return {"adjusted_difference": beta, "t": t, "df": np.where(exact, np.nan, df),
+            "p": 2 * stats.t.sf(np.abs(t), df)}, problem
 
 
 def corrected(p: pd.Series, correction: str) -> pd.Series:
@@ -443,12 +436,11 @@ def _disagreement(table: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _strongest(tested: pd.DataFrame) -> str:
-    if not len(tested):
+    if tested.empty:
         return ""
     place = int(tested["p"].to_numpy().argmin())
     best = tested.iloc[place]
     effect = "g" if "g" in best else "auc"
-    low, high = best[f"{effect}_low"], best[f"{effect}_high"]
-    return (f"; strongest {tested.index[place][-1]} ({effect} = {best[effect]:.2f} "
-            f"[{low:.2f}, {high:.2f}], p = {best['p']:.2g}, q = {best['q']:.2g}, "
-            f"n = {best['n_case']} + {best['n_baseline']})")
+    return ("; strongest {} ({} = {:.2f} [{:.2f}, {:.2f}], p = {:.2g}, q = {:.2g}, n = {} + {})"
+            .format(tested.index[place][-1], effect, *best[[effect, f"{effect}_low",
+                    f"{effect}_high", "p", "q", "n_case", "n_baseline"]]))

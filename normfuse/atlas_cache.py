@@ -35,10 +35,13 @@ def cached_labels(name: str, made_of: tuple[bytes, ...],
 
     Examples
     --------
-    >>> import nibabel as nib
+    >>> import nibabel as nib, tempfile
+    >>> from unittest.mock import patch
     >>> toy = lambda: nib.Nifti1Image(np.arange(24, dtype="int16").reshape(2, 3, 4), np.eye(4))
-    >>> cached_labels("toy", (b"rule 1",), toy).shape
-    (2, 3, 4)
+    >>> with (tempfile.TemporaryDirectory() as place,
+    ...       patch.dict(os.environ, NORMFUSE_CACHE=place)):
+    ...     print(cached_labels("toy", (b"rule 1",), toy).shape, len(os.listdir(place)))
+    (2, 3, 4) 1
     """
     key = _digest(*made_of)
     file = cache_folder() / f"{name}-{key[:16]}.nii.gz"

@@ -20,7 +20,7 @@ N_SHARED, N_PRIVATE = 3, 2
 SHARE_SHARED, SHARE_PRIVATE = 0.25, 0.25
 SATURATION = 0.5  # of tanh: at 2 SD the response is 24 % below a straight line
 REACH_MM = 30.0  # regions this far apart correlate 0.61 in any smooth field
-SIDEDNESS = 0.1  # share of a smooth field's variance that tells left from right
+SIDEDNESS = 0.03  # share of a smooth field's variance that tells left from right
 KINSHIP = 0.5  # correlation between modalities of a shared factor's loadings in one place
 
 # Lowest and highest value of a region's parameter, as fractions of the region's level: the

@@ -156,12 +156,10 @@ def write_cohort(cohort: Cohort, folder: str | Path) -> Path:
     Examples
     --------
     >>> import tempfile
-    >>> place = Path(tempfile.mkdtemp(), "demo")
-    >>> file = write_cohort(simulate_cohort(20, 5).cohort, place)
-    >>> sorted(p.name for p in place.iterdir())
-    ['cohort.toml', 'dti.csv', 'participants.tsv', 'pet.csv', 't1.csv']
-    >>> len(Cohort.read(file))
-    25
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     file = write_cohort(simulate_cohort(20, 5).cohort, Path(place, "demo"))
+    ...     print(sorted(p.name for p in file.parent.iterdir()), len(Cohort.read(file)))
+    ['cohort.toml', 'dti.csv', 'participants.tsv', 'pet.csv', 't1.csv'] 25
     """
     unsafe = [m.name for m in cohort.modalities if not re.fullmatch(r"[A-Za-z0-9_-]+", m.name)]
     if unsafe:
