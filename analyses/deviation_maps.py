@@ -111,7 +111,7 @@ def group_map(comparison: GroupComparison, modality: str, atlas: Atlas, column: 
         if name not in known:
             raise ComparisonError(f"choose a {what} of this comparison: {listed(known, 30)}; "
                                   f"got {name!r}")
-    return atlas.paint(table.xs((contrast, modality))[column].dropna())
+    return atlas.paint(table.loc[contrast].loc[modality][column].dropna())
 
 
 def write_maps(regional: RegionalDeviations, atlas: Atlas, folder: str | Path, *,
@@ -154,13 +154,13 @@ def write_maps(regional: RegionalDeviations, atlas: Atlas, folder: str | Path, *
     people = list(regional.z.index) if chosen is None else [str(subject) for subject in chosen]
     _check_known(regional, people)
     stems = _stems(people)
-    endings = {name: file_stem(name) for name in regional.modalities}
+    _check_modalities(regional)
     names = []
     with new_folder(Path(folder), overwrite=overwrite) as work:
         for subject, stem in stems.items():
             measured = regional.z.loc[subject].dropna().index.get_level_values(0)
             for modality in (name for name in regional.modalities if name in measured):
-                names.append(f"{stem}_desc-normfuse_stat-z_{endings[modality]}.nii.gz")
+                names.append(f"{stem}_desc-normfuse_stat-z_{modality}.nii.gz")
                 image = subject_map(regional, subject, modality, atlas)
                 image.to_filename(work / names[-1])
         (work / "dataset_description.json").write_text(
@@ -193,7 +193,7 @@ def overlap(deviations: Scores, group: str, *, threshold: float = 1.96,
     -------
     DataFrame, index (group, modality, feature)
         ``share`` (0 to 1; NaN if nobody was measured), ``count`` and ``n`` measured. Paint one
-        with ``atlas.paint(table.loc[("AD", "t1"), "share"])``.
+        with ``atlas.paint(table.loc["AD"].loc["t1"]["share"])``.
 
     References
     ----------
@@ -318,7 +318,7 @@ def compare_distances(deviations: Scores, group: str, *,
     >>> none = dict.fromkeys(("z", "observed", "expected", "latent"), people[[]])
     >>> deviations = replace(tiny_deviations(), distance=far, subjects=people, **none)
     >>> compare_distances(deviations, "sex").table.iloc[0][["auc", "n_case"]].round(2).to_dict()
-    {'auc': 0.47, 'n_case': 20}
+    {'auc': 0.53, 'n_case': 20}
     """
     people, levels, notes = honest_people(deviations, group)
     key = [("latent", "distance")]
@@ -376,6 +376,15 @@ def _check_known(regional: RegionalDeviations, people: list[str]) -> None:
     if unknown:
         raise CohortError(f"not among these deviations: {listed(unknown)}; the held-out controls "
                           "are in regional.with_controls()")
+
+
+def _check_modalities(regional: RegionalDeviations) -> None:
+    for modality in regional.modalities:
+        try:
+            file_stem(modality)
+        except CohortError as problem:
+            raise CohortError(f"modality {modality!r} cannot be part of a file name; call it by "
+                              "letters and digits, such as t1") from problem
 
 
 def _stems(people: list[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from normfuse.deviations import Deviations, Reference
+from normfuse.deviations import ROLE, Deviations, Reference
 from normfuse.errors import CalibrationError, CohortError, ComparisonError, TrainingError, listed
 
 from .groups import honest_people
@@ -28,7 +28,7 @@ PALETTE = tuple(sns.color_palette("colorblind"))
 MARKERS = "osD^vPX*"  # the shape repeats what the colour says
 EXTREME = 1.96
 SIGNIFICANT = 0.05
-AXIAL_CUTS = (-36, -20, -6, 8, 22, 38, 54)  # mm; the same slices on every map can be compared
+AXIAL_CUTS = (-26, -14, 0, 16, 34, 52)  # mm; the same slices on every map can be compared
 _GREY = "0.45"
 _PAINTED = 1e-5
 _MAX_GROUPS = 12  # more levels are a score or an id, not a grouping
@@ -319,13 +319,15 @@ def plot_brain(img: Nifti1Image, title: str = "", *, limit: float | None = None,
         # nilearn leaves out what lies below 1e-6: a region exactly as expected must be painted.
         values = np.where(known & (np.abs(values) < _PAINTED), _PAINTED, values)
     if ax is None:
-        ax = plt.figure(figsize=(10, 1.9)).add_axes((0.01, 0, 0.91, 0.85))
+        ax = plt.figure(figsize=(10, 2.3)).add_axes((0.01, 0, 0.91, 0.85))
     scale = plt.cm.ScalarMappable(plt.Normalize(-limit, limit), "RdBu_r")
     bar = ax.figure.colorbar(scale, ax=ax, fraction=0.015, pad=0.01, shrink=0.7, label=unit)
     bar.ax.yaxis.set_major_locator(MaxNLocator(4, symmetric=True))
-    plot_stat_map(new_img_like(img, np.where(known, values, 0)), axes=ax, display_mode="z",
-                  cut_coords=AXIAL_CUTS, colorbar=False, vmin=-limit, vmax=limit, cmap="RdBu_r",
-                  resampling_interpolation="nearest", black_bg=False, dim=0)
+    display = plot_stat_map(
+        new_img_like(img, np.where(known, values, 0)), axes=ax, display_mode="z", colorbar=False,
+        cut_coords=AXIAL_CUTS, vmin=-limit, vmax=limit, cmap="RdBu_r", dim=0, black_bg=False,
+        resampling_interpolation="nearest", annotate=False)
+    display.annotate(size=9)
     ax.set_title(_plain(title), loc="left")
     return ax
 
@@ -362,8 +364,10 @@ def _group_handles(levels: Sequence[str], of: pd.Series) -> list[Line2D]:
 
 
 def _grouped(deviations: Deviations, group: str) -> tuple[Deviations, pd.Series, list[str]]:
-    people, of, _ = honest_people(deviations, group)
-    levels = sorted(of.unique())
+    of = honest_people(deviations, group)[1]
+    people = deviations.with_controls().select(of.index)
+    held_out = of[people.subjects[ROLE] == "calibration"] if ROLE in people.subjects else of[:0]
+    levels = sorted(of.unique(), key=lambda level: (-(held_out == level).sum(), level))
     if len(levels) > _MAX_GROUPS:
         raise ComparisonError(f"{group!r} has {len(levels)} values among {len(of)} people; a "
                               f"figure has room for {_MAX_GROUPS}: choose a column of groups")

@@ -196,13 +196,13 @@ def compare_groups(deviations: Scores, group: str, *,
     n, why = group_sizes(people.subjects, levels, baseline)
     base, *cases = n
     design = _design(people, adjust, group)
-    raw = people.observed.loc[people.z.index, people.z.columns]
     parts = {}
     for case in cases:
         rows = levels.isin([case, base]).to_numpy()
         who = (levels[rows] == case).to_numpy()
-        z, values = (_compared(t[rows], who, design[rows]) for t in (people.z, raw))
-        parts[f"{case} - {base}"] = z.join(values.add_prefix("raw_"))
+        z, raw = (_compared(values[rows], who, design[rows])
+                  for values in (people.z, people.observed))
+        parts[f"{case} - {base}"] = z.join(raw.add_prefix("raw_"))
     table = pd.concat(parts, names=INDEX)
     for prefix in ("", "raw_"):
         table[f"{prefix}q"] = corrected(table[f"{prefix}p"], correction)
@@ -226,7 +226,8 @@ def honest_people(deviations: Scores, group: str) -> tuple[Scores, pd.Series, tu
     role = subjects[ROLE] if ROLE in subjects else pd.Series("", subjects.index)
     seen = role.isin(SEEN_ROLES)
     levels = _as_levels(subjects[group])
-    notes: list[str] = []
+    added = len(everyone) - len(deviations)
+    notes = [f"added {added} held-out controls of the reference"] if added else []
     if seen.any():
         notes.append(f"left out {int(seen.sum())} people the model was trained on "
                      f"({listed(subjects.index[seen])}): their deviations are too small")
@@ -252,8 +253,7 @@ def beyond(z: pd.DataFrame, threshold: float, direction: str = "both") -> pd.Dat
 
 
 def _as_levels(column: pd.Series) -> pd.Series:
-    numbers = column.dropna()
-    if pd.api.types.is_float_dtype(column) and np.all(np.mod(numbers, 1) == 0):
+    if pd.api.types.is_float_dtype(column) and np.all(np.mod(column.dropna(), 1) == 0):
         column = column.astype("Int64")  # group 1.0 is the group 1, read beside an empty cell
     words = column.astype("string").str.strip()
     return words.mask(words == "")
@@ -275,8 +275,8 @@ def group_sizes(subjects: pd.DataFrame, levels: pd.Series, baseline: object
     if small:
         raise ComparisonError(
             f"{levels.name} {listed(small)} has one person only "
-            f"({listed(levels.index[levels.isin(small)])}), and a group needs 2 at least; merge it "
-            "with another group, or leave it out with deviations.select()")
+            f"({listed(levels.index[levels.isin(small)])}), and a group needs 2 at least; merge "
+            "it with another group, or leave it out with deviations.select()")
     held = levels[subjects[ROLE] == "calibration"] if ROLE in subjects else levels[:0]
     largest = sorted(level for level in sizes if sizes[level] == max(sizes.values()))
     base, why = largest[0], "the largest group" if len(largest) == 1 else (
@@ -308,6 +308,7 @@ def _design(people: Scores, adjust: tuple[str, ...], group: str) -> Array:
             values = values.where(np.isfinite(values))
             columns.append((values - values.mean()).to_numpy())
         else:
+            values = _as_levels(values)
             columns.extend(pd.get_dummies(values, drop_first=True, dtype=float).to_numpy().T)
         if values.isna().any():
             raise ComparisonError(

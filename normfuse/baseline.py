@@ -57,19 +57,19 @@ class LinearBaseline:
         return (values - self.expected(design)) / self.scale
 
 
-def refuse_empty_features(block: pd.DataFrame, name: str) -> None:
+def refuse_empty_features(block: pd.DataFrame, name: str, whom: str = "the reference") -> None:
     """Every feature must vary in the reference."""
     values = block.to_numpy()
     never = block.columns[block.isna().all()]
     if len(never):
         raise CohortError(f"modality {name}: {len(never)} of {block.shape[1]} features were never "
-                          f"measured in the reference ({listed(never)}); {_how_to_drop(name)}")
+                          f"measured in {whom} ({listed(never)}); {_how_to_drop(name)}")
     flat = np.nanmax(values, axis=0) - np.nanmin(values, axis=0)
     size = np.nanmax(np.abs(values), axis=0)
     constant = block.columns[flat <= 1e-12 * size]
     if len(constant):
-        raise CohortError(f"modality {name}: {len(constant)} of {block.shape[1]} features have one "
-                          f"and the same value in all the reference ({listed(constant)}): nothing "
+        raise CohortError(f"modality {name}: {len(constant)} of {block.shape[1]} features have "
+                          f"one and the same value in all {whom} ({listed(constant)}): nothing "
                           f"deviates from a constant; {_how_to_drop(name)}")
 
 

@@ -20,7 +20,7 @@ def check_calibration(held_out: Deviations) -> tuple[list[dict[str, Any]], dict[
     ``held_out`` must have been scored by a model and laws that did not see them.
     """
     rows, quantiles = [], {}
-    blocks = {name: held_out.z[name] for name in held_out.modalities}
+    blocks: dict[str, Any] = {name: held_out.z[name] for name in held_out.modalities}
     for name, z in {**blocks, "all": held_out.z}.items():
         rows += _z_rows(f"z {name}", z)
         values = z.to_numpy().ravel()
@@ -65,7 +65,7 @@ def share_row(quantity: str, nominal: float, beyond: np.ndarray, n_values: int) 
         low, high = stats.binomtest(int(each.sum()), n).proportion_ci(method="wilson") \
             if n else (np.nan, np.nan)
     else:
-        half = stats.t.isf(0.025, max(n - 1, 1)) * each.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+        half = np.nan if n < 2 else stats.t.isf(0.025, n - 1) * each.std(ddof=1) / np.sqrt(n)
         low, high = max(0.0, share - half), min(1.0, share + half)
     return {"quantity": quantity, "nominal": nominal, "share": share, "low": float(low),
             "high": float(high), "n_subjects": n, "n_values": n_values}

@@ -137,6 +137,9 @@ class Cohort:
             unknown = ids.difference(self.ids)
             if len(unknown):
                 raise CohortError(f"not in this cohort: {listed(unknown)}")
+            if ids.has_duplicates:
+                raise CohortError(f"asked for more than once: {listed(ids[ids.duplicated()])}; a "
+                                  "person can be in a cohort once")
         return self._with(self.subjects.loc[ids],
                           {name: block.loc[ids] for name, block in self.features.items()})
 
@@ -153,7 +156,8 @@ class Cohort:
         chosen = self.select(self.reference)
         if not len(chosen):
             raise CohortError(f"the reference query {self.reference!r} selects nobody of "
-                              f"{len(self)} subjects; {checks.values_of(self.subjects, self.reference)}")
+                              f"{len(self)} subjects; "
+                              f"{checks.values_of(self.subjects, self.reference)}")
         return chosen
 
     def join(self, other: Cohort) -> Cohort:
@@ -197,7 +201,8 @@ class Cohort:
         return Cohort(subjects, dict(blocks), self.modalities, self.covariates, self.reference)
 
     def __repr__(self) -> str:
-        shares = ", ".join(f"{m.name} {m.n_features} features, {int(self.present[m.name].sum())} people"
+        present = self.present.sum()
+        shares = ", ".join(f"{m.name} {m.n_features} features, {present[m.name]} people"
                            for m in self.modalities)
         return f"<Cohort of {len(self)} subjects: {shares}>"
 

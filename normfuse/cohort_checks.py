@@ -39,7 +39,7 @@ def numeric_block(name: str, frame: pd.DataFrame) -> pd.DataFrame:
         raise CohortError(f"modality {name} names a feature twice: {listed(twice)}")
     text = [c for c in block if not pd.api.types.is_numeric_dtype(block[c])
             or pd.api.types.is_bool_dtype(block[c])]
-    numbers = {c: _as_numbers(name, block[c]) for c in text}
+    numbers = {str(c): _as_numbers(name, block[c]) for c in text}
     block = block.assign(**numbers).astype("float64") if numbers else block.astype("float64")
     infinite = np.isinf(block.to_numpy())
     if infinite.any():
@@ -83,9 +83,9 @@ def only_known_people(name: str, block: pd.DataFrame, subjects: pd.DataFrame) ->
     """Nobody is measured who is not in the subjects table."""
     strangers = block.index.difference(subjects.index)
     if len(strangers):
-        raise CohortError(f"modality {name} has {len(strangers)} of {len(block)} subjects that are "
-                          f"not in the subjects table ({listed(strangers)}); add them to it, or "
-                          "check that the ids are written alike (sub-01 is not 01)")
+        raise CohortError(f"modality {name} has {len(strangers)} of {len(block)} subjects that "
+                          f"are not in the subjects table ({listed(strangers)}); add them to it, "
+                          "or check that the ids are written alike (sub-01 is not 01)")
 
 
 def complete_people(subjects: pd.DataFrame, blocks: dict[str, pd.DataFrame],
@@ -100,9 +100,9 @@ def complete_people(subjects: pd.DataFrame, blocks: dict[str, pd.DataFrame],
         missing = column.isna()
         if missing.any() and not drop:
             raise CohortError(f"{name} is missing for {int(missing.sum())} of {len(subjects)} "
-                              f"subjects ({listed(subjects.index[missing])}); fill it in, or leave "
-                              "them out with drop_incomplete=True (drop_incomplete = true under "
-                              "[subjects])")
+                              f"subjects ({listed(subjects.index[missing])}); fill it in, or "
+                              "leave them out with drop_incomplete=True (drop_incomplete = true "
+                              "under [subjects])")
         lacking |= missing
     nothing = ~pd.DataFrame({m: b.notna().any(axis=1) for m, b in blocks.items()}).any(axis=1)
     if nothing.any() and not drop:
@@ -126,13 +126,14 @@ def _typed(column: pd.Series, kind: str) -> pd.Series:
     bad = (numbers.isna() & words.notna()) | np.isinf(numbers)
     if bad.any():
         who = column.index[bad.to_numpy()][0]
-        raise CohortError(f"covariate {column.name}: subject {who} has {str(column[who])!r}, which "
-                          "is not a finite number; correct it, or call the covariate categorical")
+        raise CohortError(f"covariate {column.name}: subject {who} has {str(column[who])!r}, "
+                          "which is not a finite number; correct it, or call the covariate "
+                          "categorical")
     return numbers
 
 
 def values_of(subjects: pd.DataFrame, query: str) -> str:
     """The values that occur in the columns a query names, for an error message."""
     named = [c for c in subjects.columns if str(c) in query]
-    return "; ".join(f"{c} holds {listed(sorted(subjects[c].dropna().astype(str).unique()))}"
-                     for c in named)
+    values = {c: map(repr, subjects[c].dropna().unique().tolist()) for c in named}
+    return "; ".join(f"{c} holds {listed(sorted(found))}" for c, found in values.items())

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import csv
 import tomllib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from typing import Any
 import pandas as pd
 
 from .cohort import Cohort
+from .cohort_checks import MISSING_WORDS
 from .errors import CohortError, listed
 
 _SEPARATORS = "\t,;|"
@@ -54,15 +56,29 @@ def read_table(path: Path) -> pd.DataFrame:
         if not header.strip():
             raise CohortError(f"{path} is empty; its first line must name the columns")
         separator = max(_SEPARATORS, key=lambda s: len(next(csv.reader([header], delimiter=s))))
-        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False,
-                            encoding="utf-8-sig", index_col=False)
+        _no_name_twice(path, next(csv.reader([header], delimiter=separator)))
+        with warnings.catch_warnings():  # of a row with more cells than the header: a shifted row
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False,
+                                encoding="utf-8-sig", index_col=False)
     except FileNotFoundError as problem:
         raise CohortError(f"there is no table {path}; paths in cohort.toml are relative to "
                           "the file's own folder") from problem
+    except pd.errors.ParserWarning as problem:
+        raise CohortError(f"{path} has a row with more cells than its first line has names; quote "
+                          "cells that hold the separator") from problem
     except (UnicodeDecodeError, pd.errors.ParserError, OSError) as problem:
         raise CohortError(f"{path} is not a readable text table: {problem}") from problem
     table.columns = table.columns.str.strip()
     return table
+
+
+def _no_name_twice(path: Path, names: list[str]) -> None:
+    names = [name.strip() for name in names]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:  # pandas would call the second one "name.1"
+        raise CohortError(f"{path} names a column twice: {listed(twice)}; rename or drop one of "
+                          "each")
 
 
 def read_cohort(path: Path) -> Cohort:
@@ -85,8 +101,9 @@ def read_cohort(path: Path) -> Cohort:
         same_file = section["table"] == spec["subjects"]["table"]
         frames[name] = _feature_columns(name, block, section, people if same_file else None)
         units[name] = str(section.get("unit", ""))
+    covariates = spec.get("covariates", {})
     return Cohort.from_frames(
-        people, frames, covariates=spec.get("covariates", {}), units=units,
+        _with_numbers(people, covariates), frames, covariates=covariates, units=units,
         reference=spec.get("reference", {}).get("query"),
         drop_incomplete=bool(spec["subjects"].get("drop_incomplete", False)))
 
@@ -100,9 +117,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise CohortError(f"{path} is not a valid TOML file: {problem}") from problem
     for needed in ("subjects", "modalities"):
         if not isinstance(spec.get(needed), dict) or not spec[needed]:
-            raise CohortError(f"{path} needs a [{needed}{'.t1' if needed == 'modalities' else ''}] "
-                              "section")
+            example = "modalities.t1" if needed == "modalities" else needed
+            raise CohortError(f"{path} needs a [{example}] section")
     _no_stray_keys(path, "the file", spec, {"subjects", "covariates", "reference", "modalities"})
+    for name, example in (("covariates", 'age = "continuous"'),
+                          ("reference", "query = \"diagnosis == 'CN'\"")):
+        if not isinstance(spec.get(name, {}), dict):
+            raise CohortError(f"{path}: {name} must be a section, [{name}], with a line such as "
+                              f"{example}; got {spec[name]!r}")
     for name, keys in _SECTIONS.items():
         _no_stray_keys(path, f"[{name}]", spec.get(name, {}), keys)
     for name, section in spec["modalities"].items():
@@ -142,12 +164,9 @@ def _feature_columns(name: str, block: pd.DataFrame, section: Mapping[str, Any],
     if "features" in section and "prefix" in section:
         raise CohortError(f"modality {name}: give features or a prefix, not both")
     if "features" in section:
-        wanted = [str(f) for f in section["features"]]
-        unknown = [f for f in wanted if f not in block]
-        if unknown:
-            raise CohortError(f"modality {name}: no column {listed(unknown)} in {section['table']}")
+        wanted = _columns(name, block, section, "features")
     elif "prefix" in section:
-        wanted = [c for c in block if c.startswith(str(section["prefix"]))]
+        wanted = [str(c) for c in block if str(c).startswith(str(section["prefix"]))]
         if not wanted:
             raise CohortError(f"modality {name}: no column of {section['table']} starts with "
                               f"{section['prefix']!r}")
@@ -155,6 +174,33 @@ def _feature_columns(name: str, block: pd.DataFrame, section: Mapping[str, Any],
         raise CohortError(f"modality {name} shares its table with the subjects: say which columns "
                           "are its features, by features = [\"…\"] or prefix = \"…\"")
     else:
-        wanted = list(block)
-    excluded = {str(f) for f in section.get("exclude", [])}
+        wanted = [str(c) for c in block]
+    excluded = _columns(name, block, section, "exclude") if "exclude" in section else []
     return block[[c for c in wanted if c not in excluded]]
+
+
+def _columns(name: str, block: pd.DataFrame, section: Mapping[str, Any], key: str) -> list[str]:
+    if not isinstance(section[key], list):
+        raise CohortError(f"modality {name}: {key} must be a list, as {key} = [\"…\", \"…\"]; got "
+                          f"{section[key]!r}")
+    names = [str(f) for f in section[key]]
+    unknown = [f for f in names if f not in block]
+    if unknown:
+        raise CohortError(f"modality {name}: {key} names {listed(unknown)}, which is no column of "
+                          f"{section['table']}")
+    return names
+
+
+def _with_numbers(people: pd.DataFrame, covariates: Mapping[str, str]) -> pd.DataFrame:
+    """Columns that are no covariates as numbers if all their cells are, so that they compare.
+
+    Codes such as 007 stay text, and n/a becomes a missing value in both.
+    """
+    typed = {}
+    for column in people.columns.difference(list(covariates)):
+        words = people[column].str.strip()
+        words = words.mask(words.str.lower().isin(MISSING_WORDS))
+        numbers = pd.to_numeric(words, errors="coerce")
+        code = words.str.contains(r"^0\d|[^\d.eE+-]", na=False)
+        typed[column] = words if (numbers.isna() & words.notna()).any() or code.any() else numbers
+    return people.assign(**typed)

@@ -56,8 +56,6 @@ def deal_folds(cohort: Cohort, reference: pd.Index, folds: int, seed: int) -> pd
     keys = [cohort.subjects[name].astype(str).to_numpy() for name in groups]
     inside = cohort.ids.isin(reference)
     order = np.lexsort([rng.permutation(len(cohort)), *keys, inside])
-    fold = pd.Series(0, index=cohort.ids)
-    fold.iloc[order] = np.arange(len(cohort)) % folds
-    return fold
-
-
+    fold = np.empty(len(cohort), dtype=int)
+    fold[order] = np.arange(len(cohort)) % folds
+    return pd.Series(fold, index=cohort.ids)

@@ -224,7 +224,8 @@ class Deviations:
                                      "subjects; one of them was edited")
             table.index.name = "participant_id"
             table.columns.names = ["modality", "feature"]
-        return cls(**wide, **narrow, reference=reference)
+        tables: dict[str, Any] = {**wide, **narrow}
+        return cls(**tables, reference=reference)
 
     def __repr__(self) -> str:
         return (f"<Deviations of {len(self)} subjects, {self.z.shape[1]} features of "
@@ -233,6 +234,7 @@ class Deviations:
 
     def _repr_html_(self) -> str:
         summary = self.extreme(1.96).describe().loc[["mean", "min", "max"]].round(1)
-        return (f"<b>Deviations</b> of {len(self)} subjects from {sum(self.reference.n_subjects.values())} "
-                f"reference people ({self.reference.fusion})<br>features beyond |z| 1.96 per subject:"
+        return (f"<b>Deviations</b> of {len(self)} subjects from "
+                f"{sum(self.reference.n_subjects.values())} reference people "
+                f"({self.reference.fusion})<br>features beyond |z| 1.96 per subject:"
                 + summary.to_html())

@@ -1,6 +1,7 @@
 """Every error that normfuse raises on purpose.
 
-Each message says what was expected, what came, whose it is (subject, modality, file) and what to do.
+Each message says what was expected, what came, whose it is (subject, modality, file) and what to
+do.
 """
 from __future__ import annotations
 

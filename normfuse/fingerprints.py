@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ import pandas as pd
 from .cohort import Cohort
 from .deviations import ROLE
 from .errors import listed
+from .pattern_law import N_FOLDS
 
 _PRECEDENCE = ("training", "early_stop", "calibration")
 
@@ -31,6 +32,11 @@ def fingerprints(cohort: Cohort) -> pd.DataFrame:
         table[m.name] = [_hash(f"{m.name}|{subject}", row.tobytes()) if there else ""
                          for subject, row, there in zip(cohort.ids, values, present[m.name])]
     return pd.DataFrame(table, index=cohort.ids)
+
+
+def calibration_folds(ids: Iterable[str]) -> np.ndarray:
+    """The fold of each calibration person, by their id alone, so that nothing need be stored."""
+    return np.array([int(_hash(f"fold|{subject}"), 16) % N_FOLDS for subject in ids], dtype=int)
 
 
 def roles_to_hashes(cohort: Cohort, roles: pd.Series) -> dict[str, str]:

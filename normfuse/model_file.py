@@ -18,16 +18,17 @@ import torch
 
 from . import fusion as fusions
 from .baseline import LinearBaseline
-from .calibration import HeldOut, LatentLaw, ResidualLaw
+from .calibration import HeldOut, ResidualLaw, TailShape
 from .covariates import CovariateEncoder
 from .deviations import Reference
 from .errors import ModelFileError
 from .fusion import Aggregator
 from .modality import Modality
 from .models import Architecture, MultimodalVAE
+from .latent_law import DistanceShape, LatentLaw
 from .outputs import new_folder
+from .pattern_law import PatternLaw
 from .preparation import Preparation
-from .scoring import PatternLaw
 from .training import TrainingPlan
 
 if TYPE_CHECKING:
@@ -51,12 +52,13 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
         "modalities": [asdict(m) for m in preparation.modalities],
         "encoder": preparation.encoder.to_dict(),
         "penalties": {name: b.penalty for name, b in preparation.baselines.items()},
-        "patterns": [list(p) for p in fitted.laws], "known": dict(fitted.known),
+        "patterns": [_pattern_to_dict(p, law) for p, law in fitted.laws.items()], "known": dict(fitted.known),
         "reference": fitted.reference.to_dict(),
         "weights_sha256": hashlib.sha256(weights).hexdigest()}
     with new_folder(folder, overwrite=overwrite) as work:
         (work / WEIGHTS_NAME).write_bytes(weights)
-        (work / JSON_NAME).write_text(json.dumps({**content, "sha256": _digest(content)}, indent=1))
+        signed = {**content, "sha256": _digest(content)}
+        (work / JSON_NAME).write_text(json.dumps(signed, indent=1), encoding="utf-8")
     return folder
 
 
@@ -78,7 +80,7 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
         vae.double().requires_grad_(False).eval()
         vae.load_state_dict({k.removeprefix("vae."): v for k, v in tensors.items()
                              if k.startswith("vae.")})
-        laws = {tuple(bool(v) for v in p): _law(tensors, k)
+        laws = {tuple(bool(v) for v in p["present"]): _law(p, tensors, k)
                 for k, p in enumerate(content["patterns"])}
         model._fitted = Fitted(preparation, vae, laws, content["known"],
                                Reference.from_dict(content["reference"]))
@@ -104,8 +106,8 @@ def _verified(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
                              "or edited: save the model again") from problem
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
-        raise ModelFileError(f"{folder / JSON_NAME} has format {found!r}; this version of normfuse "
-                             f"reads format {FORMAT}")
+        raise ModelFileError(f"{folder / JSON_NAME} has format {found!r}; this version of "
+                             f"normfuse reads format {FORMAT}")
     if content.pop("sha256", None) != _digest(content):
         raise ModelFileError(f"{folder / JSON_NAME} was changed after it was saved: its check sum "
                              "does not fit. Scores from it would not be what its provenance says; "
@@ -125,7 +127,8 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _tensors(vae: MultimodalVAE, preparation: Preparation, laws: Mapping) -> dict[str, torch.Tensor]:
+def _tensors(vae: MultimodalVAE, preparation: Preparation,
+             laws: Mapping) -> dict[str, torch.Tensor]:
     found = {f"vae.{k}": v.contiguous() for k, v in vae.state_dict().items()}
     arrays: dict[str, Any] = {}
     for name, baseline in preparation.baselines.items():
@@ -148,11 +151,20 @@ def _preparation(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
     return Preparation(modalities, CovariateEncoder(**content["encoder"]), baselines)
 
 
-def _law(tensors: Mapping[str, torch.Tensor], k: int) -> PatternLaw:
+def _pattern_to_dict(pattern: tuple[bool, ...], law: PatternLaw) -> dict[str, Any]:
+    return {"present": list(pattern),
+            "tails": {name: [list(asdict(s).values()) for s in shapes]
+                      for name, shapes in law.tails.items()},
+            "distances": [[s.log_c, s.nu if np.isfinite(s.nu) else None] for s in law.distances]}
+
+
+def _law(spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], k: int) -> PatternLaw:
     residual = ResidualLaw(*(tensors[f"law.{k}.residual.{f}"].numpy() for f in ("n", "mean", "sd")))
     latent = LatentLaw(int(tensors[f"law.{k}.latent.n"]), tensors[f"law.{k}.latent.mean"].numpy(),
                        tensors[f"law.{k}.latent.covariance"].numpy())
-    return PatternLaw(residual, latent)
+    tails = {name: [TailShape(*v) for v in shapes] for name, shapes in spec["tails"].items()}
+    distances = [DistanceShape(c, np.inf if nu is None else nu) for c, nu in spec["distances"]]
+    return PatternLaw(residual, latent, tails, distances)
 
 
 def fusion_to_dict(fusion: Aggregator) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The model a researcher owns: learns what healthy brains look like, answers how far others are."""
+"""The model a researcher owns: learns what healthy brains look like, and how far others are."""
 from __future__ import annotations
 
 import warnings
@@ -16,12 +16,13 @@ from .calibration_check import check_calibration
 from .cohort import Cohort
 from .deviations import ROLE, SEEN_ROLES, Deviations, Reference
 from .errors import CohortError, NotFittedError, TrainingError, listed
-from .fingerprints import known_roles, roles_to_hashes
+from .fingerprints import calibration_folds, known_roles, roles_to_hashes
 from .fusion import Aggregator, WassersteinBarycenter
 from .models import Architecture, MultimodalVAE
+from .pattern_law import PatternLaw
 from .preparation import Preparation
 from .provenance import describe_fit
-from .scoring import (Pattern, PatternLaw, by_pattern, calibrate, raw_scores, refuse_uncalibrated)
+from .scoring import Pattern, by_pattern, calibrate, raw_scores, refuse_uncalibrated
 from .training import History, TrainingPlan, fit
 
 
@@ -65,7 +66,7 @@ class NormativeModel:
     >>> model = NormativeModel(n_latent=2, plan=TrainingPlan(max_epochs=5, warmup=2))
     >>> deviations = model.fit(controls).deviations(patients)
     >>> deviations.z.shape, len(deviations.controls)
-    ((15, 15), 27)
+    ((15, 15), 32)
     """
 
     def __init__(self, fusion: Aggregator | None = None, *, n_latent: int | None = None,
@@ -121,12 +122,17 @@ class NormativeModel:
                                        n_latent=self.architecture.n_latent, seed=self.seed)
         groups = {role: controls.select(controls.ids[(roles == role).to_numpy()])
                   for role in ("training", "early_stop", "calibration")}
+        for m in controls.modalities:
+            refuse_empty_features(groups["training"].features[m.name], m.name,
+                                  f"the {len(groups['training'])} people used for training")
         preparation = Preparation.fit(groups["training"])
         with warnings.catch_warnings():  # a control just beyond the training ages is no news
             warnings.simplefilter("ignore", UserWarning)
             vae, history = self._train(preparation, groups["training"], groups["early_stop"])
             laws = calibrate(vae, preparation.batch(groups["calibration"], torch.float64),
-                             torch.as_tensor(controls.present.to_numpy().T.copy()))
+                             calibration_folds(groups["calibration"].ids),
+                             torch.as_tensor(controls.present.to_numpy().T.copy()),
+                             preparation.slices)
             reference = describe_fit(self, controls, groups, history, laws)
             known = roles_to_hashes(preparation.aligned(controls), roles)
             self._fitted = Fitted(preparation, vae, laws, known, reference)
@@ -154,8 +160,8 @@ class NormativeModel:
         """How far each person is from what is expected of them.
 
         People the model was trained on are left out, with a warning: their z would be too small
-        (score them with :func:`normfuse.cross_fit`). Its calibration people are scored each against the
-        others. Everybody's result depends on themselves alone.
+        (score them with :func:`normfuse.cross_fit`). Its calibration people are scored each
+        against the others. Everybody's result depends on themselves alone.
 
         Parameters
         ----------
@@ -191,18 +197,13 @@ class NormativeModel:
         z = np.full((len(cohort), len(f.preparation.columns)), np.nan)
         expected, latent = z.copy(), np.empty((len(cohort), self.architecture.n_latent))
         distance = np.empty((len(cohort), 3))
+        folds = np.where(roles == "calibration", calibration_folds(cohort.ids), -1)
         for pattern, rows in by_pattern(batch):
             part, law, at = batch.take(rows), f.laws[pattern], rows.numpy()
             raw = raw_scores(f.vae, part)
-            own = (roles.iloc[at] == "calibration").to_numpy()
-            z[at] = np.where(own[:, None], law.residual.z_left_out(raw.residual),
-                             law.residual.z(raw.residual))
-            latent[at] = np.where(own[:, None], law.latent.z(raw.latent, left_out=True),
-                                  law.latent.z(raw.latent))
-            new, left_out = law.latent.test(raw.latent), law.latent.test_left_out(raw.latent)
-            distance[at, :2] = np.where(own[:, None], np.column_stack(left_out),
-                                        np.column_stack(new))
-            distance[at, 2] = law.latent.n
+            z[at] = law.z(raw.residual, folds[at], f.preparation.slices)
+            latent[at] = law.latent_z(raw.latent, folds[at])
+            distance[at] = law.distance(raw.latent, folds[at])
             expected[at] = f.preparation.in_units(raw.expected, part.design)
         return self._as_tables(cohort, roles, z, expected, latent, distance)
 
@@ -222,8 +223,8 @@ class NormativeModel:
     def predict(self, cohort: Cohort) -> pd.DataFrame:
         """Expected features of every modality, measured or not, in the modality's unit.
 
-        E[mu_m(z)] under q(z | what was measured, covariates): for a modality that was not measured,
-        its prediction from the others.
+        E[mu_m(z)] under q(z | what was measured, covariates): for a modality that was not
+        measured, its prediction from the others.
 
         Returns
         -------

@@ -50,6 +50,12 @@ class Preparation:
         pairs = [(m.name, f) for m in self.modalities for f in m.features]
         return pd.MultiIndex.from_tuples(pairs, names=["modality", "feature"])
 
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where each modality's features are among all."""
+        ends = np.cumsum([m.n_features for m in self.modalities]).tolist()
+        return {m.name: slice(end - m.n_features, end) for m, end in zip(self.modalities, ends)}
+
     def aligned(self, cohort: Cohort) -> Cohort:
         """The cohort with the model's modalities and features, in the model's order.
 

@@ -5,11 +5,12 @@ import platform
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .cohort import Cohort
 from .deviations import Reference
-from .scoring import Pattern, PatternLaw
+from .pattern_law import PatternLaw
+from .scoring import Pattern
 from .training import History
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def describe_fit(model: NormativeModel, controls: Cohort, groups: Mapping[str, C
         modalities={m.name: {"unit": m.unit, "n_features": m.n_features,
                              "n_present": int(present[m.name].sum())}
                     for m in controls.modalities},
-        history=history.table.to_dict("records"), versions=versions(), notes=notes,
+        history=cast(list[dict[str, float]], history.table.to_dict("records")),
+        versions=versions(), notes=notes,
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
 
 

@@ -1,7 +1,7 @@
 """Standardised residuals and latent positions of subjects, one missingness pattern at a time."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .calibration import LatentLaw, ResidualLaw
 from .errors import CalibrationError, listed
 from .fusion import sigma_points
 from .models import Batch, MultimodalVAE
+from .pattern_law import PatternLaw
 
 Pattern = tuple[bool, ...]
 """Which modalities were measured, in the model's order."""
@@ -70,26 +70,17 @@ def raw_scores(vae: MultimodalVAE, batch: Batch) -> RawScores:
                      np.vstack(latent))
 
 
-@dataclass(frozen=True, eq=False)
-class PatternLaw:
-    """Calibration for subjects measured with exactly this set of modalities.
-
-    Made from every calibration subject who has at least these modalities, with the others hidden:
-    a fused posterior from two modalities is not distributed like one from three, so a person is
-    compared with people measured alike.
-    """
-
-    residual: ResidualLaw
-    latent: LatentLaw
-
-
-def calibrate(vae: MultimodalVAE, calibration: Batch, reference: Tensor) -> dict[Pattern, PatternLaw]:
+def calibrate(vae: MultimodalVAE, calibration: Batch, folds: np.ndarray, reference: Tensor,
+              columns: Mapping[str, slice]) -> dict[Pattern, PatternLaw]:
     """The law of every pattern for which there are calibration people enough.
 
     Parameters
     ----------
     calibration : Batch
         Calibration subjects, float64.
+    folds : ndarray of int, shape (n_calibration,)
+    columns : dict of slice
+        Where each modality's features are.
     reference : bool Tensor, shape (n_modalities, n_reference)
         Presence in the whole reference.
     """
@@ -100,7 +91,7 @@ def calibrate(vae: MultimodalVAE, calibration: Batch, reference: Tensor) -> dict
         if len(able) < 2:
             continue
         scores = raw_scores(vae, calibration.take(able).hide(kept))
-        law = PatternLaw(ResidualLaw.fit(scores.residual), LatentLaw.fit(scores.latent))
+        law = PatternLaw.fit(scores.residual, scores.latent, folds[able.numpy()], columns)
         if law.latent.usable:
             laws[pattern] = law
     return laws

@@ -69,8 +69,8 @@ class TrainingPlan:
 class History:
     """What happened, epoch by epoch.
 
-    ``table`` has the columns ``epoch``, ``training``, ``validation`` (mean loss a subject, in nats,
-    KL fully weighted) and one per named term of the validation loss.
+    ``table`` has the columns ``epoch``, ``training``, ``validation`` (mean loss a subject, in
+    nats, KL fully weighted) and one per named term of the validation loss.
     """
 
     table: pd.DataFrame
@@ -106,6 +106,8 @@ def fit(module: nn.Module, training: Sliceable, validation: Sliceable, plan: Tra
             trained = _epoch(module, training, plan, optimizer, warmup, epoch)
             terms = _validate(module, validation, plan, seed)
             total = sum(terms.values())
+            if not math.isfinite(total):
+                raise _not_finite("validation loss", terms, epoch)
             rows.append({"epoch": epoch, "training": trained, "validation": total, **terms})
             if warmup == 1.0 and total < best_loss:
                 best_loss, best_epoch = total, epoch
@@ -128,7 +130,7 @@ def _epoch(module: Any, data: Sliceable, plan: TrainingPlan, optimizer: torch.op
         loss = torch.stack(list(terms.values())).sum()
         value = loss.item()
         if not math.isfinite(value):
-            raise _not_finite(terms, epoch)
+            raise _not_finite("loss", {k: t.item() for k, t in terms.items()}, epoch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), plan.clip, foreach=True)
@@ -139,9 +141,9 @@ def _epoch(module: Any, data: Sliceable, plan: TrainingPlan, optimizer: torch.op
     return total / len(data)
 
 
-def _not_finite(terms: Mapping[str, Tensor], epoch: int) -> TrainingError:
-    bad = [name for name, term in terms.items() if not math.isfinite(term.item())]
-    return TrainingError(f"the loss of {', '.join(bad)} became nan or infinite in epoch {epoch}; "
+def _not_finite(what: str, terms: Mapping[str, float], epoch: int) -> TrainingError:
+    bad = [name for name, term in terms.items() if not math.isfinite(term)]
+    return TrainingError(f"the {what} of {', '.join(bad)} became nan or infinite in epoch {epoch}; "
                          "look for extreme values in that modality, or lower the learning rate")
 
 

@@ -46,7 +46,7 @@ def slots(experts: Distribution, present: Tensor) -> tuple[Tensor, Tensor, Tenso
     return loc, scale, keep
 
 
-def _normal(q: Distribution) -> dist.Normal:
+def _normal(q: Distribution) -> torch.distributions.Normal:
     base = getattr(q, "base_dist", q)
     if not isinstance(base, torch.distributions.Normal):
         raise TypeError(f"experts must be diagonal Gaussians; got {type(base).__name__}")
@@ -57,8 +57,9 @@ def sigma_points(q: Distribution) -> tuple[Tensor, Tensor]:
     """Points and weights that carry the exact mean and covariance of a latent posterior.
 
     For N(mu, diag sigma^2) in L dimensions these are mu +- sqrt(L) sigma_k e_k, all weighted
-    1/(2L): integrals of functions up to cubic are exact, and nothing is random, so that a subject's
-    score never depends on a draw. A mixture gives the points of each component, times its weight.
+    1/(2L): integrals of functions up to cubic are exact, and nothing is random, so that a
+    subject's score never depends on a draw. A mixture gives the points of each component, times
+    its weight.
 
     Parameters
     ----------

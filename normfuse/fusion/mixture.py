@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, Independent, constraints
 
 from pyro.distributions import TorchDistribution
 
@@ -31,11 +31,12 @@ class SubsetPosterior(TorchDistribution):
     support = constraints.independent(constraints.real, 1)
     has_rsample = True
 
-    def __init__(self, components: Distribution, weights: Tensor) -> None:
+    def __init__(self, components: Independent, weights: Tensor) -> None:
         self.components, self.weights = components, weights
         super().__init__(components.batch_shape[1:], components.event_shape, validate_args=False)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> SubsetPosterior:
+    def expand(self, batch_shape: torch.Size | list[int] | tuple[int, ...],
+               _instance: Any = None) -> SubsetPosterior:
         """The same distribution; only its own batch shape is possible (Pyro's plates ask)."""
         if torch.Size(batch_shape) != self.batch_shape:
             raise ValueError(f"batch shape {tuple(batch_shape)} is not {tuple(self.batch_shape)}")
@@ -53,7 +54,8 @@ class SubsetPosterior(TorchDistribution):
         second = self.components.variance + self.components.mean ** 2
         return (self._spread(self.weights) * second).sum(0) - self.mean ** 2
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()
+                ) -> Tensor:
         size = torch.Size(sample_shape)
         draws = max(1, size.numel())
         chosen = torch.multinomial(self.weights.T, draws, replacement=True)  # (subjects, draws)
@@ -65,7 +67,8 @@ class SubsetPosterior(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Exact log density of the mixture."""
-        each = self.components.log_prob(value.unsqueeze(-1 - len(self.batch_shape + self.event_shape)))
+        axis = -1 - len(self.batch_shape + self.event_shape)
+        each = self.components.log_prob(value.unsqueeze(axis))
         return torch.logsumexp(each + self.weights.log(), dim=-1 - len(self.batch_shape))
 
 

@@ -14,9 +14,9 @@ class ProductOfExperts(CoordinateBarycenter):
 
     T_m = 1 / sigma_m^2,  P = [1 +] sum_m T_m,  mu = sum_m T_m mu_m / P,  sigma = P^(-1/2).
 
-    It is ``argmin_q sum_m KL(q || q_m) + (M - 1) H(q)``: the reverse-KL barycenter has weights that
-    sum to 1 (:class:`GeneralizedProductOfExperts`), the product has weights 1 and is sharper by
-    sqrt(M). One over-confident expert decides alone.
+    It is ``argmin_q sum_m KL(q || q_m) + (M - 1) H(q)``: the reverse-KL barycenter has weights
+    that sum to 1 (:class:`GeneralizedProductOfExperts`), the product has weights 1 and is sharper
+    by sqrt(M). One over-confident expert decides alone.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +66,9 @@ class MultimodalVAE(nn.Module):
 
     References
     ----------
-    Kingma and Welling (2014), arXiv 1312.6114; Wu and Goodman (2018), arXiv 1802.05335; closed-form
-    noise as in Rybkin, Daniilidis and Levine (2021), ICML, arXiv 2006.13202, here per feature.
+    Kingma and Welling (2014), arXiv 1312.6114; Wu and Goodman (2018), arXiv 1802.05335;
+    closed-form noise as in Rybkin, Daniilidis and Levine (2021), ICML, arXiv 2006.13202,
+    here per feature.
 
     Examples
     --------
@@ -120,7 +122,7 @@ class MultimodalVAE(nn.Module):
 
     def guide(self, batch: Batch, fused: Tensor) -> None:
         """The approximate posterior, in Pyro."""
-        posterior = self.posterior(batch, fused)
+        posterior: Any = self.posterior(batch, fused)
         with pyro.plate("subjects", len(batch)):
             pyro.sample("z", posterior)
 

@@ -1,0 +1,284 @@
+"""The command line: five verbs, each thin over the library's own.
+
+Everything heavy is imported inside the verbs, so that ``normfuse --help`` answers at once.
+"""
+from __future__ import annotations
+
+import shlex
+import shutil
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+from typer.core import TyperGroup
+
+from . import __version__
+from .errors import NormfuseError, OutputExistsError, listed
+from .outputs import refuse_existing
+
+if TYPE_CHECKING:
+    from .atlas import Atlas
+    from .deviations import Deviations, Reference
+    from .fusion import Aggregator
+
+Fusion = StrEnum("Fusion", ["wasserstein", "poe", "gpoe", "moe", "mopoe", "mwb"])
+
+WHEN = {
+    Fusion.wasserstein: "means and sds average; no modality can outvote the others. The default",
+    Fusion.poe: "precisions add; the sharpest, if every modality's confidence can be trusted",
+    Fusion.gpoe: "precisions average with learned weights; modalities that know unequally much",
+    Fusion.moe: "one modality at a time; when most people have a single one",
+    Fusion.mopoe: "products of all subsets, mixed; people with many different sets of scans",
+    Fusion.mwb: "Wasserstein barycenters of all subsets, mixed; the same, nobody outvoted",
+}
+
+QUICK = {"people": (150, 30), "options": "--epochs 60 --latent 5"}
+FULL = {"people": (600, 120), "options": ""}
+
+CohortFile = Annotated[Path, typer.Argument(
+    metavar="COHORT.TOML", help="Names the tables, covariates, modalities and who is healthy.")]
+DeviationsFolder = Annotated[Path, typer.Argument(
+    metavar="DEVIATIONS", help="A folder that `normfuse score` wrote.")]
+NewFolder = Annotated[Path, typer.Option(help="A new folder for the result.")]
+Overwrite = Annotated[bool, typer.Option(
+    "--overwrite", help="Replace what an earlier run of normfuse left there.")]
+
+
+class Verbs(TyperGroup):
+    """A deliberate refusal is one line and exit code 2; the unexpected keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            try:
+                return super().invoke(ctx)
+            except NormfuseError as problem:
+                typer.secho(f"error: {_one_line(problem)}", fg="red", err=True)
+                raise typer.Exit(2) from None
+
+
+app = typer.Typer(cls=Verbs, no_args_is_help=True, add_completion=False,
+                  pretty_exceptions_enable=False, rich_markup_mode="markdown",
+                  context_settings={"help_option_names": ["-h", "--help"]})
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"normfuse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(version: Annotated[bool, typer.Option(
+        "--version", callback=_show_version, is_eager=True, help="Print the version.")] = False
+         ) -> None:
+    """How far is each person from what healthy brains look like at that age, sex and site?
+
+    Learns from healthy people with any set of modalities, then scores anybody: a z per feature
+    and modality, and one distance per person, calibrated on healthy people held out.
+
+    Start with `normfuse demo --out out/`; each verb has its own `--help`.
+    """
+
+
+@app.command()
+def demo(out: NewFolder,
+         quick: Annotated[bool, typer.Option(
+             "--quick", help="Few people and epochs: a check that all works, no result.")] = False,
+         seed: Annotated[int, typer.Option(min=0, help="Of people and model.")] = 0,
+         overwrite: Overwrite = False) -> None:
+    """Simulate a cohort and run everything on it; prints the commands it runs.
+
+    Example: `normfuse demo --out out/`
+    """
+    from .simulate import simulate_cohort, write_cohort
+
+    _free(out, overwrite, "cohort/cohort.toml")
+    if out.exists():
+        shutil.rmtree(out)
+    size: dict[str, Any] = QUICK if quick else FULL
+    n_reference, n_patients = size["people"]
+    typer.secho(f"# simulate_cohort({n_reference}, {n_patients}, seed={seed}) -> {out / 'cohort'}",
+                bold=True)
+    file = write_cohort(simulate_cohort(n_reference, n_patients, seed=seed).cohort, out / "cohort")
+    where = {name: shlex.quote(str(out / name))
+             for name in ("model", "deviations", "groups", "report.html")}
+    toml = shlex.quote(str(file))
+    for line in (f"fit {toml} --out {where['model']} --seed {seed} {size['options']}",
+                 f"score {where['model']} {toml} --out {where['deviations']}",
+                 f"compare {where['deviations']} --group diagnosis --adjust age,sex "
+                 f"--baseline CN --out {where['groups']}",
+                 f"report {where['deviations']} --groups {where['groups']} "
+                 f"--out {where['report.html']}"):
+        typer.secho(f"\n$ normfuse {line.strip()}", bold=True)
+        if code := app(shlex.split(line), standalone_mode=False):
+            raise typer.Exit(code)
+
+
+@app.command(help="Learn from the cohort's healthy (reference) people.\n\n"
+             "Example: `normfuse fit cohort.toml --out model/ --fusion mopoe`\n\n"
+             "How modalities are fused:\n\n"
+             + "\n".join(f"* **{name}**: {when}" for name, when in WHEN.items()))
+def fit(cohort: CohortFile, out: NewFolder,
+        fusion: Annotated[Fusion, typer.Option(help="See above.")] = Fusion.wasserstein,
+        latent: Annotated[int, typer.Option(min=1, help="Latent dimensions.")] = 10,
+        seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+        epochs: Annotated[int | None, typer.Option(
+            min=1, help="Most epochs; training stops early by itself.")] = None,
+        overwrite: Overwrite = False) -> None:
+    """Learn from the cohort's reference people and save the model."""
+    _free(out, overwrite, "model.json")
+    from .cohort import Cohort
+    from .normative import NormativeModel
+    from .training import TrainingPlan
+
+    controls = Cohort.read(cohort).reference_subjects()
+    plan = TrainingPlan()
+    if epochs is not None:  # the KL warm-up must end before the training does
+        plan = TrainingPlan(max_epochs=epochs, warmup=min(plan.warmup, epochs // 4))
+    model = NormativeModel(_aggregator(fusion), n_latent=latent, plan=plan, seed=seed)
+    model.fit(controls).save(out, overwrite=overwrite)
+    typer.echo(f"model: {out}\n{_account(model.fitted.reference)}")
+
+
+@app.command()
+def score(model: Annotated[Path, typer.Argument(
+            metavar="MODEL", help="A folder that `normfuse fit` wrote.")],
+          cohort: CohortFile, out: NewFolder,
+          subjects: Annotated[str | None, typer.Option(
+              metavar="QUERY", help="Only these people, as \"diagnosis == 'AD'\".")] = None,
+          include_seen: Annotated[bool, typer.Option(
+              "--include-seen", help="Also the people the model was trained on, whose z is too "
+              "small; else they are left out.")] = False,
+          overwrite: Overwrite = False) -> None:
+    """Score people: z per feature, latent distance and p-value per person, as CSV tables.
+
+    Any set of modalities will do. Held-out controls are scored each against the others.
+
+    Example: `normfuse score model/ cohort.toml --out deviations/ --subjects "age > 60"`
+    """
+    _free(out, overwrite, "reference.json")
+    from .cohort import Cohort
+    from .normative import NormativeModel
+
+    fitted, people = NormativeModel.load(model), Cohort.read(cohort)
+    if subjects is not None:
+        people = people.select(subjects)
+    found = fitted.deviations(people, include_seen=include_seen)
+    found.save(out, overwrite=overwrite)
+    typer.echo(f"deviations: {out}\n{_tally(found)}")
+
+
+@app.command()
+def compare(deviations: DeviationsFolder, out: NewFolder,
+            group: Annotated[str, typer.Option(help="Column of the subjects table.")],
+            adjust: Annotated[str, typer.Option(
+                metavar="NAMES", help="Covariates of the linear model, as age,sex.")] = "",
+            baseline: Annotated[str | None, typer.Option(
+                help="The group all others are held against; else the controls'.")] = None,
+            overwrite: Overwrite = False) -> None:
+    """Compare groups in every feature: effect, interval, p, q and n, in z and in raw values.
+
+    Example: `normfuse compare deviations/ --group diagnosis --adjust age,sex --out groups/`
+    """
+    _free(out, overwrite, "comparison.json")
+    from normfuse.analyses import compare_groups
+
+    from .deviations import Deviations
+
+    names = [name.strip() for name in adjust.split(",") if name.strip()]
+    found = compare_groups(Deviations.read(deviations), group, adjust=names, baseline=baseline)
+    found.save(out, overwrite=overwrite)
+    typer.echo(f"groups: {out}\n{found.summary()}")
+
+
+@app.command()
+def report(deviations: DeviationsFolder,
+           out: Annotated[Path, typer.Option(help="A new HTML file.")],
+           groups: Annotated[Path | None, typer.Option(
+               help="A folder that `normfuse compare` wrote.")] = None,
+           atlas: Annotated[str, typer.Option(
+               help="Paints the features that are its regions; left out if none is.")] = "dk",
+           overwrite: Overwrite = False) -> None:
+    """Write one self-contained HTML page: calibration, top regions, brain maps, groups, people.
+
+    Example: `normfuse report deviations/ --groups groups/ --out report.html`
+    """
+    _free(out, overwrite, None)
+    from normfuse.analyses import GroupComparison, write_report
+
+    from .deviations import Deviations
+
+    found = Deviations.read(deviations)
+    comparison = None if groups is None else GroupComparison.read(groups)
+    write_report(found, out, comparison=comparison, atlas=_atlas_of(found, atlas),
+                 overwrite=overwrite)
+    typer.echo(f"report: {out}")
+
+
+def _free(out: Path, overwrite: bool, mark: str | None) -> None:
+    """Before any work: nothing is there, or only what normfuse itself wrote and may replace."""
+    refuse_existing(out, overwrite)
+    ours = not out.is_dir() if mark is None else (out / mark).exists()
+    if out.exists() and not ours:
+        raise OutputExistsError(f"{out} was not written by this command"
+                                f"{f' (it holds no {mark})' if mark else ' (it is a folder)'} and "
+                                "will not be replaced; choose another name")
+
+
+def _aggregator(name: Fusion) -> Aggregator:
+    from . import fusion as f
+
+    made: dict[Fusion, Aggregator] = {
+        Fusion.wasserstein: f.WassersteinBarycenter(), Fusion.poe: f.ProductOfExperts(),
+        Fusion.gpoe: f.GeneralizedProductOfExperts(), Fusion.moe: f.MixtureOfExperts(),
+        Fusion.mopoe: f.SubsetMixture(f.ProductOfExperts()),
+        Fusion.mwb: f.SubsetMixture(f.WassersteinBarycenter())}
+    return made[name]
+
+
+def _atlas_of(deviations: Deviations, name: str) -> Atlas | None:
+    """The atlas, unless no feature is a region of it: then the report has no brain maps."""
+    from .atlas import load_atlas
+
+    atlas = load_atlas(name)
+    features = deviations.z.columns.get_level_values(1)
+    if features.isin(atlas.regions["name"]).any():
+        return atlas
+    warnings.warn(f"the report has no brain maps: none of the {len(features)} features "
+                  f"({listed(features.unique(), 2)}) is a region of atlas {name}", stacklevel=2)
+    return None
+
+
+def _account(reference: Reference) -> str:
+    """What was learned, and what the held-out controls say of it, in a few lines."""
+    roles = ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in reference.n_subjects.items())
+    lines = [f"{reference.fusion}, {reference.n_latent} latent dimensions; people: {roles}; "
+             f"{len(reference.history)} epochs"]
+    for row in reference.calibration:
+        if row["quantity"] in ("z all", "latent distance"):
+            beyond = f"p < {row['nominal']:g}"
+            lines.append(f"held-out controls, {row['quantity']}: {row['share']:.1%} at {beyond} "
+                         f"[{row['low']:.1%}, {row['high']:.1%}], expected {row['nominal']:.0%}")
+    return "\n".join([*lines, *(f"note: {note}" for note in reference.notes)])
+
+
+def _tally(deviations: Deviations) -> str:
+    from .deviations import ROLE
+
+    roles = deviations.subjects[ROLE].value_counts()
+    who = ", ".join(f"{n} {str(role).replace('_', ' ')}" for role, n in roles.items())
+    far = (deviations.distance["p"] < 0.05).sum()
+    return (f"{len(deviations)} people ({who}), {deviations.z.shape[1]} features of "
+            f"{listed(deviations.modalities, 9)}; {far} with a latent distance of p < 0.05")
+
+
+def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int,
+          file: TextIO | None = None, line: str | None = None) -> None:
+    typer.secho(f"note: {_one_line(message)}", fg="yellow", err=True)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())

@@ -1,0 +1,80 @@
+"""What is normal for people measured with the same modalities."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .calibration import ResidualLaw, TailShape
+from .latent_law import DistanceShape, LatentLaw
+
+N_FOLDS = 5
+"""Shapes are fitted on all calibration people, and once more without each fifth of them: a
+calibration person is scored by shapes that did not see them."""
+
+
+@dataclass(frozen=True, eq=False)
+class PatternLaw:
+    """Calibration for subjects measured with exactly one set of modalities.
+
+    Made from every calibration subject who has at least these modalities, with the others hidden:
+    a fused posterior from two modalities is not distributed like one from three, so a person is
+    compared with people measured alike.
+
+    Attributes
+    ----------
+    residual : ResidualLaw
+    latent : LatentLaw
+    tails : dict of list of TailShape
+        Modality -> shape from everyone, then from everyone but fold 0, 1, …
+    distances : list of DistanceShape
+        Likewise.
+    """
+
+    residual: ResidualLaw
+    latent: LatentLaw
+    tails: Mapping[str, Sequence[TailShape]]
+    distances: Sequence[DistanceShape]
+
+    @classmethod
+    def fit(cls, u: np.ndarray, h: np.ndarray, folds: np.ndarray,
+            columns: Mapping[str, slice]) -> PatternLaw:
+        """From calibration residuals, latent positions, folds, and each modality's columns."""
+        residual, latent = ResidualLaw.fit(u), LatentLaw.fit(h)
+        z = residual.z_left_out(u)
+        others = [np.ones(len(u), bool), *(folds != k for k in range(N_FOLDS))]
+        tails = {name: [TailShape.fit(z[some][:, at], n_subjects=_measured(z[some][:, at]))
+                        for some in others] for name, at in columns.items()}
+        distances = [latent.shape(h[some]) if latent.usable else DistanceShape()
+                     for some in others]
+        return cls(residual, latent, tails, distances)
+
+    def z(self, u: np.ndarray, folds: np.ndarray, columns: Mapping[str, slice]) -> np.ndarray:
+        """z of residuals; ``folds`` is -1 for new people, else the calibration person's fold."""
+        own = folds >= 0
+        z = np.where(own[:, None], self.residual.z_left_out(u), self.residual.z(u))
+        for k in np.unique(folds):
+            rows = folds == k
+            for name, at in columns.items():
+                z[rows, at] = self.tails[name][k + 1](z[rows, at])
+        return z
+
+    def latent_z(self, h: np.ndarray, folds: np.ndarray) -> np.ndarray:
+        """Per-dimension z of latent positions."""
+        own = (folds >= 0)[:, None]
+        return np.where(own, self.latent.z(h, left_out=True), self.latent.z(h))
+
+    def distance(self, h: np.ndarray, folds: np.ndarray) -> np.ndarray:
+        """Latent distance, its p-value, and the number of people it is judged by."""
+        found = np.empty((len(h), 3))
+        for k in np.unique(folds):
+            rows, shape = folds == k, self.distances[k + 1]
+            test = self.latent.test if k < 0 else self.latent.test_left_out
+            found[rows, :2] = np.column_stack(test(h[rows], shape))
+        found[:, 2] = self.latent.n - (folds >= 0)
+        return found
+
+
+def _measured(z: np.ndarray) -> int:
+    return int((~np.isnan(z)).any(axis=1).sum())

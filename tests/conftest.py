@@ -1,0 +1,21 @@
+"""One thread a process and no screen: beside a busy neighbour two threads cost 2 to 15 times."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[name] = "1"  # read once, when torch or NumPy is first imported
+os.environ["MPLBACKEND"] = "Agg"
+
+import pytest  # noqa: E402
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data kept beside the repository, never in it."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the real data kept beside the repository in ../shared/data")
+    return SHARED
