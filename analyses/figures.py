@@ -53,13 +53,13 @@ def region_label(name: str) -> str:
     if parts:
         tissue, side, gyrus = parts.groups()
         words = _GYRUS_WORDS.sub(r"\1 ", gyrus).replace("bankssts", "banks STS")
-        return _plain(f"{side.upper()} {words}{' WM' if tissue == 'wm' else ''}")
+        return _one_line(f"{side.upper()} {words}{' WM' if tissue == 'wm' else ''}")
     side, dash, rest = name.partition("-")
     if dash and side in ("Left", "Right"):
-        return _plain(f"{side[0]} {_lower_words(rest)}")
+        return _one_line(f"{side[0]} {_lower_words(rest)}")
     if re.fullmatch(r"[A-Z][a-z]+(-[A-Z][a-z]+)+", name):
-        return _plain(name[0] + _lower_words(name)[1:])
-    return _plain(name)
+        return _one_line(name[0] + _lower_words(name)[1:])
+    return _one_line(name)
 
 
 def plot_training(reference: Reference, *, ax: Axes | None = None) -> Axes:
@@ -109,11 +109,12 @@ def plot_qq(reference: Reference, *, ax: Axes | None = None) -> Axes:
                                "can be said about their calibration")
     ax = _axis(ax, (4.6, 4.6))
     people = {str(row["quantity"]): int(row["n_subjects"]) for row in reference.calibration}
+    names = [name for name in reference.quantiles if name in reference.modalities]
     n = min((people.get(f"z {name}", reference.n_subjects.get("calibration", 0))
-             for name in reference.quantiles), default=0)
-    pairs = {name: (np.asarray(q["theoretical"], float), np.asarray(q["observed"], float))
-             for name, q in reference.quantiles.items()}
-    reach = max(3.0, *(float(np.nanmax(np.abs(np.r_[pair]))) for pair in pairs.values())) * 1.05
+             for name in names), default=0)
+    pairs = {name: np.array([reference.quantiles[name][which] for which in
+                             ("theoretical", "observed")], float) for name in names}
+    reach = 1.05 * max(3.0, *(float(np.nanmax(np.abs(pair))) for pair in pairs.values()))
     line = np.linspace(-reach, reach, 201)
     if n > 1:
         k = stats.norm.cdf(line) * (n + 1)
@@ -194,7 +195,7 @@ def plot_group_effects(comparison: GroupComparison, n: int = 20, *, contrast: st
         ax.errorbar(row["g"], y, xerr=[[row["g"] - row["g_low"]], [row["g_high"] - row["g"]]],
                     fmt=marker, color=colour, ms=6.5, lw=1.5, mew=1.4,
                     mfc=colour if row["q"] < SIGNIFICANT else "white")
-    _name_rows(ax, [region_label(feature) for _, feature in top.index])
+    _name_rows(ax, [_plain(region_label(feature)) for _, feature in top.index])
     ax.set_xlabel(f"Hedges' g of z, {_plain(contrast).replace(' - ', ' − ')}, with 95 % interval")
     handles = _modality_handles(styles, top.index.get_level_values("modality"))
     handles += [Line2D([], [], ls="", marker="o", color=_GREY, mfc=fill, label=label)
@@ -272,7 +273,7 @@ def plot_subject(deviations: Deviations, subject: str, n: int = 20, *,
         ax.plot(value, y, marker, color=colour, ms=6.5)
     reach = 1.1 * max(3.0, top.abs().max())
     ax.set_xlim(-reach, reach)
-    _name_rows(ax, [region_label(feature) for _, feature in top.index])
+    _name_rows(ax, [_plain(region_label(feature)) for _, feature in top.index])
     ax.set_xlabel(f"deviation, z (dashed: ±{EXTREME})")
     return _open(_legend_beside(ax, _modality_handles(styles, top.index.get_level_values(0))))
 
@@ -281,7 +282,7 @@ def plot_missingness(deviations: Deviations, *, ax: Axes | None = None) -> Axes:
     """Which modalities people have together, and how many people each combination counts."""
     names = list(deviations.modalities)
     have = deviations.z.notna().T.groupby(level=0).any().T[names]
-    combination = have.apply(lambda row: " + ".join(_plain(n) for n in names if row[n])
+    combination = have.apply(lambda row: " + ".join(_plain(n, 24) for n in names if row[n])
                              or "nothing", axis=1)
     counts = combination.value_counts()
     ax = _axis(ax, (6, 0.9 + 0.35 * len(counts)))
@@ -336,11 +337,14 @@ def _axis(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 
+def _one_line(text: object, limit: int = 60) -> str:
+    words = " ".join(str(text).split())
+    return words if len(words) <= limit else f"{words[:limit - 8]}…{words[-7:]}"
+
+
 def _plain(text: object, limit: int = 60) -> str:
     # Names come from other people's tables: a pair of dollars would be read as a formula.
-    words = " ".join(str(text).split())
-    words = words if len(words) <= limit else f"{words[:limit - 8]}…{words[-7:]}"
-    return words.replace("$", r"\$")
+    return _one_line(text, limit).replace("$", r"\$")
 
 
 def _lower_words(name: str) -> str:

@@ -127,7 +127,7 @@ def _render(deviations: Deviations, comparison: GroupComparison | None, atlas: A
             for name in comparison.table.index.get_level_values("contrast").unique()],
         persons=[_person(people, subject, regional, atlas,
                          () if comparison is None else (comparison.group,))
-                 for subject in _farthest(people).index[:n_subjects]])
+                 for subject in _farthest(people).index[:max(n_subjects, 0)]])
 
 
 def _unseen(deviations: Deviations) -> Deviations:
@@ -245,7 +245,7 @@ def _spread(people: Deviations, comparison: GroupComparison | None) -> dict[str,
     everyone = people.with_controls().select(of.index)
     n_levels = of.nunique()
     tests = [] if comparison is None else [
-        compare(everyone, group, baseline=comparison.baseline)
+        compare(everyone, group, baseline="AD")
         for compare in (compare_extremes, compare_distances)]
     return {
         "extremes": _picture(lambda ax: figures.plot_extremes(everyone, group, ax=ax),
@@ -329,10 +329,14 @@ def _picture(draw: Callable[[Axes], object], size: tuple[float, float],
 
 
 def _number(value: Any, digits: int = 2) -> str:
-    """A number with a true minus sign; a dash where there is none."""
+    """A number with a true minus sign, a dash where there is none.
+
+    >>> _number(-1.256), _number(-0.001), _number(None)
+    ('−1.26', '0.00', '–')
+    """
     if value is None or not np.isfinite(value):
         return "–"
-    return f"{value:.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # no minus before 0
 
 
 def _p(value: Any, equals: str = "") -> str:

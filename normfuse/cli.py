@@ -96,13 +96,14 @@ def demo(out: NewFolder,
     from .simulate import simulate_cohort, write_cohort
 
     _free(out, overwrite, "cohort/cohort.toml")
-    if out.exists():
-        shutil.rmtree(out)
     size: dict[str, Any] = QUICK if quick else FULL
     n_reference, n_patients = size["people"]
     typer.secho(f"# simulate_cohort({n_reference}, {n_patients}, seed={seed}) -> {out / 'cohort'}",
                 bold=True)
-    file = write_cohort(simulate_cohort(n_reference, n_patients, seed=seed).cohort, out / "cohort")
+    simulated = simulate_cohort(n_reference, n_patients, seed=seed)
+    if out.exists():
+        shutil.rmtree(out)
+    file = write_cohort(simulated.cohort, out / "cohort")
     where = {name: shlex.quote(str(out / name))
              for name in ("model", "deviations", "groups", "report.html")}
     toml = shlex.quote(str(file))
@@ -282,3 +283,7 @@ def _note(message: Warning | str, category: type[Warning], filename: str, lineno
 
 def _one_line(message: object) -> str:
     return " ".join(str(message).split())
+
+
+if __name__ == "__main__":
+    app()

@@ -206,11 +206,10 @@ class Deviations:
         folder = Path(folder)
         try:
             wide = {name: pd.read_csv(folder / f"{name}.csv", header=[0, 1], index_col=0,
-                                      dtype={0: str}, float_precision="round_trip")
+                                      dtype={0: str})
                     for name in _TABLES}
             narrow = {name: pd.read_csv(folder / f"{name}.csv", index_col="participant_id",
-                                        dtype={"participant_id": str},
-                                        float_precision="round_trip")
+                                        dtype={"participant_id": str})
                       for name in ("latent", "distance", "subjects")}
             reference = Reference.from_dict(json.loads((folder / "reference.json").read_text()))
         except (OSError, ValueError, KeyError, TypeError) as problem:

@@ -15,7 +15,7 @@ from .calibration import HeldOut
 from .calibration_check import check_calibration
 from .cohort import Cohort
 from .deviations import ROLE, SEEN_ROLES, Deviations, Reference
-from .errors import CohortError, NotFittedError, TrainingError, listed
+from .errors import CalibrationError, CohortError, NotFittedError, TrainingError, listed
 from .fingerprints import calibration_folds, known_roles, roles_to_hashes
 from .fusion import Aggregator, WassersteinBarycenter
 from .models import Architecture, MultimodalVAE
@@ -136,7 +136,7 @@ class NormativeModel:
             reference = describe_fit(self, controls, groups, history, laws)
             known = roles_to_hashes(preparation.aligned(controls), roles)
             self._fitted = Fitted(preparation, vae, laws, known, reference)
-            held_out = self._deviations(groups["calibration"])
+            held_out = self._deviations(_judgeable(groups["calibration"], laws))
         calibration, quantiles = check_calibration(held_out)
         reference = replace(reference, calibration=calibration, quantiles=quantiles)
         self._fitted = replace(self._fitted, reference=reference)
@@ -254,6 +254,17 @@ class NormativeModel:
             f"fitted on {sum(self._fitted.reference.n_subjects.values())} people"
         return (f"<NormativeModel {self.fusion!r}, n_latent={self.architecture.n_latent}, "
                 f"{state}>")
+
+
+def _judgeable(calibration: Cohort, laws: Mapping[Pattern, PatternLaw]) -> Cohort:
+    """The calibration people whose set of modalities enough others were measured with."""
+    if not laws:
+        raise CalibrationError("no set of modalities was measured in enough of the "
+                               f"{len(calibration)} calibration people; bring more healthy "
+                               "people, or lower n_latent")
+    measured = calibration.present.to_numpy().tolist()
+    return calibration.select([subject for subject, row in zip(calibration.ids, measured)
+                               if tuple(row) in laws])
 
 
 def _only_reference(controls: Cohort) -> None:

@@ -143,8 +143,9 @@ def _epoch(module: Any, data: Sliceable, plan: TrainingPlan, optimizer: torch.op
 
 def _not_finite(what: str, terms: Mapping[str, float], epoch: int) -> TrainingError:
     bad = [name for name, term in terms.items() if not math.isfinite(term)]
-    return TrainingError(f"the {what} of {', '.join(bad)} became nan or infinite in epoch {epoch}; "
-                         "look for extreme values in that modality, or lower the learning rate")
+    return TrainingError(f"the {what} of {', '.join(bad)} became nan or infinite in epoch "
+                         f"{epoch}; look for extreme values in that modality, or lower the "
+                         "learning rate")
 
 
 def _validate(module: Any, data: Sliceable, plan: TrainingPlan, seed: int) -> dict[str, float]:

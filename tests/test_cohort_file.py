@@ -1,4 +1,4 @@
-"""``cohort.toml`` and the tables it names: dialects that must read alike, mistakes that must not."""
+"""``cohort.toml`` and its tables: dialects that must read alike, mistakes that must not."""
 from __future__ import annotations
 
 import pandas as pd

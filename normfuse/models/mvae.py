@@ -43,6 +43,7 @@ class Architecture:
     hidden: tuple[int, ...] = (128, 64)
     dropout: float = 0.0
     hide: float = 0.5
+    hide_cells: float = 0.0
     skip: bool = True
 
 
@@ -100,7 +101,10 @@ class MultimodalVAE(nn.Module):
 
     def posterior(self, batch: Batch, fused: Tensor | None = None) -> Distribution:
         """q(z | x_S, c), from the present modalities or from those in ``fused``."""
-        experts = stack([encode(x, batch.design) for encode, x in zip(self.encoders, batch.x)])
+        xs = batch.x
+        if self.training and self.architecture.hide_cells:
+            xs = tuple(nn.functional.dropout(x, self.architecture.hide_cells) for x in xs)
+        experts = stack([encode(x, batch.design) for encode, x in zip(self.encoders, xs)])
         return self.fusion(experts, batch.present if fused is None else fused)
 
     def decode(self, z: Tensor, design: Tensor) -> list[Tensor]:

@@ -1,0 +1,331 @@
+"""The model a researcher owns: its promises, each on a small cohort with holes.
+
+Outside witness of leave-one-out scores: laws refitted without that person. Whether z is standard
+normal in real people is measured by ``benchmarks/nspn_calibration.py``, not here.
+"""
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pyro
+import pytest
+import torch
+
+import normfuse as nf
+from normfuse.calibration import MIN_SHAPE_N
+from normfuse.errors import CalibrationError, CohortError, NotFittedError, TrainingError
+from normfuse.fusion import (GeneralizedProductOfExperts, MixtureOfExperts, ProductOfExperts,
+                             SubsetMixture, WassersteinBarycenter)
+from normfuse.models import Architecture
+from normfuse.scoring import raw_scores
+from normfuse.simulate import write_cohort
+from normfuse.testing import tiny_cohort
+
+SMALL = {"architecture": Architecture(n_latent=2, hidden=(8,)),
+         "plan": nf.TrainingPlan(max_epochs=10, warmup=3, batch_size=32)}
+FUSIONS = [WassersteinBarycenter(), ProductOfExperts(prior_expert=False),
+           GeneralizedProductOfExperts(), MixtureOfExperts(), SubsetMixture(ProductOfExperts()),
+           SubsetMixture(WassersteinBarycenter())]
+pytestmark = pytest.mark.filterwarnings("ignore:age of .* lies outside")  # random ages do
+TABLES = ("z", "observed", "expected", "latent", "distance")
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return tiny_cohort(96, seed=5)
+
+
+@pytest.fixture(scope="module")
+def controls(cohort):
+    return cohort.reference_subjects()
+
+
+@pytest.fixture(scope="module")
+def patients(cohort, controls):
+    """The patients, within the ages of the reference."""
+    ages = controls.subjects["age"]
+    return cohort.select(f"diagnosis == 'AD' and age > {ages.min() + 5} and age < "
+                         f"{ages.max() - 5}")
+
+
+@pytest.fixture(scope="module")
+def model(controls):
+    return nf.NormativeModel(seed=3, **SMALL).fit(controls)
+
+
+@pytest.fixture(scope="module")
+def scored(model, patients):
+    return model.deviations(patients)
+
+
+def assert_same(one, two, tolerance=1e-6):
+    for name in TABLES:
+        left, right = getattr(one, name), getattr(two, name)
+        pd.testing.assert_frame_equal(left, right.loc[left.index, left.columns], check_exact=False,
+                                      rtol=0, atol=tolerance)
+
+
+def changed(cohort, name, **columns):
+    """The cohort with other values in some features of one modality."""
+    blocks = {**cohort.features, name: cohort.features[name].assign(**columns)}
+    return replace(cohort, features=blocks)
+
+
+class TestASubjectStandsAlone:
+    @pytest.mark.parametrize("fusion", FUSIONS, ids=repr)
+    def test_alone_in_any_batch_in_any_order_and_after_saving(self, fusion, controls, patients,
+                                                              tmp_path):
+        model = nf.NormativeModel(fusion, **SMALL).fit(controls)
+        together = model.deviations(patients)
+        for subject in patients.ids:
+            assert_same(model.deviations(patients.select([subject])), together)
+        backwards = patients.select(patients.ids[::-1])
+        assert_same(model.deviations(backwards), together)
+        assert_same(model.deviations(backwards.select(backwards.ids[2:7])), together)
+        again = nf.NormativeModel.load(model.save(tmp_path / "model"))
+        assert repr(again.fusion) == repr(fusion)
+        assert_same(again.deviations(patients), together, tolerance=0)
+
+    def test_after_saving_in_a_new_process(self, model, scored, patients, tmp_path):
+        model.save(tmp_path / "model")
+        file = write_cohort(patients.select(patients.ids[::-1]), tmp_path / "cohort")
+        script = ("import sys, normfuse as nf; model, cohort, out = sys.argv[1:]\n"
+                  "nf.NormativeModel.load(model).deviations(nf.Cohort.read(cohort)).save(out)")
+        subprocess.run([sys.executable, "-c", script, tmp_path / "model", file, tmp_path / "out"],
+                       check=True)
+        read = nf.Deviations.read(tmp_path / "out")
+        assert_same(read, scored)
+        assert read.reference == scored.reference
+
+    def test_order_of_features_and_modalities_does_not_matter(self, model, scored, patients):
+        blocks = {name: patients.features[name][patients.features[name].columns[::-1]]
+                  for name in reversed(patients.features)}
+        shuffled = nf.Cohort.from_frames(patients.subjects, blocks, covariates=patients.covariates)
+        assert_same(model.deviations(shuffled), scored)
+
+    def test_a_modality_absent_from_the_table_is_not_measured(self, model, patients):
+        blocks = {name: patients.features[name] for name in ("t1", "dti")}
+        fewer = nf.Cohort.from_frames(patients.subjects, blocks, covariates=patients.covariates)
+        assert_same(model.deviations(fewer), model.deviations(patients.without("pet")))
+
+    def test_z_is_nan_exactly_where_nothing_was_measured(self, scored, patients):
+        observed = pd.concat(patients.features, axis=1).loc[scored.z.index]
+        assert (scored.z.isna().to_numpy() == observed.isna().to_numpy()).all()
+        assert scored.latent.notna().all(axis=None) and scored.distance.notna().all(axis=None)
+
+
+class TestWhoWasSeen:
+    def test_training_people_are_left_out_with_a_warning(self, model, controls, patients):
+        n = model.fitted.reference.n_subjects
+        seen = n["training"] + n["early_stop"]
+        with pytest.warns(UserWarning, match=f"{seen} of {len(controls)} subjects were used to "
+                                             "train this model and are left out.*cross_fit"):
+            found = model.deviations(controls)
+        assert set(found.subjects["normfuse_role"]) == {"calibration"}
+        assert len(found) == n["calibration"]
+
+    def test_they_can_be_asked_for_and_are_marked(self, model, controls):
+        found = model.deviations(controls, include_seen=True)
+        assert found.subjects["normfuse_role"].value_counts().to_dict() == \
+            model.fitted.reference.n_subjects
+
+    def test_nobody_is_left(self, model, controls):
+        roles = model.deviations(controls, include_seen=True).subjects["normfuse_role"]
+        trained = controls.select(controls.ids[(roles == "training").to_numpy()])
+        with pytest.warns(UserWarning), pytest.raises(CohortError, match="nobody is left to"):
+            model.deviations(trained)
+
+    def test_a_seen_person_is_known_by_any_one_scan(self, model, controls):
+        renamed = controls.without("pet", "dti")
+        assert "new" not in set(
+            model.deviations(renamed, include_seen=True).subjects["normfuse_role"])
+
+    def test_namesakes_with_other_values_are_new_and_reported(self, model, patients, controls):
+        names = dict(zip(patients.ids, controls.ids))
+        people = patients.subjects.rename(index=names)
+        blocks = {name: block.rename(index=names) for name, block in patients.features.items()}
+        twins = nf.Cohort.from_frames(people, blocks, covariates=patients.covariates)
+        with pytest.warns(UserWarning, match=f"{len(patients)} subjects have ids of people"):
+            assert set(model.deviations(twins).subjects["normfuse_role"]) == {"new"}
+
+    def test_the_file_holds_no_id_and_no_value(self, model, controls, tmp_path):
+        text = (model.save(tmp_path / "model") / "model.json").read_text()
+        assert not any(subject in text for subject in controls.ids)
+
+    def test_calibration_people_are_scored_by_the_others(self, model, controls):
+        f = model.fitted
+        with pytest.warns(UserWarning, match="used to train"):
+            found = model.deviations(controls)
+        people = f.preparation.aligned(controls.select(found.z.index))
+        batch = f.preparation.batch(people, torch.float64)
+        assert len(people) < MIN_SHAPE_N  # fewer have no tail shape: the laws alone decide
+        assert len(set(map(tuple, batch.present.T.tolist()))) > 2
+        for i, subject in enumerate(people.ids):
+            has = batch.present[:, i]
+            able = torch.nonzero(batch.present[has].all(0)).ravel()
+            others = raw_scores(f.vae, batch.take(able[able != i]).hide(has))
+            own = raw_scores(f.vae, batch.take(torch.tensor([i])))
+            law = f.laws[tuple(has.tolist())]
+            residual = type(law.residual).fit(others.residual)
+            latent = type(law.latent).fit(others.latent)
+            distance, p = latent.test(own.latent, law.distances[0])
+            np.testing.assert_allclose(found.z.loc[subject], residual.z(own.residual)[0],
+                                       rtol=0, atol=1e-9)
+            np.testing.assert_allclose(found.latent.loc[subject], latent.z(own.latent)[0],
+                                       rtol=0, atol=1e-9)
+            np.testing.assert_allclose(found.distance.loc[subject],
+                                       [distance[0], p[0], len(able) - 1], rtol=0, atol=1e-9)
+
+    def test_the_controls_kept_in_memory_are_those_people(self, model, scored, controls):
+        with pytest.warns(UserWarning, match="used to train"):
+            found = model.deviations(controls)
+        assert_same(scored.controls.select(found.z.index), found)
+
+
+class TestRefusals:
+    def test_too_few_reference_people(self, controls):
+        with pytest.raises(CalibrationError, match="20 reference subjects are too few.*10 latent "
+                                                   "dimensions.*healthy subjects, or lower"):
+            nf.NormativeModel(n_latent=10).fit(controls.select(list(controls.ids[:20])))
+
+    def test_patients_are_not_a_reference(self, cohort):
+        with pytest.raises(CohortError, match="12 of 96 subjects.*do not answer the cohort's "
+                                              "reference query \"diagnosis == 'CN'\""):
+            nf.NormativeModel(**SMALL).fit(cohort)
+
+    def test_constant_feature(self, controls):
+        with pytest.raises(CohortError, match=r"modality dti: 1 of 5 features have one and the "
+                                              r"same value in all the reference \(dti_region2\)"):
+            nf.NormativeModel(**SMALL).fit(changed(controls, "dti", dti_region2=0.4))
+
+    def test_feature_that_was_never_measured(self, controls):
+        with pytest.raises(CohortError, match=r"modality pet: 1 of 6 features were never measured "
+                                              r"in the reference \(pet_region0\).*exclude = "):
+            nf.NormativeModel(**SMALL).fit(changed(controls, "pet", pet_region0=np.nan))
+
+    def test_feature_that_nobody_in_training_has(self, model, controls):
+        roles = model.deviations(controls, include_seen=True).subjects["normfuse_role"]
+        values = controls.features["t1"]["t1_region1"].where(roles == "calibration")
+        with pytest.raises(CohortError, match="never measured in the .* people used for training"):
+            nf.NormativeModel(seed=3, **SMALL).fit(changed(controls, "t1", t1_region1=values))
+
+    def test_covariate_that_never_varies(self, controls):
+        women = controls.select("sex == 'F'")
+        with pytest.raises(CohortError, match="covariate sex is 'F' for all .* leave it out"):
+            nf.NormativeModel(**SMALL).fit(women)
+
+    def test_missing_feature_names_it(self, model, patients):
+        with pytest.raises(CohortError, match="dti lacks dti_region3; .* fitted with 5 features"):
+            model.deviations(patients.drop_features("dti", ["dti_region3"]))
+
+    def test_extra_feature_names_it(self, model, patients):
+        blocks = {**patients.features, "t1": patients.features["t1"].assign(new=1.0)}
+        more = nf.Cohort.from_frames(patients.subjects, blocks, covariates=patients.covariates)
+        with pytest.raises(CohortError, match="t1 has new, which the model does not know"):
+            model.deviations(more)
+
+    def test_unknown_modality(self, model, patients):
+        blocks = {**patients.features, "asl": patients.features["t1"]}
+        more = nf.Cohort.from_frames(patients.subjects, blocks, covariates=patients.covariates)
+        with pytest.raises(CohortError, match="knows no modality asl; .* dti, pet, t1"):
+            model.deviations(more)
+
+    def test_site_never_seen(self, model, patients):
+        moved = replace(patients, subjects=patients.subjects.assign(site="moon"))
+        with pytest.raises(CohortError, match="site 'moon' of .* was not in the reference, which "
+                                              "had north, south, west.*healthy subjects of that"):
+            model.deviations(moved)
+
+    def test_covariate_absent_at_scoring(self, model, patients):
+        bare = replace(patients, subjects=patients.subjects.drop(columns="age"))
+        with pytest.raises(CohortError, match="needs the covariate 'age'; .* sex, site"):
+            model.deviations(bare)
+
+    @pytest.mark.filterwarnings("default:age of")
+    def test_age_beyond_the_reference_is_said(self, model, patients):
+        old = replace(patients, subjects=patients.subjects.assign(age=99.0))
+        with pytest.warns(UserWarning, match="age of .* lies outside the reference's"):
+            assert model.deviations(old).z.notna().any(axis=None)
+
+    def test_combination_of_scans_that_too_few_were_calibrated_with(self, controls, patients):
+        scanned = controls.present.index[controls.present["pet"]][:9]
+        rare = changed(controls, "pet", **{
+            name: values.where(controls.ids.isin(scanned))
+            for name, values in controls.features["pet"].items()})
+        model = nf.NormativeModel(**SMALL).fit(rare)
+        assert any("t1 + dti + pet cannot be scored" in n for n in model.fitted.reference.notes)
+        with pytest.raises(CalibrationError, match="were measured with .*pet; too few calibration "
+                                                   r"people.*cohort.without\('pet'\)"):
+            model.deviations(patients)
+        assert len(model.deviations(patients.without("pet"))) == len(patients)
+
+    def test_nothing_present(self, model, patients):
+        with pytest.raises(CalibrationError, match="have none of the model's modalities"):
+            model.deviations(patients.without("t1", "dti", "pet"))
+
+    def test_unfitted_and_misused(self, patients, tmp_path):
+        with pytest.raises(NotFittedError, match="call fit"):
+            nf.NormativeModel().deviations(patients)
+        with pytest.raises(NotFittedError):
+            nf.NormativeModel().save(tmp_path / "model")
+        assert not list(tmp_path.iterdir())
+        with pytest.raises(TypeError, match="an object such as WassersteinBarycenter"):
+            nf.NormativeModel("mopoe")
+
+    def test_training_that_ends_in_the_warmup(self, controls):
+        plan = nf.TrainingPlan(max_epochs=2, warmup=5)
+        with pytest.raises(TrainingError, match="within the KL warm-up of 5; raise max_epochs"):
+            nf.NormativeModel(plan=plan, n_latent=2).fit(controls)
+
+    def test_an_extreme_value_is_named_as_such(self, model, controls):
+        roles = model.deviations(controls, include_seen=True).subjects["normfuse_role"]
+        deciding = (roles == "early_stop") & controls.present["pet"]
+        values = controls.features["pet"]["pet_region2"].mask(deciding, 1e30)
+        with pytest.raises(TrainingError, match="loss of .*pet.* became nan or infinite in epoch "
+                                                "1; look for extreme values"):
+            nf.NormativeModel(seed=3, **SMALL).fit(changed(controls, "pet", pet_region2=values))
+
+
+class TestRandomness:
+    def test_the_same_seed_gives_the_same_model_and_another_another(self, controls, patients,
+                                                                    scored):
+        again = nf.NormativeModel(seed=3, **SMALL).fit(controls).deviations(patients)
+        assert_same(again, scored, tolerance=0)
+        other = nf.NormativeModel(seed=4, **SMALL).fit(controls).deviations(patients)
+        assert (other.z - scored.z).abs().max(axis=None) > 1e-3
+
+    def test_the_callers_state_is_left_alone(self, controls, patients):
+        torch.manual_seed(11), np.random.seed(11), random.seed(11)
+        before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+        threads, validation = torch.get_num_threads(), pyro.settings.get("validate_poutine")
+        nf.NormativeModel(**SMALL).fit(controls).deviations(patients)
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert (np.random.get_state()[1] == before[1]).all() and random.getstate() == before[2]
+        assert torch.get_num_threads() == threads
+        assert pyro.settings.get("validate_poutine") == validation
+        assert not list(pyro.get_param_store().keys())
+
+    def test_the_caller_state_does_not_matter(self, controls, patients, scored):
+        torch.manual_seed(987)
+        assert_same(nf.NormativeModel(seed=3, **SMALL).fit(controls).deviations(patients), scored,
+                    tolerance=0)
+
+
+class TestPrediction:
+    def test_what_was_not_measured_is_predicted_from_the_rest(self, model, patients):
+        hidden = patients.without("pet")
+        predicted = model.predict(hidden)
+        assert predicted.notna().all(axis=None) and list(predicted["pet"]) == \
+            list(patients.features["pet"])
+        assert 0.5 < predicted["pet"].to_numpy().mean() < 2.0  # in SUVR, not standardised
+
+    def test_inputs_are_not_changed(self, model, patients):
+        before = {name: block.copy() for name, block in patients.features.items()}
+        model.deviations(patients), model.predict(patients)
+        for name, block in patients.features.items():
+            pd.testing.assert_frame_equal(block, before[name])

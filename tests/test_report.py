@@ -1,0 +1,339 @@
+"""The report: read as HTML and compared with the tables it was written from.
+
+Its looks have no witness here; screenshots and a printed copy were judged by eye.
+"""
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import struct
+import subprocess
+import warnings
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from test_figures import realistic_deviations, settings
+
+from normfuse import load_atlas
+from normfuse.analyses import compare_distances, compare_groups, write_report
+from normfuse.deviations import ROLE
+from normfuse.errors import ComparisonError, OutputExistsError
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text under each kind of tag, and the rows of tables."""
+
+    def __init__(self, html: str):
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.texts: dict[str, list[str]] = {}
+        self.rows: list[list[str]] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag in VOID:
+            return
+        self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        self.texts.setdefault(tag, []).append("")
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        for tag in set(self.open):
+            self.texts[tag][-1] += data
+        if self.open and self.open[-1] == "td":
+            self.rows[-1].append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.texts["main"]).split())
+
+
+def written(tmp_path, deviations, **options):
+    path = write_report(deviations, tmp_path / "report.html", **options)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert not page.open
+    return page
+
+
+def number(text):
+    return float(text.replace("−", "-"))
+
+
+@pytest.fixture(scope="module")
+def deviations():
+    return realistic_deviations()
+
+
+@pytest.fixture(scope="module")
+def comparison(deviations):
+    two = deviations.select("diagnosis != 'MCI'")
+    return compare_groups(two, "diagnosis", adjust=["age", "sex"])
+
+
+@pytest.fixture(scope="module")
+def full(deviations, comparison, tmp_path_factory):
+    """Everything there is: a comparison, an atlas, the most deviant person."""
+    figures, before = plt.get_fignums(), settings()
+    path = tmp_path_factory.mktemp("full") / "new" / "report.html"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert write_report(deviations, path, comparison=comparison, atlas=load_atlas("dk"),
+                            n_subjects=1) == path
+    assert plt.get_fignums() == figures
+    assert settings() == before
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(full):
+    return Page(full.read_text(encoding="utf-8"))
+
+
+def test_it_is_one_file_that_loads_nothing(full, page):
+    assert [file.name for file in full.parent.iterdir()] == ["report.html"]
+    assert full.stat().st_size < 6e6
+    assert not page.open
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"}
+    for _, attributes in page.tags:
+        assert attributes.get("src", "data:image/png;base64,").startswith("data:image/png;base64,")
+        assert (attributes.get("href") or "#").startswith("#")
+        assert not any(name.startswith("on") or name == "srcset" for name in attributes)
+    css = "".join(page.texts["style"])
+    assert "url(" not in css and "@import" not in css
+    assert "@media print" in css
+    policy, = (a["content"] for a in page.all("meta") if "http-equiv" in a)
+    assert "default-src 'none'" in policy
+
+
+def test_images_are_embedded_sharp_and_described(page):
+    images = page.all("img")
+    # missing, training, calibration, qq; forest and 3 maps; extremes, distances; person and 3 maps
+    assert len(images) == 4 + (1 + 3) + 2 + (1 + 3)
+    for image in images:
+        png = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"), validate=True)
+        assert png[:8] == b"\x89PNG\r\n\x1a\n"
+        width, _ = struct.unpack(">II", png[16:24])
+        assert width / int(image["width"]) == pytest.approx(150 / 96, rel=0.01)
+        assert len(image["alt"]) > 10
+
+
+def test_contents_lead_to_every_section(page):
+    ids = [attributes["id"] for tag, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"].removeprefix("#") for attributes in page.all("a")]
+    assert set(links) == set(ids)
+    assert [title.split(":")[0] for title in page.texts["h2"]] == [
+        "Summary", "What was modelled", "Training", "Calibration on held-out controls", "Groups",
+        "Extreme deviations and latent distance", "The most deviant people", "Provenance",
+        "Limits, and how to cite"]
+
+
+def test_the_summary_says_who_was_scored_against_whom(page, comparison):
+    assert "60 people were scored against 302 reference people" in page.words
+    assert "210 of them; 52 told it when to stop; and 40 whom it never saw" in page.words
+    best = comparison.table.sort_values("p").iloc[0]
+    hits = (comparison.table["q"] < 0.05).sum()
+    assert f"AD − CN: {hits} of 218 features differ at q < .05" in page.words
+    assert f"g = {best['g']:.2f}".replace("-", "−") in page.words
+
+
+def test_the_group_table_shows_z_and_raw_side_by_side(page, comparison):
+    hits = comparison.significant()
+    assert 3 < len(hits) < 218
+    rows = [row for row in page.rows if len(row) == 9][:len(hits)]
+    for row, (_, wanted) in zip(rows, hits.iterrows()):
+        assert row[2] == f"{wanted['n_case']:.0f} + {wanted['n_baseline']:.0f}"
+        for cell, name in ((row[3], "g"), (row[6], "raw_g")):
+            shown = [number(part) for part in re.findall(r"[−\d.]+", cell)]
+            np.testing.assert_allclose(
+                shown, [wanted[c] for c in (name, f"{name}_low", f"{name}_high")], atol=0.0051)
+    assert any(row[3] != row[6] for row in rows)
+    assert comparison.family in page.words
+    assert all(note in page.words for note in comparison.notes)
+
+
+def test_extremes_and_distance_are_tested_between_the_same_groups(page, deviations, comparison):
+    test = compare_distances(deviations.select("diagnosis != 'MCI'"), "diagnosis")
+    row, = (row for row in page.rows if row[:2] == ["AD − CN", "latent distance"])
+    assert row[2] == "15 + 55"
+    assert number(row[4].split()[0]) == pytest.approx(test.table["auc"].iloc[0], abs=0.0051)
+    assert not any("MCI" in cell for row in page.rows for cell in row)
+
+
+def test_the_most_deviant_person_has_a_page(page, deviations):
+    subject = deviations.distance["p"].idxmin()
+    assert page.texts["h3"][-1] == subject
+    tiles = dict(zip(page.texts["dt"], page.texts["dd"]))
+    assert tiles["age"] == f"{deviations.subjects.loc[subject, 'age']:g}"
+    counts = deviations.extreme(1.96).loc[subject]
+    assert tiles["t1, |z| > 1.96"] == f"{counts['t1']:.0f} of 82"
+    assert tiles["latent distance"].startswith(f"{deviations.distance['distance'][subject]:.2f}")
+
+
+def test_provenance_and_kind_are_told(page, deviations):
+    for told in ("WassersteinBarycenter()", "2025-01-02T03:04:05+00:00", "3.11.9", "dk in MNI152",
+                 *deviations.reference.notes):
+        assert told in page.words
+    assert "own scan was in the encoder" in page.words
+    assert "Desikan" in page.words
+
+
+def test_calibration_says_in_words_when_a_share_is_off(deviations, tmp_path):
+    rows = [{**row, "share": 0.12, "low": 0.09, "high": 0.15}
+            if (row["quantity"], row["nominal"]) == ("z pet", 0.05) else row
+            for row in deviations.reference.calibration]
+    bad = replace(deviations, reference=replace(deviations.reference, calibration=rows))
+    page = written(tmp_path, bad, n_subjects=0)
+    assert ("z pet beyond the 5 % threshold in 12.0 % [9.0 % to 15.0 %], so deviations are "
+            "overstated") in page.words
+    marked = [attributes for tag, attributes in page.tags if attributes.get("class") == "marked"]
+    assert len(marked) == 1
+
+
+def test_ids_and_labels_are_text_and_nothing_else(deviations, tmp_path):
+    attack, label = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
+    names = {deviations.distance["p"].idxmin(): attack}
+    tables = {name: getattr(deviations, name).rename(index=names)
+              for name in ("z", "observed", "expected", "latent", "distance", "subjects")}
+    tables["subjects"]["diagnosis"] = tables["subjects"]["diagnosis"].replace("AD", label)
+    odd = replace(deviations, **tables)
+    page = written(tmp_path, odd, comparison=compare_groups(odd, "diagnosis"), n_subjects=1)
+    assert not page.all("script")
+    assert all(image["src"].startswith("data:image/png") for image in page.all("img"))
+    assert page.texts["h3"][-1] == attack
+    assert f"{label} − CN" in page.words
+    assert "<script" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_existing_file_is_kept_unless_it_may_be_replaced(deviations, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("yesterday's")
+    with pytest.raises(OutputExistsError, match="already there"):
+        write_report(deviations, path)
+    assert path.read_text() == "yesterday's"
+    write_report(deviations, path, n_subjects=0, overwrite=True)
+    assert "60 people" in path.read_text(encoding="utf-8")
+
+
+def test_a_refused_comparison_leaves_nothing_behind(deviations, comparison, tmp_path):
+    ranks = compare_distances(deviations, "diagnosis")
+    elsewhere = replace(comparison, group="syndrome")
+    for wrong, message in ((ranks, "made by compare_groups"), (elsewhere, "'syndrome' is not")):
+        with pytest.raises(ComparisonError, match=message):
+            write_report(deviations, tmp_path / "report.html", comparison=wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_comparison_scored_people_stand_beside_controls(deviations, tmp_path):
+    page = written(tmp_path, deviations, n_subjects=1)
+    assert "#groups" not in [a["href"] for a in page.all("a")]
+    assert "Mann-Whitney" not in page.words
+    assert "no atlas was given" in page.words
+    assert {row[0] for row in page.rows if len(row) == 6} == {"scored people", "held-out controls"}
+
+
+def test_features_that_are_no_regions_have_no_map(deviations, comparison, tmp_path):
+    atlas = load_atlas("dk")
+    names = {feature: f"net{k}" for k, feature in
+             enumerate(deviations.z.columns.get_level_values(1).unique())}
+    tables = {name: getattr(deviations, name).rename(columns=names, level=1)
+              for name in ("z", "observed", "expected")}
+    page = written(tmp_path, replace(deviations, **tables, controls=None), atlas=atlas,
+                   n_subjects=1)
+    assert "There are no brain maps: none of the 218 features is a region" in page.words
+    assert len(page.all("img")) == 4 + 2 + 1
+
+
+def test_one_modality_and_controls_only(deviations, tmp_path):
+    controls = deviations.controls
+    columns = controls.z.columns[controls.z.columns.get_level_values(0) == "pet"]
+    one = replace(controls, **{name: getattr(controls, name)[columns]
+                               for name in ("z", "observed", "expected")})
+    page = written(tmp_path, one, n_subjects=2)
+    assert "40 people were scored" in page.words
+    assert "a held-out control, scored against the others" in page.words
+    assert {row[0] for row in page.rows if len(row) == 6} == {"held-out controls"}
+
+
+def test_missing_modalities_and_distances_are_said(deviations, tmp_path):
+    first, second = deviations.distance["p"].nsmallest(2).index
+    z, distance = deviations.z.copy(), deviations.distance.copy()
+    z.loc[first, "dti"] = np.nan
+    z.loc[second] = np.nan
+    distance.loc[distance.index[-3:]] = np.nan
+    page = written(tmp_path, replace(deviations, z=z, distance=distance), n_subjects=2)
+    assert re.search(r"Not measured: dti", page.words)
+    assert "Not measured: t1, dti, pet. 0 of 0" in page.words
+    assert "of 57 people" in page.words
+
+
+def test_people_seen_in_training_are_counted_and_left_out(deviations, tmp_path):
+    seen = deviations.distance["p"].nsmallest(7).index
+    subjects = deviations.subjects.copy()
+    subjects.loc[seen, ROLE] = "training"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = written(tmp_path, replace(deviations, subjects=subjects), n_subjects=1)
+    assert "7 of the scored people were seen in training" in page.words
+    assert page.texts["h3"][-1] == deviations.distance["p"].drop(seen).idxmin()
+    assert "of 53 people" in page.words
+
+
+def test_nobody_left_and_a_reference_that_kept_nothing(deviations, tmp_path):
+    bare = replace(deviations.reference, history=[], calibration=[], quantiles={}, notes=(),
+                   versions={}, created="", covariates={})
+    everyone = deviations.subjects.assign(**{ROLE: "early_stop"})
+    page = written(tmp_path, replace(deviations, subjects=everyone, reference=bare, controls=None))
+    assert "Nobody is left to show" in page.words
+    assert "Calibration: unknown" in page.words
+    assert "keeps no training history" in page.words
+    assert not page.all("img")
+
+
+def test_people_outside_the_reference_are_named(deviations, tmp_path):
+    subjects = deviations.subjects.copy()
+    old, new = subjects.index[[4, 9]]
+    subjects.loc[old, "age"], subjects.loc[new, "site"] = 93.0, "east"
+    page = written(tmp_path, replace(deviations, subjects=subjects), n_subjects=0)
+    assert f"age of 1 people ({old}); site of 1 people ({new})" in page.words
+
+
+def test_it_says_the_same_twice(deviations, tmp_path):
+    texts = [write_report(deviations, tmp_path / name, n_subjects=1).read_text(encoding="utf-8")
+             for name in ("one.html", "two.html")]
+    one, two = (re.sub(r"Written by [^.]+\.[^.]+\.[^.]+ on [^U]+UTC", "", text) for text in texts)
+    assert one == two
+
+
+def test_a_browser_shows_it(full, tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not installed: the page is not rendered here")
+    picture = tmp_path / "page.png"
+    subprocess.run([chromium, "--headless", "--no-sandbox", "--disable-gpu",
+                    f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}",
+                    "--window-size=1100,3000", full.as_uri()], check=True, capture_output=True,
+                   timeout=120)
+    shown = (plt.imread(picture)[:, :, :3] * 255).round().astype(np.uint8)
+    colours = pd.DataFrame(shown.reshape(-1, 3)).value_counts(normalize=True)
+    assert shown.shape[:2] == (3000, 1100)
+    assert colours.index[0] == (255, 255, 255) and colours.iloc[0] > 0.5
+    # The data: images pass the page's own policy: the palette's blue is on the page.
+    assert (1, 115, 178) in colours.index
