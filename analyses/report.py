@@ -245,7 +245,7 @@ def _spread(people: Deviations, comparison: GroupComparison | None) -> dict[str,
     everyone = people.with_controls().select(of.index)
     n_levels = of.nunique()
     tests = [] if comparison is None else [
-        compare(everyone, group, baseline="AD")
+        compare(everyone, group, baseline=comparison.baseline)
         for compare in (compare_extremes, compare_distances)]
     return {
         "extremes": _picture(lambda ax: figures.plot_extremes(everyone, group, ax=ax),

@@ -37,7 +37,8 @@ def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5) -> Devia
     for k in range(folds):
         learners = reference.ids[(fold[reference.ids] != k).to_numpy()]
         recipe = NormativeModel(model.fusion, architecture=model.architecture, plan=model.plan,
-                                calibration=model.calibration, seed=model.seed + k)
+                                calibration=model.calibration,
+                                inference=model.inference, seed=model.seed + k)
         recipe.fit(cohort.select(learners))
         parts.append(recipe.deviations(cohort.select(cohort.ids[(fold == k).to_numpy()])))
     tables = {name: pd.concat([getattr(p, name) for p in parts]).loc[cohort.ids]

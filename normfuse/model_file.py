@@ -25,6 +25,7 @@ from .errors import ModelFileError
 from .fusion import Aggregator
 from .modality import Modality
 from .models import Architecture, MultimodalVAE
+from .inference import Amortised, Inference, Refined
 from .latent_law import DistanceShape, LatentLaw
 from .outputs import new_folder
 from .pattern_law import PatternLaw
@@ -49,6 +50,7 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
         "format": FORMAT, "fusion": fusion_to_dict(model.fusion),
         "architecture": asdict(model.architecture), "plan": asdict(model.plan),
         "calibration": asdict(model.calibration), "seed": model.seed,
+        "inference": {"class": type(model.inference).__name__, "options": asdict(model.inference)},
         "modalities": [asdict(m) for m in preparation.modalities],
         "encoder": preparation.encoder.to_dict(),
         "penalties": {name: b.penalty for name, b in preparation.baselines.items()},
@@ -73,7 +75,7 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
             architecture=Architecture(**{**content["architecture"],
                                          "hidden": tuple(content["architecture"]["hidden"])}),
             plan=TrainingPlan(**content["plan"]), calibration=HeldOut(**content["calibration"]),
-            seed=content["seed"])
+            inference=_inference(content["inference"]), seed=content["seed"])
         preparation = _preparation(content, tensors)
         vae = MultimodalVAE({m.name: m.n_features for m in preparation.modalities},
                             len(preparation.encoder.center), model.fusion, model.architecture)
@@ -149,6 +151,11 @@ def _preparation(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
                                         tensors[f"baseline.{m.name}.scale"].numpy(),
                                         content["penalties"][m.name]) for m in modalities}
     return Preparation(modalities, CovariateEncoder(**content["encoder"]), baselines)
+
+
+def _inference(spec: Mapping[str, Any]) -> Inference:
+    known = {c.__name__: c for c in (Amortised, Refined)}
+    return known[spec["class"]](**spec["options"])
 
 
 def _pattern_to_dict(pattern: tuple[bool, ...], law: PatternLaw) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from .deviations import ROLE, SEEN_ROLES, Deviations, Reference
 from .errors import CalibrationError, CohortError, NotFittedError, TrainingError, listed
 from .fingerprints import calibration_folds, known_roles, roles_to_hashes
 from .fusion import Aggregator, WassersteinBarycenter
+from .inference import Inference, Refined
 from .models import Architecture, MultimodalVAE
 from .pattern_law import PatternLaw
 from .preparation import Preparation
@@ -56,6 +57,9 @@ class NormativeModel:
     plan : TrainingPlan, optional
     calibration : HeldOut, optional
         How the reference is split.
+    inference : Inference, optional
+        How a person's posterior is found at scoring time: :class:`~normfuse.inference.Refined`
+        (default) or :class:`~normfuse.inference.Amortised`.
     seed : int
         Of everything random.
 
@@ -71,7 +75,8 @@ class NormativeModel:
 
     def __init__(self, fusion: Aggregator | None = None, *, n_latent: int | None = None,
                  architecture: Architecture | None = None, plan: TrainingPlan | None = None,
-                 calibration: HeldOut | None = None, seed: int = 0) -> None:
+                 calibration: HeldOut | None = None, inference: Inference | None = None,
+                 seed: int = 0) -> None:
         self.fusion = WassersteinBarycenter() if fusion is None else fusion
         if not isinstance(self.fusion, Aggregator):
             raise TypeError("fusion is an object such as WassersteinBarycenter(); "
@@ -81,6 +86,7 @@ class NormativeModel:
                                                                           n_latent=n_latent)
         self.plan = plan or TrainingPlan()
         self.calibration = calibration or HeldOut()
+        self.inference = inference or Refined()
         self.seed = seed
         self._fitted: Fitted | None = None
         self._controls: Deviations | None = None
@@ -129,7 +135,8 @@ class NormativeModel:
         with warnings.catch_warnings():  # a control just beyond the training ages is no news
             warnings.simplefilter("ignore", UserWarning)
             vae, history = self._train(preparation, groups["training"], groups["early_stop"])
-            laws = calibrate(vae, preparation.batch(groups["calibration"], torch.float64),
+            laws = calibrate(vae, self.inference,
+                             preparation.batch(groups["calibration"], torch.float64),
                              calibration_folds(groups["calibration"].ids),
                              torch.as_tensor(controls.present.to_numpy().T.copy()),
                              preparation.slices)
@@ -200,7 +207,7 @@ class NormativeModel:
         folds = np.where(roles == "calibration", calibration_folds(cohort.ids), -1)
         for pattern, rows in by_pattern(batch):
             part, law, at = batch.take(rows), f.laws[pattern], rows.numpy()
-            raw = raw_scores(f.vae, part)
+            raw = raw_scores(f.vae, part, self.inference)
             z[at] = law.z(raw.residual, folds[at], f.preparation.slices)
             latent[at] = law.latent_z(raw.latent, folds[at])
             distance[at] = law.distance(raw.latent, folds[at])
@@ -233,7 +240,8 @@ class NormativeModel:
         f = self.fitted
         cohort = f.preparation.aligned(cohort)
         batch = f.preparation.batch(cohort, torch.float64)
-        expected = f.preparation.in_units(raw_scores(f.vae, batch).expected, batch.design)
+        raw = raw_scores(f.vae, batch, self.inference)
+        expected = f.preparation.in_units(raw.expected, batch.design)
         return pd.DataFrame(expected, cohort.ids, f.preparation.columns)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .errors import CalibrationError, listed
 from .fusion import sigma_points
+from .inference import Inference
 from .models import Batch, MultimodalVAE
 from .pattern_law import PatternLaw
 
@@ -44,7 +45,7 @@ class RawScores:
     latent: np.ndarray
 
 
-def raw_scores(vae: MultimodalVAE, batch: Batch) -> RawScores:
+def raw_scores(vae: MultimodalVAE, batch: Batch, inference: Inference) -> RawScores:
     """Score subjects in float64, each depending on itself alone.
 
     The posterior's spread is carried through the decoders by sigma points, not by random draws.
@@ -53,7 +54,7 @@ def raw_scores(vae: MultimodalVAE, batch: Batch) -> RawScores:
     with torch.no_grad():
         for rows in torch.arange(len(batch)).split(_CHUNK):
             part = batch.take(rows)
-            posterior = vae.posterior(part)
+            posterior = inference.posterior(vae, part)
             points, weights = sigma_points(posterior)
             means, us = [], []
             for k, decoded in enumerate(vae.decode(points, part.design)):
@@ -70,8 +71,8 @@ def raw_scores(vae: MultimodalVAE, batch: Batch) -> RawScores:
                      np.vstack(latent))
 
 
-def calibrate(vae: MultimodalVAE, calibration: Batch, folds: np.ndarray, reference: Tensor,
-              columns: Mapping[str, slice]) -> dict[Pattern, PatternLaw]:
+def calibrate(vae: MultimodalVAE, inference: Inference, calibration: Batch, folds: np.ndarray,
+              reference: Tensor, columns: Mapping[str, slice]) -> dict[Pattern, PatternLaw]:
     """The law of every pattern for which there are calibration people enough.
 
     Parameters
@@ -90,7 +91,7 @@ def calibrate(vae: MultimodalVAE, calibration: Batch, folds: np.ndarray, referen
         able = torch.nonzero(calibration.present[kept].all(0)).ravel()
         if len(able) < 2:
             continue
-        scores = raw_scores(vae, calibration.take(able).hide(kept))
+        scores = raw_scores(vae, calibration.take(able).hide(kept), inference)
         law = PatternLaw.fit(scores.residual, scores.latent, folds[able.numpy()], columns)
         if law.latent.usable:
             laws[pattern] = law

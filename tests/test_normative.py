@@ -168,8 +168,8 @@ class TestWhoWasSeen:
         for i, subject in enumerate(people.ids):
             has = batch.present[:, i]
             able = torch.nonzero(batch.present[has].all(0)).ravel()
-            others = raw_scores(f.vae, batch.take(able[able != i]).hide(has))
-            own = raw_scores(f.vae, batch.take(torch.tensor([i])))
+            others = raw_scores(f.vae, batch.take(able[able != i]).hide(has), model.inference)
+            own = raw_scores(f.vae, batch.take(torch.tensor([i])), model.inference)
             law = f.laws[tuple(has.tolist())]
             residual = type(law.residual).fit(others.residual)
             latent = type(law.latent).fit(others.latent)

@@ -56,7 +56,7 @@ def _normal(q: Distribution) -> torch.distributions.Normal:
 def sigma_points(q: Distribution) -> tuple[Tensor, Tensor]:
     """Points and weights that carry the exact mean and covariance of a latent posterior.
 
-    For N(mu, diag sigma^2) in L dimensions these are mu +- sqrt(L) sigma_k e_k, all weighted
+    For N(mu, C C') in L dimensions these are mu +- sqrt(L) times a column of C, all weighted
     1/(2L): integrals of functions up to cubic are exact, and nothing is random, so that a
     subject's score never depends on a draw. A mixture gives the points of each component, times
     its weight.
@@ -87,10 +87,10 @@ def sigma_points(q: Distribution) -> tuple[Tensor, Tensor]:
         points, weights = sigma_points(q.components)
         weights = weights * q.weights
         return points.flatten(0, 1), weights.flatten(0, 1)
-    base = _normal(q)
-    n_latent = base.loc.shape[-1]
-    step = n_latent ** 0.5 * torch.eye(n_latent, dtype=base.loc.dtype)
-    directions = torch.cat([step, -step])
-    shape = (2 * n_latent,) + (1,) * (base.loc.dim() - 1) + (n_latent,)
-    points = base.loc + base.scale * directions.reshape(shape)
+    n_latent = q.event_shape[-1]
+    if isinstance(q, torch.distributions.MultivariateNormal):
+        spread = n_latent ** 0.5 * q.scale_tril.movedim(-1, 0)
+    else:
+        spread = n_latent ** 0.5 * torch.diag_embed(_normal(q).scale).movedim(-1, 0)
+    points = torch.cat([q.mean + spread, q.mean - spread])
     return points, points.new_full(points.shape[:-1], 1 / (2 * n_latent))

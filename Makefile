@@ -1,0 +1,33 @@
+# Each of these makes .venv first if it is not there. `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## Run everything on a simulated cohort and say where the report is
+	$(BIN)/normfuse demo --out out/ --overwrite
+
+# One torch thread a process (tests/conftest.py): two processes with two threads each on two cores
+# take four times as long. Tests of a file share what they fitted, so a file stays in one process.
+test: $(INSTALLED) ## Style, import contracts, types, then all tests and doctests
+	$(BIN)/flake8
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+bench: $(INSTALLED) ## Speed and quality; some need ../shared/data; each prints JSON
+	set -e; for script in benchmarks/*.py; do echo "# $$script"; $(BIN)/python $$script; done
+
+clean: ## Remove everything these commands made, .venv and out/ included
+	rm -rf .venv out build dist *.egg-info .mypy_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@

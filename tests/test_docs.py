@@ -1,0 +1,80 @@
+"""What README.md shows is run as it is written."""
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from normfuse.cli import app
+from normfuse.cohort_file import read_cohort
+from normfuse.simulate import write_cohort
+from normfuse.testing import tiny_cohort
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def blocks(language: str, file: str = "README.md") -> list[str]:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the cohort that the examples speak of."""
+    write_cohort(tiny_cohort(120, seed=4), tmp_path / "all")
+    for file in (tmp_path / "all").iterdir():
+        file.rename(tmp_path / file.name)
+    (tmp_path / "all").rmdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:age of", "ignore:.*used to train")
+def test_the_python_lines(here, capsys):
+    (code,) = blocks("python")
+    exec(compile(code, "README.md", "exec"), {})
+    assert "diagnosis: " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_command_lines(here):
+    lines = [line for block in blocks("bash") for line in block.splitlines()
+             if line.startswith("normfuse ")]
+    assert [line.split()[1] for line in lines] == ["fit", "score", "compare", "report"]
+    for line in lines:
+        result = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert result.exit_code == 0, result.output
+    assert (here / "report.html").exists()
+
+
+def test_the_cohort_file(here):
+    (example,) = blocks("toml")
+    assert set(tomllib.loads(example)["modalities"]) == {"t1"}
+    (here / "example.toml").write_text(example)
+    cohort = read_cohort(here / "example.toml")
+    assert cohort.modality("t1").unit == "mm3" and len(cohort) == 120
+
+
+def test_the_example_of_a_new_fusion_obeys_the_laws():
+    import torch
+
+    from normfuse.fusion import CoordinateBarycenter, gaussian
+
+    (code,) = blocks("python", "CONTRIBUTING.md")
+    names = {"CoordinateBarycenter": CoordinateBarycenter}
+    exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    experts = gaussian(torch.tensor([[[0.0]], [[2.0]]]), torch.tensor([[[1.0]], [[0.25]]]))
+    fused = names["MyBarycenter"]()(experts, torch.tensor([[True], [True]]))
+    assert (fused.mean.item(), fused.stddev.item()) == pytest.approx((1.0, 0.5))
+    alone = names["MyBarycenter"]()(experts, torch.tensor([[False], [False]]))
+    assert (alone.mean.item(), alone.stddev.item()) == (0.0, 1.0)
+
+
+def test_every_file_that_is_linked_is_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert (ROOT / target).exists(), target
