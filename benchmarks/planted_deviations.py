@@ -2,8 +2,8 @@
 
 On the simulated cohort (600 reference people, 120 patients) every method learns from the same
 training people, is standardised with the same calibration people by the same t law, and scores the
-same patients. ROC AUC of |z|: planted cells against the other cells of the same patients. ``alone``
-hides the patient's other modalities.
+same patients. ROC AUC of |z|: planted cells against the other cells of the same patients.
+``alone`` hides the patient's other modalities.
 
 * ``ols_spline``  y against age, sex and site (the baseline under the model): no other region helps
 * ``factor_analysis``  E[y_j | covariates, every other measured cell], exact, rank by held-out

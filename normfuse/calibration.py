@@ -152,9 +152,10 @@ def _t_to_normal(u: np.ndarray, n: np.ndarray, mean: np.ndarray, sd: np.ndarray)
 class TailShape:
     """A monotone map that makes the z of one modality normal in its outer centiles too.
 
-    z' = sinh(delta asinh((z - xi) / eta) - epsilon). The t law above is exact for normal residuals;
-    real regions have heavier and skewed tails (2 % of healthy values beyond 2.58 instead of 1 %).
-    One shape for all features of a modality, since their n people cannot tell each feature's tail.
+    z' = sinh(delta asinh((z - xi) / eta) - epsilon). The t law above is exact for normal
+    residuals; real regions have heavier and skewed tails (2 % of healthy values beyond 2.58
+    instead of 1 %). One shape for all features of a modality, since their n people cannot tell
+    each feature's tail.
     Fitted by least squares to the quantiles of calibration people's left-out z.
 
     References

@@ -15,11 +15,12 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .errors import NormfuseError, OutputExistsError, listed
+from .errors import CohortError, NormfuseError, OutputExistsError, listed
 from .outputs import refuse_existing
 
 if TYPE_CHECKING:
     from .atlas import Atlas
+    from .cohort import Cohort
     from .deviations import Deviations, Reference
     from .fusion import Aggregator
 
@@ -166,7 +167,7 @@ def score(model: Annotated[Path, typer.Argument(
 
     fitted, people = NormativeModel.load(model), Cohort.read(cohort)
     if subjects is not None:
-        people = people.select(subjects)
+        people = _chosen(people, subjects)
     found = fitted.deviations(people, include_seen=include_seen)
     found.save(out, overwrite=overwrite)
     typer.echo(f"deviations: {out}\n{_tally(found)}")
@@ -217,6 +218,16 @@ def report(deviations: DeviationsFolder,
     write_report(found, out, comparison=comparison, atlas=_atlas_of(found, atlas),
                  overwrite=overwrite)
     typer.echo(f"report: {out}")
+
+
+def _chosen(cohort: Cohort, query: str) -> Cohort:
+    from .cohort_checks import values_of
+
+    chosen = cohort.select(query)
+    if not len(chosen):
+        raise CohortError(f"{query!r} selects nobody of {len(cohort)} subjects; "
+                          f"{values_of(cohort.subjects, query)}")
+    return chosen
 
 
 def _free(out: Path, overwrite: bool, mark: str | None) -> None:

@@ -132,6 +132,21 @@ def _typed(column: pd.Series, kind: str) -> pd.Series:
     return numbers
 
 
+def numbers_if_all(words: pd.Series) -> pd.Series:
+    """A column of text as numbers if every cell is one; codes such as 007 stay text.
+
+    Examples
+    --------
+    >>> numbers_if_all(pd.Series(["29", "30.5", None])).tolist()
+    [29.0, 30.5, nan]
+    >>> numbers_if_all(pd.Series(["007", "12"])).tolist()
+    ['007', '12']
+    """
+    numbers = pd.to_numeric(words, errors="coerce")
+    code = words.astype("string").str.contains(r"^0\d|[^\d.eE+-]", na=False)
+    return words if (numbers.isna() & words.notna()).any() or code.any() else numbers
+
+
 def values_of(subjects: pd.DataFrame, query: str) -> str:
     """The values that occur in the columns a query names, for an error message."""
     named = [c for c in subjects.columns if str(c) in query]

@@ -34,7 +34,7 @@ from typing import Any
 import pandas as pd
 
 from .cohort import Cohort
-from .cohort_checks import MISSING_WORDS
+from .cohort_checks import MISSING_WORDS, numbers_if_all
 from .errors import CohortError, listed
 
 _SEPARATORS = "\t,;|"
@@ -96,12 +96,16 @@ def read_cohort(path: Path) -> Cohort:
     people = indexed(spec["subjects"], "subjects", None)
     id_column = str(people.index.name)
     frames, units = {}, {}
+    measured: set[str] = set()
     for name, section in spec["modalities"].items():
         block = indexed(section, f"modalities.{name}", id_column)
         same_file = section["table"] == spec["subjects"]["table"]
         frames[name] = _feature_columns(name, block, section, people if same_file else None)
+        if same_file:
+            measured.update(str(column) for column in frames[name])
         units[name] = str(section.get("unit", ""))
     covariates = spec.get("covariates", {})
+    people = people.drop(columns=sorted(measured.difference(covariates)))
     return Cohort.from_frames(
         _with_numbers(people, covariates), frames, covariates=covariates, units=units,
         reference=spec.get("reference", {}).get("query"),
@@ -199,8 +203,5 @@ def _with_numbers(people: pd.DataFrame, covariates: Mapping[str, str]) -> pd.Dat
     typed = {}
     for column in people.columns.difference(list(covariates)):
         words = people[column].str.strip()
-        words = words.mask(words.str.lower().isin(MISSING_WORDS))
-        numbers = pd.to_numeric(words, errors="coerce")
-        code = words.str.contains(r"^0\d|[^\d.eE+-]", na=False)
-        typed[column] = words if (numbers.isna() & words.notna()).any() or code.any() else numbers
+        typed[column] = numbers_if_all(words.mask(words.str.lower().isin(MISSING_WORDS)))
     return people.assign(**typed)

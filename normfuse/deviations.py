@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from .cohort_checks import numbers_if_all
 from .errors import CohortError, ModelFileError, listed
 from .outputs import new_folder
 from .subject_query import matching
@@ -210,8 +211,9 @@ class Deviations:
                     for name in _TABLES}
             narrow = {name: pd.read_csv(folder / f"{name}.csv", index_col="participant_id",
                                         dtype={"participant_id": str})
-                      for name in ("latent", "distance", "subjects")}
+                      for name in ("latent", "distance")}
             reference = Reference.from_dict(json.loads((folder / "reference.json").read_text()))
+            narrow["subjects"] = _read_subjects(folder / "subjects.csv", reference)
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ModelFileError(f"{folder} is not a folder of deviations as `normfuse score` "
                                  f"writes it: {problem}") from problem
@@ -237,3 +239,13 @@ class Deviations:
                 f"{sum(self.reference.n_subjects.values())} reference people "
                 f"({self.reference.fusion})<br>features beyond |z| 1.96 per subject:"
                 + summary.to_html())
+
+
+def _read_subjects(path: Path, reference: Reference) -> pd.DataFrame:
+    """Cells as they were: a group may be called NA or None, a site 01 is not the site 1."""
+    words = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""]
+                        ).set_index("participant_id")
+    categories = {name for name, fact in reference.covariates.items()
+                  if fact.get("kind") != "continuous"}
+    return words.assign(**{name: numbers_if_all(words[name])
+                           for name in words.columns.difference(list(categories))})

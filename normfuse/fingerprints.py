@@ -56,9 +56,7 @@ def known_roles(cohort: Cohort, known: Mapping[str, str]) -> pd.Series:
         If ids of training people come with other values: perhaps the same people, reprocessed.
     """
     prints = fingerprints(cohort)
-    found = [[known[h] for h in row if h in known] for row in prints.itertuples(index=False)]
-    # a person seen in training stays seen even if another block of theirs is new
-    roles = [min(each, key=_PRECEDENCE.index, default="new") for each in found]
+    roles = [_role([h for h in row if h], known) for row in prints.itertuples(index=False)]
     namesakes = [str(i) for i, role in zip(cohort.ids, roles)
                  if role == "new" and _hash(str(i)) in known]
     if namesakes:
@@ -66,3 +64,11 @@ def known_roles(cohort: Cohort, known: Mapping[str, str]) -> pd.Series:
                       f"but other values ({listed(namesakes)}); if they are the same people, "
                       "their z-scores are too small", stacklevel=5)
     return pd.Series(roles, index=cohort.ids, name=ROLE)
+
+
+def _role(blocks: list[str], known: Mapping[str, str]) -> str:
+    found = [known[h] for h in blocks if h in known]
+    # a person seen in training stays seen even if another block of theirs is new
+    role = min(found, key=_PRECEDENCE.index, default="new")
+    # leaving a person out takes their values out of the laws: it must be those that went in
+    return "new" if role == "calibration" and len(found) < len(blocks) else role

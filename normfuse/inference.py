@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,8 +39,8 @@ class Refined(Inference):
     minimise  1/2 |z|^2 + 1/2 sum_j (x_j - mu_j(z))^2 / s_j^2  over the measured cells j;
     q(z) = N(z*, (I + J' diag(s^-2) J)^-1),  J = d mu / d z.
 
-    With linear decoders one step gives the exact posterior of a factor-analysis model, whatever the
-    fusion; with others the fused posterior says in which basin to look.
+    With linear decoders one step gives the exact posterior of a factor-analysis model, whatever
+    the fusion; with others the fused posterior says in which basin to look.
 
     Parameters
     ----------
@@ -47,8 +48,8 @@ class Refined(Inference):
 
     References
     ----------
-    Kim et al. (2018), ICML, arXiv 1802.02550 (semi-amortised inference); Tierney and Kadane (1986),
-    doi 10.1080/01621459.1986.10478240 (Laplace).
+    Kim et al. (2018), ICML, arXiv 1802.02550 (semi-amortised inference); Tierney and Kadane
+    (1986), doi 10.1080/01621459.1986.10478240 (Laplace).
     """
 
     steps: int = 6
@@ -70,8 +71,8 @@ def _newton_terms(vae: MultimodalVAE, batch: Batch, z: Tensor) -> tuple[Tensor, 
     def residuals(at: Tensor) -> Tensor:
         return _residuals(vae, batch, at)
 
-    columns = [torch.func.jvp(residuals, (z,), (axis.expand_as(z),))
-               for axis in torch.eye(n_latent, dtype=z.dtype)]
+    columns: list[Any] = [torch.func.jvp(residuals, (z,), (axis.expand_as(z),))
+                          for axis in torch.eye(n_latent, dtype=z.dtype)]
     residual = columns[0][0]
     jacobian = torch.stack([slope for _, slope in columns], -1)
     gradient = -(jacobian * residual[..., None]).sum(1) - z

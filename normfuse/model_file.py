@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -50,11 +50,13 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
         "format": FORMAT, "fusion": fusion_to_dict(model.fusion),
         "architecture": asdict(model.architecture), "plan": asdict(model.plan),
         "calibration": asdict(model.calibration), "seed": model.seed,
-        "inference": {"class": type(model.inference).__name__, "options": asdict(model.inference)},
+        "inference": {"class": type(model.inference).__name__,
+                      "options": asdict(cast(Any, model.inference))},
         "modalities": [asdict(m) for m in preparation.modalities],
         "encoder": preparation.encoder.to_dict(),
         "penalties": {name: b.penalty for name, b in preparation.baselines.items()},
-        "patterns": [_pattern_to_dict(p, law) for p, law in fitted.laws.items()], "known": dict(fitted.known),
+        "patterns": [_pattern_to_dict(p, law) for p, law in fitted.laws.items()],
+        "known": dict(fitted.known),
         "reference": fitted.reference.to_dict(),
         "weights_sha256": hashlib.sha256(weights).hexdigest()}
     with new_folder(folder, overwrite=overwrite) as work:
@@ -166,7 +168,8 @@ def _pattern_to_dict(pattern: tuple[bool, ...], law: PatternLaw) -> dict[str, An
 
 
 def _law(spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], k: int) -> PatternLaw:
-    residual = ResidualLaw(*(tensors[f"law.{k}.residual.{f}"].numpy() for f in ("n", "mean", "sd")))
+    residual = ResidualLaw(*(tensors[f"law.{k}.residual.{field}"].numpy()
+                             for field in ("n", "mean", "sd")))
     latent = LatentLaw(int(tensors[f"law.{k}.latent.n"]), tensors[f"law.{k}.latent.mean"].numpy(),
                        tensors[f"law.{k}.latent.covariance"].numpy())
     tails = {name: [TailShape(*v) for v in shapes] for name, shapes in spec["tails"].items()}

@@ -37,7 +37,7 @@ class RawScores:
     expected : list of Tensor
         E[mu(z)] of each modality, standardised; also for modalities that were not measured.
     latent : ndarray, shape (n_subjects, n_latent)
-        Posterior means.
+        Means of the fused posterior: the latent space is the aggregator's.
     """
 
     residual: np.ndarray
@@ -66,7 +66,7 @@ def raw_scores(vae: MultimodalVAE, batch: Batch, inference: Inference) -> RawSco
                 means.append(mean)
             residuals.append(torch.cat(us, -1).numpy())
             expected.append(means)
-            latent.append(posterior.mean.numpy())
+            latent.append(vae.posterior(part).mean.numpy())
     return RawScores(np.vstack(residuals), [torch.cat(m) for m in zip(*expected)],
                      np.vstack(latent))
 

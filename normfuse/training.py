@@ -95,15 +95,13 @@ def fit(module: nn.Module, training: Sliceable, validation: Sliceable, plan: Tra
     TrainingError
         When a loss term is not finite; its name (the modality, or ``kl``) is in the message.
     """
-    optimizer = torch.optim.AdamW(
-        [p for p in module.parameters() if p.requires_grad], lr=plan.learning_rate,
-        weight_decay=plan.weight_decay, fused=True)
+    optimizer = make_optimizer(module, plan)
     rows: list[dict[str, float]] = []
     best_loss, best_epoch, best_state = math.inf, 0, copy.deepcopy(module.state_dict())
     with _quiet_torch(plan.threads, seed), _bar(plan) as bar:
         for epoch in range(1, plan.max_epochs + 1):
             warmup = min(1.0, epoch / plan.warmup) if plan.warmup else 1.0
-            trained = _epoch(module, training, plan, optimizer, warmup, epoch)
+            trained = one_epoch(module, training, plan, optimizer, warmup, epoch)
             terms = _validate(module, validation, plan, seed)
             total = sum(terms.values())
             if not math.isfinite(total):
@@ -121,8 +119,16 @@ def fit(module: nn.Module, training: Sliceable, validation: Sliceable, plan: Tra
     return History(pd.DataFrame(rows), best_epoch)
 
 
-def _epoch(module: Any, data: Sliceable, plan: TrainingPlan, optimizer: torch.optim.Optimizer,
-           warmup: float, epoch: int) -> float:
+def make_optimizer(module: nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
+    """AdamW in its fused form, which costs a quarter of the default one."""
+    return torch.optim.AdamW([p for p in module.parameters() if p.requires_grad],
+                             lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True)
+
+
+def one_epoch(module: Any, data: Sliceable, plan: TrainingPlan, optimizer: torch.optim.Optimizer,
+              warmup: float, epoch: int) -> float:
+    """One pass over the data in random batches; the mean loss a subject."""
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
     module.train()
     total = 0.0
     for rows in torch.randperm(len(data)).split(plan.batch_size):
@@ -133,12 +139,20 @@ def _epoch(module: Any, data: Sliceable, plan: TrainingPlan, optimizer: torch.op
             raise _not_finite("loss", {k: t.item() for k, t in terms.items()}, epoch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), plan.clip, foreach=True)
+        _clip(weights, plan.clip)
         optimizer.step()
         total += value * len(rows)
     if hasattr(module, "end_epoch"):
         module.end_epoch()
     return total / len(data)
+
+
+def _clip(weights: list[Tensor], largest: float) -> None:
+    """Scale gradients down to a norm; most steps need only the norm."""
+    gradients = [w.grad for w in weights if w.grad is not None]
+    norm = nn.utils.get_total_norm(gradients, foreach=True)
+    if norm > largest:
+        nn.utils.clip_grads_with_norm_(weights, largest, norm, foreach=True)
 
 
 def _not_finite(what: str, terms: Mapping[str, float], epoch: int) -> TrainingError:

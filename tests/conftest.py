@@ -1,6 +1,7 @@
 """One thread a process and no screen: beside a busy neighbour two threads cost 2 to 15 times."""
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -19,3 +20,12 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the real data kept beside the repository in ../shared/data")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def peer_fixtures() -> dict:
+    """Fixed inputs and the outputs of two other packages for them, float64."""
+    path = SHARED.parent / "peers" / "peer_fixtures.json"
+    if not path.is_file():
+        pytest.skip("needs the stored outputs of other packages in ../shared/peers")
+    return json.loads(path.read_text())

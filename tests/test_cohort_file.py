@@ -92,6 +92,7 @@ class TestTables:
             PEOPLE.splitlines(), ["CT_insula\tCT_cuneus", "n/a\t2", "2.5\t1.9", "2.7\t"])) + "\n"
         toml = TOML.replace("t1.csv", "participants.tsv").replace('id = "id"\n', "")
         check(read(wide, toml=toml))
+        assert list(read(wide, toml=toml).subjects) == ["age", "sex", "dx", "mmse", "code"]
 
     def test_features_by_list_keep_its_order_and_can_be_excluded(self, read):
         listed = TOML.replace('prefix = "CT_"', 'features = ["CT_cuneus", "CT_insula"]')

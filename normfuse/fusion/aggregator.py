@@ -58,16 +58,19 @@ class CoordinateBarycenter(Aggregator, ABC):
     """
 
     def forward(self, experts: Distribution, present: Tensor) -> Distribution:
-        terms, event_dim = self.terms(experts, present)
-        return gaussian(*self.from_sums(terms.sum(0)), event_dim)
+        sums = (term.sum(0) for term in self.terms(experts, present))
+        return gaussian(*self.from_sums(*sums), len(experts.event_shape))
 
-    def terms(self, experts: Distribution, present: Tensor) -> tuple[Tensor, int]:
-        """Weighted coordinates (n_modalities, 3, n_subjects, *event): a, b and the weight."""
+    def terms(self, experts: Distribution, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weighted coordinates a and b and the weight of each expert and subject.
+
+        The first two have shape (n_modalities, n_subjects, *event); the weight broadcasts with
+        them and is 0 where a modality is absent.
+        """
         loc, scale, keep = slots(experts, present)
-        weight = (keep * self.weights(loc)).expand_as(loc)
+        weight = keep * self.weights(loc).to(loc.dtype)
         first, second = self.coordinates(loc, scale)
-        return (torch.stack([weight * first, weight * second, weight], 1),
-                len(experts.event_shape))
+        return weight * first, weight * second, weight
 
     def weights(self, loc: Tensor) -> Tensor:
         """Weights that broadcast with (n_modalities, n_subjects, *event); 1 unless learned."""
@@ -78,5 +81,5 @@ class CoordinateBarycenter(Aggregator, ABC):
         """The two coordinates of each expert."""
 
     @abstractmethod
-    def from_sums(self, sums: Tensor) -> tuple[Tensor, Tensor]:
-        """Loc and scale from the summed a, b and weight, stacked along the first axis."""
+    def from_sums(self, first: Tensor, second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Loc and scale from the summed coordinates and weights."""

@@ -144,12 +144,13 @@ class SubsetMixture(Aggregator):
         return type(self)(self.inner.sized(n_modalities, n_latent))
 
     def forward(self, experts: Distribution, present: Tensor) -> Distribution:
-        terms, event_dim = self.inner.terms(experts, present)
-        subsets = subset_table(len(present)).to(terms)
-        sums = (subsets @ terms.flatten(1)).reshape(len(subsets), *terms.shape[1:])
-        components = gaussian(*self.inner.from_sums(sums.transpose(0, 1)), event_dim)
-        absent = (~present).to(terms)
-        legal = (subsets @ absent == 0).to(terms)  # a subset that asks for an absent one is none
+        terms = self.inner.terms(experts, present)
+        subsets = subset_table(len(present)).to(terms[0])
+        # every subset of every subject at once: a 0/1 matrix times the table of coordinates
+        sums = (torch.tensordot(subsets, term, 1) for term in terms)
+        components = gaussian(*self.inner.from_sums(*sums), len(experts.event_shape))
+        absent = (~present).to(subsets)
+        legal = (subsets @ absent == 0).to(subsets)  # a subset that asks for an absent one is none
         legal = torch.where(present.any(0), legal, torch.ones_like(legal))
         return SubsetPosterior(components, legal / legal.sum(0))
 

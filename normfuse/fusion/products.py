@@ -48,14 +48,13 @@ class ProductOfExperts(CoordinateBarycenter):
         return {"prior_expert": self.prior_expert}
 
     def coordinates(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        precision = scale.pow(-2)
+        precision = scale.square().reciprocal()  # pow(-2) has a slow backward pass
         return precision * loc, precision
 
-    def from_sums(self, sums: Tensor) -> tuple[Tensor, Tensor]:
-        precision_mean, precision, weight = sums
+    def from_sums(self, first: Tensor, second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         # with nothing present only the prior N(0, 1) is left, whether or not it is an expert
-        precision = precision + (1.0 if self.prior_expert else (weight == 0).to(precision.dtype))
-        return precision_mean / precision, precision.rsqrt()
+        precision = second + (1.0 if self.prior_expert else (weight == 0).to(second.dtype))
+        return first / precision, precision.rsqrt()
 
 
 class GeneralizedProductOfExperts(CoordinateBarycenter):
@@ -97,11 +96,10 @@ class GeneralizedProductOfExperts(CoordinateBarycenter):
         return alpha.reshape(alpha.shape[0], 1, alpha.shape[1], *(1 for _ in loc.shape[3:]))
 
     def coordinates(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        precision = scale.pow(-2)
+        precision = scale.square().reciprocal()
         return precision * loc, precision
 
-    def from_sums(self, sums: Tensor) -> tuple[Tensor, Tensor]:
-        precision_mean, precision, weight = sums
-        nothing = (weight == 0).to(precision.dtype)
-        precision = (precision + nothing) / (weight + nothing)
-        return precision_mean / (weight + nothing) / precision, precision.rsqrt()
+    def from_sums(self, first: Tensor, second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        nothing = (weight == 0).to(second.dtype)
+        precision = (second + nothing) / (weight + nothing)
+        return first / (weight + nothing) / precision, precision.rsqrt()

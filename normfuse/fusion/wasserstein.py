@@ -32,7 +32,6 @@ class WassersteinBarycenter(CoordinateBarycenter):
     def coordinates(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         return loc, scale
 
-    def from_sums(self, sums: Tensor) -> tuple[Tensor, Tensor]:
-        loc, scale, weight = sums
-        nothing = (weight == 0).to(weight.dtype)  # then mean 0 and sd 1: the prior
-        return loc / (weight + nothing), (scale + nothing) / (weight + nothing)
+    def from_sums(self, first: Tensor, second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        nothing = (weight == 0).to(second.dtype)  # then mean 0 and sd 1: the prior
+        return first / (weight + nothing), (second + nothing) / (weight + nothing)

@@ -31,9 +31,12 @@ class Batch:
 
     def take(self, rows: Tensor) -> Batch:
         """The subjects at these positions."""
-        return Batch(tuple(x[rows] for x in self.x),
-                     tuple(None if m is None else m[rows] for m in self.measured),
-                     self.present[:, rows], self.design[rows])
+        def cut(block: Tensor) -> Tensor:
+            return block.index_select(0, rows)
+
+        return Batch(tuple(cut(x) for x in self.x),
+                     tuple(None if m is None else cut(m) for m in self.measured),
+                     self.present.index_select(1, rows), cut(self.design))
 
     def hide(self, kept: Tensor) -> Batch:
         """The same subjects measured with only the modalities where ``kept`` (n_modalities,)."""

@@ -43,21 +43,25 @@ class NamedElbo(ELBO):
     mean over subjects, so that learning rate and clipping do not depend on batch size.
 
     ``NamedElbo()(model, guide)`` is a torch module whose call gives the total;
-    :meth:`terms` gives ``{"kl": …, <site>: …}``, all in nats, to be added up.
+    :meth:`terms` gives ``{"kl": …, <site>: …}``, all in nats, to be added up, and the distribution
+    of each observed site.
     """
 
-    def terms(self, model: Callable, guide: Callable, *args: object) -> dict[str, Tensor]:
+    def terms(self, model: Callable, guide: Callable, *args: object
+              ) -> tuple[dict[str, Tensor], dict[str, Distribution]]:
         """The negative ELBO's terms: KL of each latent site, -log p of each observed site."""
         traced, guided = self._get_trace(model, guide, args, {})
         found: dict[str, Tensor] = {}
+        observed: dict[str, Distribution] = {}
         for name, site in traced.nodes.items():
             if site["type"] != "sample" or type(site["fn"]).__name__ == "_Subsample":
                 continue
             if site["is_observed"]:
+                observed[name] = site["fn"]
                 found[name] = -site["fn"].log_prob(site["value"]).mean()
             else:
                 found["kl"] = latent_kl(guided.nodes[name]["fn"], site["fn"]).mean()
-        return found
+        return found, observed
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple:
         guided = poutine.trace(guide).get_trace(*args, **kwargs)
@@ -66,7 +70,7 @@ class NamedElbo(ELBO):
 
     def differentiable_loss(self, model: Callable, guide: Callable, *args: object) -> Tensor:
         """The negative ELBO, mean over subjects."""
-        return torch.stack(list(self.terms(model, guide, *args).values())).sum()
+        return torch.stack(list(self.terms(model, guide, *args)[0].values())).sum()
 
     def loss(self, model: Callable, guide: Callable, *args: object) -> float:
         """The negative ELBO as a number."""
