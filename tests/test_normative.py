@@ -149,8 +149,9 @@ class TestWhoWasSeen:
             self, model, controls):
         """Their new value never went in: taking it out would leave almost no variance."""
         roles = model.deviations(controls, include_seen=True).subjects["normfuse_role"]
-        held = controls.select(roles.index[(roles == "calibration") & controls.present["pet"]])
-        moved = changed(held, "pet", pet_region1=held.features["pet"]["pet_region1"] * 1.3)
+        values = controls.features["pet"]["pet_region1"]
+        held = controls.select(roles.index[(roles == "calibration") & values.notna()])
+        moved = changed(held, "pet", pet_region1=1.3 * values[held.ids])
         with pytest.warns(UserWarning, match="subjects have ids of people this model was fitted"):
             found = model.deviations(moved)
         assert set(found.subjects["normfuse_role"]) == {"new"}

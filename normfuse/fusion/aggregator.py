@@ -5,7 +5,6 @@ import copy
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 

@@ -43,7 +43,8 @@ class MeasuredNormal(TorchDistribution):
         self.squares: Tensor | None = None
         super().__init__(mean.shape[:-1], mean.shape[-1:], validate_args=False)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> MeasuredNormal:
+    def expand(self, batch_shape: torch.Size | list[int] | tuple[int, ...],
+               _instance: Any = None) -> MeasuredNormal:
         """The same distribution if that is its batch shape (Pyro's plates ask)."""
         if torch.Size(batch_shape) == self.batch_shape:
             return self
@@ -58,7 +59,8 @@ class MeasuredNormal(TorchDistribution):
     def variance(self) -> Tensor:
         return self.sd.square().expand_as(self.loc)
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()
+               ) -> Tensor:
         shape = torch.Size(sample_shape) + self.loc.shape
         return (self.loc + self.sd * torch.randn(shape, dtype=self.loc.dtype)).detach()
 

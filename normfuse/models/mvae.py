@@ -147,7 +147,7 @@ class MultimodalVAE(nn.Module):
             terms["kl"] = warmup * terms["kl"]
         return terms
 
-    def _remember(self, batch: Batch, scatters: Mapping[str, Distribution]) -> None:
+    def _remember(self, batch: Batch, scatters: Mapping[str, Any]) -> None:
         for k, name in enumerate(self.names):
             squares, measured = scatters[name].squares, batch.measured[k]
             self._squares[k][0] += squares.sum(0)

@@ -64,7 +64,7 @@ class AggregatorCase:
     def test_spatial_latents(self) -> None:
         loc, scale, present = self.experts()
         wide = [t[..., None, None].expand(*t.shape, 4, 3) for t in (loc, scale)]
-        q = self.ready()(gaussian(*wide, event_dim=3), present)
+        q = self.ready()(gaussian(wide[0], wide[1], event_dim=3), present)
         flat = self.fuse(loc, scale, present)
         assert q.event_shape == (_L, 4, 3)
         torch.testing.assert_close(q.mean[..., 2, 1], flat.mean)
@@ -91,7 +91,7 @@ class AggregatorCase:
         loc, scale, present = self.experts()
         spoilt = [torch.where(present[..., None], t, torch.tensor(float("nan")).double())
                   for t in (loc, scale)]
-        _same(self.fuse(loc, scale, present), self.fuse(*spoilt, present))
+        _same(self.fuse(loc, scale, present), self.fuse(spoilt[0], spoilt[1], present))
         kept = torch.tensor([True, False, True])
         some = present & kept[:, None]
         both = self.make().sized(_M, _L)(gaussian(loc, scale), some)
