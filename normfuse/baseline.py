@@ -8,7 +8,7 @@ import pandas as pd
 
 from .errors import CohortError, listed
 
-_PENALTIES = np.logspace(-1, 4, 26)
+_PENALTIES = np.logspace(-3, 4, 36)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +85,13 @@ def _pooled_penalty(values: np.ndarray, design: np.ndarray) -> float:
     from sklearn.linear_model import RidgeCV
 
     mean, spread = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-    filled = np.where(np.isnan(values), mean, values)
-    standard = (filled - mean) / np.where(spread > 0, spread, 1.0)
-    return float(RidgeCV(_PENALTIES).fit(design, standard).alpha_)
+    standard = (values - mean) / np.where(spread > 0, spread, 1.0)
+    missing = np.isnan(standard)
+    search = RidgeCV(_PENALTIES).fit(design, np.where(missing, 0.0, standard))
+    if missing.any():  # once more, with failed regions at what is expected of them
+        guess = search.predict(design).reshape(standard.shape)
+        search = RidgeCV(_PENALTIES).fit(design, np.where(missing, guess, standard))
+    return float(search.alpha_)
 
 
 def _ridge(values: np.ndarray, design: np.ndarray, penalty: float) -> np.ndarray:

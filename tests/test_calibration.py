@@ -1,0 +1,248 @@
+"""z and p are what they say, for people whom nothing was fitted to.
+
+Outside witnesses: scipy's t and F laws by simulation, refits without one person (brute force),
+the literal ridge equation and NumPy least squares for the baseline. No witness: the tail
+shapes, which are checked by calibration on fresh draws.
+"""
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from normfuse.baseline import LinearBaseline
+from normfuse.calibration import HeldOut, ResidualLaw, TailShape
+from normfuse.calibration_check import check_calibration, share_row
+from normfuse.covariates import CovariateEncoder
+from normfuse.errors import CalibrationError, CohortError
+from normfuse.latent_law import DistanceShape, LatentLaw
+from normfuse.pattern_law import N_FOLDS, PatternLaw
+from normfuse.testing import tiny_deviations
+
+
+@pytest.mark.parametrize("n", [6, 24, 100])
+def test_t_corrected_z_is_standard_normal_at_every_n(n):
+    rng = np.random.default_rng(n)
+    cells = 40_000
+    calibration = 1.7 + 0.4 * rng.normal(size=(n, cells))
+    z = ResidualLaw.fit(calibration).z(1.7 + 0.4 * rng.normal(size=(1, cells)))[0]
+    naive = (1.7 + 0.4 * rng.normal(size=cells) - calibration.mean(0)) / calibration.std(0, ddof=1)
+    for level in (0.05, 0.01):
+        error = np.sqrt(level * (1 - level) / cells)
+        assert (2 * stats.norm.sf(np.abs(z)) < level).mean() == pytest.approx(level, abs=4 * error)
+    if n < 50:
+        assert (np.abs(naive) > 1.96).mean() > 0.06  # what the t law repairs
+    assert stats.kstest(z, "norm").pvalue > 1e-3
+
+
+def test_left_out_z_equals_a_refit_without_the_person():
+    u = np.random.default_rng(1).normal(0.3, 1.4, size=(12, 4))
+    u[2, 1] = np.nan
+    law = ResidualLaw.fit(u)
+    for i in range(len(u)):
+        refit = ResidualLaw.fit(np.delete(u, i, axis=0))
+        np.testing.assert_allclose(law.z_left_out(u)[i], refit.z(u[i:i + 1])[0], rtol=1e-9)
+
+
+def test_extreme_residuals_keep_their_order_and_stay_finite():
+    law = ResidualLaw(np.array([400]), np.array([0.0]), np.array([1.0]))
+    z = law.z(np.array([[-1e6], [-60.0], [30.0], [35.0]])).ravel()
+    assert np.isfinite(z).all() and z[0] <= z[1] < 0 < z[2] < z[3]
+
+
+def test_too_few_calibration_values_give_nan_for_that_feature_only():
+    u = np.random.default_rng(2).normal(size=(9, 3))
+    u[:5, 1] = np.nan
+    z = ResidualLaw.fit(u).z(np.ones((2, 3)))
+    assert np.isnan(z[:, 1]).all() and np.isfinite(z[:, [0, 2]]).all()
+
+
+@pytest.mark.parametrize("n, p", [(20, 3), (60, 10), (150, 10)])
+def test_distance_p_is_uniform_for_normal_latents(n, p):
+    rng = np.random.default_rng(n + p)
+    mixing = rng.normal(size=(p, p))
+    found = np.concatenate([
+        LatentLaw.fit(rng.normal(size=(n, p)) @ mixing).test(
+            rng.normal(size=(40, p)) @ mixing, DistanceShape())[1] for _ in range(200)])
+    for level in (0.05, 0.01, 0.001):
+        error = np.sqrt(level / 8000)
+        # people of one draw share a covariance: twice the binomial error is allowed for that
+        assert (found < level).mean() == pytest.approx(level, abs=6 * error)
+
+
+def test_left_out_distance_equals_a_refit_without_the_person():
+    h = np.random.default_rng(3).normal(size=(25, 4)) @ np.diag([1, 3, 0.1, 1e-4])
+    law = LatentLaw.fit(h)
+    distance, p = law.test_left_out(h, DistanceShape())
+    for i in (0, 7, 24):
+        alone = LatentLaw.fit(np.delete(h, i, axis=0)).test(h[i:i + 1], DistanceShape())
+        np.testing.assert_allclose([distance[i], p[i]], np.ravel(alone), rtol=1e-7)
+
+
+def test_distance_is_invariant_to_affine_maps():
+    rng = np.random.default_rng(4)
+    h, new, a = rng.normal(size=(30, 4)), rng.normal(size=(5, 4)), rng.normal(size=(4, 4))
+    one = LatentLaw.fit(h).test(new, DistanceShape())
+    two = LatentLaw.fit(h @ a + 3).test(new @ a + 3, DistanceShape())
+    np.testing.assert_allclose(one, two, rtol=1e-7)
+
+
+def test_heavy_tailed_latents_need_the_shape():
+    """Multivariate t with 6 degrees of freedom: Hotelling's law is far off, the fitted one is not."""
+    rng = np.random.default_rng(5)
+
+    def people(n):
+        return rng.normal(size=(n, 6)) / np.sqrt(rng.chisquare(6, size=(n, 1)) / 6)
+
+    plain, shaped = [], []
+    for _ in range(60):
+        h, new = people(80), people(200)
+        law = LatentLaw.fit(h)
+        plain.append((law.test(new, DistanceShape())[1] < 0.05).mean())
+        shaped.append((law.test(new, law.shape(h))[1] < 0.05).mean())
+    assert np.mean(plain) > 0.09
+    assert 0.035 < np.mean(shaped) < 0.065
+
+
+def test_normal_latents_keep_their_calibration_under_the_shape():
+    rng = np.random.default_rng(6)
+    found = []
+    for _ in range(60):
+        h = rng.normal(size=(80, 6))
+        law = LatentLaw.fit(h)
+        found.append((law.test(rng.normal(size=(200, 6)), law.shape(h))[1] < 0.05).mean())
+    assert 0.035 < np.mean(found) < 0.06
+
+
+def test_tail_shape_calibrates_fresh_heavy_and_skewed_values():
+    rng = np.random.default_rng(7)
+
+    def draw(n):
+        return np.sinh(1.25 * np.arcsinh(rng.normal(size=(n, 30))) + 0.15)
+
+    shape, fresh = TailShape.fit(draw(80), n_subjects=80), draw(4000)
+    for sign in (1, -1):
+        assert (sign * shape(fresh) > 1.96).mean() == pytest.approx(0.025, abs=0.006)
+    assert (np.abs(fresh) > 2.576).mean() > 0.03
+    assert (np.abs(shape(fresh)) > 2.576).mean() == pytest.approx(0.01, abs=0.004)
+    grid = np.linspace(-40, 40, 2001)
+    assert (np.diff(shape(grid)) > 0).all()
+
+
+def test_tail_shape_is_the_identity_when_people_are_few():
+    assert TailShape.fit(np.random.default_rng(0).normal(size=(20, 50)), n_subjects=20) \
+        == TailShape()
+    z = np.linspace(-5, 5, 11)
+    np.testing.assert_allclose(TailShape()(z), z, atol=1e-12)
+
+
+def test_calibration_people_are_scored_by_shapes_that_did_not_see_them():
+    rng = np.random.default_rng(8)
+    u, h = rng.standard_t(4, size=(90, 7)), rng.normal(size=(90, 3))
+    folds = rng.integers(N_FOLDS, size=90)
+    columns = {"a": slice(0, 3), "b": slice(3, 7)}
+    law = PatternLaw.fit(u, h, folds, columns)
+    spoilt_u, spoilt_h = u.copy(), h.copy()
+    mine = folds == 2
+    z = ResidualLaw.fit(u).z_left_out(u)
+    spoilt = z.copy()
+    spoilt[mine] *= 9
+    again = [TailShape.fit(v[~mine][:, :3], n_subjects=int((~mine).sum())) for v in (z, spoilt)]
+    assert law.tails["a"][3] == again[0] == again[1]
+    assert law.tails["a"][0] != law.tails["a"][3]
+    found = law.z(spoilt_u, folds, columns)
+    np.testing.assert_allclose(found[mine][:, :3], law.tails["a"][3](z[mine][:, :3]))
+    assert law.distance(spoilt_h, folds)[0, 2] == 89
+
+
+def subjects(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame({"age": rng.uniform(20, 80, n), "sex": rng.choice(["F", "M"], n),
+                         "site": rng.choice(["a", "b", "c"], n, p=[0.6, 0.35, 0.05])},
+                        index=[f"s{i}" for i in range(n)])
+
+
+KINDS = {"age": "continuous", "sex": "categorical", "site": "site"}
+
+
+def test_roles_are_stratified_and_by_seed():
+    people = subjects(200)
+    roles = HeldOut(0.25, 0.15).roles(people, KINDS, n_latent=5, seed=3)
+    counts = pd.crosstab(people["site"] + people["sex"], roles)
+    expected = counts.sum(axis=1).to_numpy()[:, None] * np.array([0.25, 0.15, 0.6])
+    assert (np.abs(counts[["calibration", "early_stop", "training"]] - expected) < 1.6).all().all()
+    again = HeldOut(0.25, 0.15).roles(people, KINDS, n_latent=5, seed=3)
+    other = HeldOut(0.25, 0.15).roles(people, KINDS, n_latent=5, seed=4)
+    assert roles.equals(again) and not roles.equals(other)
+
+
+def test_a_site_of_one_person_is_trained_on():
+    people = subjects(80)
+    people.iloc[5, 2] = "lonely"
+    for seed in range(12):
+        assert HeldOut().roles(people, KINDS, n_latent=3, seed=seed).iloc[5] == "training"
+
+
+def test_too_few_people_or_odd_shares_are_refused():
+    with pytest.raises(CalibrationError, match="24 reference subjects are too few.*lower n_latent"):
+        HeldOut().roles(subjects(24), KINDS, n_latent=10, seed=0)
+    with pytest.raises(CalibrationError, match="together below 1"):
+        HeldOut(0.7, 0.4)
+
+
+def test_baseline_is_the_literal_ridge_and_close_to_least_squares():
+    rng = np.random.default_rng(9)
+    people = subjects(400, 9)
+    design = CovariateEncoder.fit(people, {"age": "continuous"}).encode(people)
+    signal = np.column_stack([np.sin(people["age"] / 15), 0.02 * people["age"]])
+    values = signal + 0.05 * rng.normal(size=(400, 2))
+    values[rng.random((400, 2)) < 0.1] = np.nan
+    found = LinearBaseline.fit(pd.DataFrame(values, columns=["a", "b"]), design)
+    for j in range(2):
+        seen = ~np.isnan(values[:, j])
+        x = design[seen] - design[seen].mean(0)
+        slopes = np.linalg.solve(x.T @ x + found.penalty * np.eye(x.shape[1]),
+                                 x.T @ (values[seen, j] - values[seen, j].mean()))
+        np.testing.assert_allclose(found.coefficients[1:, j], slopes, rtol=1e-6, atol=1e-9)
+        basis = np.column_stack([np.ones(seen.sum()), x])
+        fitted = basis @ np.linalg.lstsq(basis, values[seen, j])[0]
+        assert np.abs(found.expected(design)[seen, j] - fitted).mean() < 0.005
+        assert found.scale[j] == pytest.approx(0.05, rel=0.1)
+
+
+def test_covariates_know_only_the_reference():
+    people = subjects(60)
+    encoder = CovariateEncoder.fit(people, KINDS)
+    design = encoder.encode(people)
+    np.testing.assert_allclose(design.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(design.std(0), 1)
+    new = people.iloc[:3].copy()
+    np.testing.assert_array_equal(encoder.encode(new), design[:3])
+    new.loc["s1", "site"] = "z"
+    with pytest.raises(CohortError, match=r"site 'z' of 1 subjects \(s1\) was not in the reference"):
+        encoder.encode(new)
+    old = people.iloc[:2].assign(age=[95.0, 50.0])
+    with pytest.warns(UserWarning, match="age of 1 of 2 subjects lies outside.*s0"):
+        encoder.encode(old)
+    with pytest.raises(CohortError, match="sex is 'F' for all 60 reference subjects"):
+        CovariateEncoder.fit(people.assign(sex="F"), KINDS)
+
+
+def test_splines_go_on_straight_beyond_the_reference():
+    people = subjects(60)
+    encoder = CovariateEncoder.fit(people, {"age": "continuous"})
+    with pytest.warns(UserWarning, match="extrapolated"):
+        far = encoder.encode(pd.DataFrame({"age": [90.0, 100.0, 110.0]}))
+    np.testing.assert_allclose(far[2] - far[1], far[1] - far[0], atol=1e-9)
+
+
+def test_calibration_rows_say_what_was_seen():
+    rows, quantiles = check_calibration(tiny_deviations())
+    first = rows[0]
+    assert (first["quantity"], first["nominal"], first["n_subjects"]) == ("z t1", 0.05, 2)
+    assert first["share"] == 0.25 and first["n_values"] == 4
+    assert set(quantiles) == {"t1", "pet", "all"}
+    wilson = share_row("p", 0.05, np.array([[1.0]] * 3 + [[0.0]] * 17), 20)
+    expected = stats.binomtest(3, 20).proportion_ci(method="wilson")
+    assert (wilson["low"], wilson["high"]) == pytest.approx(tuple(expected))
