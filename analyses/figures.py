@@ -77,10 +77,12 @@ def plot_training(reference: Reference, *, ax: Axes | None = None) -> Axes:
     ax.plot(history["epoch"], history["training"], color=PALETTE[0], label="training")
     if "validation" in history and history["validation"].notna().any():
         ax.plot(history["epoch"], history["validation"], color=PALETTE[1], label="validation")
-        best = history.iloc[int(np.nanargmin(history["validation"]))]
+        kept = history["epoch"] == reference.best_epoch
+        best = history[kept].iloc[0] if kept.any() else \
+            history.iloc[int(np.nanargmin(history["validation"]))]
         ax.axvline(best["epoch"], color=_GREY, lw=1, ls=":")
         ax.plot(best["epoch"], best["validation"], "o", color=PALETTE[1], mec="white", ms=8,
-                label=f"lowest validation: epoch {best['epoch']:.0f}")
+                label=f"weights kept: epoch {best['epoch']:.0f}")
     # Losses fall a hundredfold in the first epochs; on their scale an overfit would be invisible.
     settled = history["epoch"] >= 0.05 * history["epoch"].max()
     losses = history.loc[settled].filter(["training", "validation"]).to_numpy()

@@ -44,6 +44,8 @@ class Reference:
         Name -> ``{"unit", "n_features", "n_present"}`` in the reference.
     history : list of dict
         One row an epoch: ``epoch``, ``training``, ``validation`` and the named loss terms.
+    best_epoch : int
+        The epoch whose weights the model has; 0 if not recorded.
     calibration : list of dict
         The calibration people scored leave-one-out, one row per quantity and nominal level:
         ``quantity`` (``"z t1"``, …, ``"z all"``, ``"latent distance"``), ``nominal`` (.05 is
@@ -51,7 +53,7 @@ class Reference:
         subjects: the regions of one brain are not independent), ``n_subjects``, ``n_values``,
         ``mean`` and ``sd`` of z.
     quantiles : dict
-        Modality -> ``{"theoretical": […], "observed": […]}`` of those z, for the QQ figure.
+        Modality, or ``"all"`` -> ``{"theoretical": […], "observed": […]}`` of those z, for the QQ figure.
     versions : dict of str
     created : str
         UTC date and time of the fit.
@@ -67,6 +69,7 @@ class Reference:
     covariates: Mapping[str, Any]
     modalities: Mapping[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
     calibration: list[dict[str, Any]] = field(default_factory=list)
     quantiles: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -19,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def blocks(language: str, file: str = "README.md") -> list[str]:
     text = (ROOT / file).read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for block in found]
 
 
 @pytest.fixture
@@ -60,19 +62,18 @@ def test_the_cohort_file(here):
     assert cohort.modality("t1").unit == "mm3" and len(cohort) == 120
 
 
-def test_the_example_of_a_new_fusion_obeys_the_laws():
-    import torch
+def test_the_example_of_a_new_fusion_keeps_the_laws():
+    from normfuse.fusion import CoordinateBarycenter
+    from normfuse.testing import AggregatorCase
 
-    from normfuse.fusion import CoordinateBarycenter, gaussian
-
-    (code,) = blocks("python", "CONTRIBUTING.md")
-    names = {"CoordinateBarycenter": CoordinateBarycenter}
-    exec(compile(code, "CONTRIBUTING.md", "exec"), names)
-    experts = gaussian(torch.tensor([[[0.0]], [[2.0]]]), torch.tensor([[[1.0]], [[0.25]]]))
-    fused = names["MyBarycenter"]()(experts, torch.tensor([[True], [True]]))
-    assert (fused.mean.item(), fused.stddev.item()) == pytest.approx((1.0, 0.5))
-    alone = names["MyBarycenter"]()(experts, torch.tensor([[False], [False]]))
-    assert (alone.mean.item(), alone.stddev.item()) == (0.0, 1.0)
+    names = {"CoordinateBarycenter": CoordinateBarycenter, "AggregatorCase": AggregatorCase}
+    for code in blocks("python", "CONTRIBUTING.md"):
+        exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    case = names["TestMyBarycenter"]()
+    laws = [name for name in dir(case) if name.startswith("test_")]
+    assert len(laws) > 8
+    for law in laws:
+        getattr(case, law)()
 
 
 def test_every_file_that_is_linked_is_there():
