@@ -53,7 +53,8 @@ class Reference:
         subjects: the regions of one brain are not independent), ``n_subjects``, ``n_values``,
         ``mean`` and ``sd`` of z.
     quantiles : dict
-        Modality, or ``"all"`` -> ``{"theoretical": […], "observed": […]}`` of those z, for the QQ figure.
+        Modality, or ``"all"`` -> ``{"theoretical": […], "observed": […]}`` of those z, for the
+        QQ figure.
     versions : dict of str
     created : str
         UTC date and time of the fit.

@@ -59,7 +59,7 @@ def read(shared_data, tmp_path):
 
 def test_one_wide_table_of_two_modalities(read):
     cohort = read(NSPN)
-    assert len(cohort) == 297 and list(cohort.subjects) == ["age", "sex", "site", "discovery"]
+    assert len(cohort) == 297 and list(cohort.subjects)[:4] == ["age", "sex", "site", "discovery"]
     assert "CT_lh_unknown_part1_thickness" not in cohort.modality("thickness").features
     assert cohort.present.all(axis=None)
     found = nf.NormativeModel(**QUICK).fit(cohort).deviations(cohort, include_seen=True)
