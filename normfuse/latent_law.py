@@ -4,43 +4,64 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 from .calibration import MIN_SHAPE_N, ResidualLaw
 
 
-@dataclass(frozen=True)
-class DistanceShape:
-    """Scale c and denominator degrees of freedom nu of a distance's F law.
+_LOG_C = np.linspace(-1.0, 0.7, 15)[:, None]
+_BEYOND_NORMAL = np.linspace(0, 1, 10)[None, :] ** 1.5
+GRID = (_LOG_C.shape[0], _BEYOND_NORMAL.shape[1])
+_PRIOR_LOG_C, _PRIOR_INVERSE_NU = 0.3, 0.2
+"""Prior sd of log c and prior scale of 1/nu above its normal value: weak, but enough that 30 people
+cannot claim absurd tails."""
 
-    D^2 n (n - p) / (p (n - 1)(n + 1)) ~ c F(p, nu). Normal latent positions have c = 1 and
-    nu = n - p (Hotelling). Positions with heavy tails, as of a multivariate t, have a smaller nu:
-    with Hotelling's law 9 % of healthy people fall below p = .05 on a real cohort.
+
+@dataclass(frozen=True, eq=False)
+class DistanceShape:
+    """The law of a distance when latent positions have tails of unknown weight.
+
+    f = D^2 n (n - p) / (p (n - 1)(n + 1)) ~ c F(p, nu). Normal positions have c = 1 and
+    nu = n - p (Hotelling); positions with heavy tails, as of a multivariate t, a smaller nu. With
+    Hotelling's law 9 % of healthy people fell below p = .05 on a real cohort. What c and nu are is
+    known only from a few dozen people, so the p-value is averaged over their posterior:
+
+    p(f) = sum over a grid of (c, nu) of  w(c, nu) P(c F(p, nu) > f),
+    w proportional to prior(c, nu) times the likelihood of calibration people's left-out f.
+
+    It errs on the careful side when people are few.
+
+    Attributes
+    ----------
+    weights : ndarray, shape (15, 10), or None
+        Of the grid, summing to 1; None is Hotelling's law.
     """
 
-    log_c: float = 0.0
-    nu: float = np.inf
+    weights: np.ndarray | None = None
 
     @classmethod
     def fit(cls, f: np.ndarray, p: int, nu_normal: float) -> DistanceShape:
-        """By maximum likelihood from calibration people's left-out F values.
-
-        Below ``MIN_SHAPE_N`` people it is Hotelling's law.
-        """
+        """From left-out f of calibration people; fewer than ``MIN_SHAPE_N`` give Hotelling's law."""
         if len(f) < MIN_SHAPE_N:
             return cls()
-
-        def cost(theta: np.ndarray) -> float:
-            nu = 2 + (nu_normal - 2) / (1 + np.exp(theta[1]))
-            return -float(stats.f.logpdf(f / np.exp(theta[0]), p, nu).sum() - len(f) * theta[0])
-
-        best = optimize.minimize(cost, [0.0, -1.0], method="Nelder-Mead",
-                                 bounds=[(-1.5, 1.5), (-8, 8)]).x
-        return cls(float(best[0]), float(2 + (nu_normal - 2) / (1 + np.exp(best[1]))))
+        inverse_nu = _inverse_nu(nu_normal)
+        log_weight = (stats.f.logpdf(f[:, None, None] / np.exp(_LOG_C), p, 1 / inverse_nu).sum(0)
+                      - len(f) * _LOG_C - 0.5 * (_LOG_C / _PRIOR_LOG_C) ** 2
+                      - (inverse_nu - 1 / nu_normal) / _PRIOR_INVERSE_NU)
+        # the grid is denser near the normal law: weigh each node by the width it stands for
+        weights = np.exp(log_weight - log_weight.max()) * np.gradient(inverse_nu[0])
+        return cls(weights / weights.sum())
 
     def p_value(self, f: np.ndarray, p: int, nu_normal: float) -> np.ndarray:
-        """Upper tail of c F(p, min(nu, n - p))."""
-        return stats.f.sf(f / np.exp(self.log_c), p, min(self.nu, nu_normal))
+        """Upper tail, averaged over the grid."""
+        if self.weights is None:
+            return stats.f.sf(f, p, nu_normal)
+        tails = stats.f.sf(f[:, None, None] / np.exp(_LOG_C), p, 1 / _inverse_nu(nu_normal))
+        return (self.weights * tails).sum((1, 2))
+
+
+def _inverse_nu(nu_normal: float) -> np.ndarray:
+    return 1 / nu_normal + _BEYOND_NORMAL * (0.5 - 1 / nu_normal)
 
 
 @dataclass(frozen=True, eq=False)

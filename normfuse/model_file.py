@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,7 +26,7 @@ from .fusion import Aggregator
 from .modality import Modality
 from .models import Architecture, MultimodalVAE
 from .inference import Amortised, Inference, Refined
-from .latent_law import DistanceShape, LatentLaw
+from .latent_law import GRID, DistanceShape, LatentLaw
 from .outputs import new_folder
 from .pattern_law import PatternLaw
 from .preparation import Preparation
@@ -142,9 +142,15 @@ def _tensors(vae: MultimodalVAE, preparation: Preparation,
         for field in ("n", "mean", "sd"):
             arrays[f"law.{k}.residual.{field}"] = getattr(law.residual, field)
         arrays[f"law.{k}.latent.n"] = np.array([law.latent.n])
+        arrays[f"law.{k}.latent.shapes"] = _stacked(law.distances)
         arrays[f"law.{k}.latent.mean"] = law.latent.mean
         arrays[f"law.{k}.latent.covariance"] = law.latent.covariance
     return {**found, **{k: torch.tensor(np.ascontiguousarray(v)) for k, v in arrays.items()}}
+
+
+def _stacked(shapes: Sequence[DistanceShape]) -> np.ndarray:
+    """Grid weights of all shapes; Hotelling's law, which has none, as zeros."""
+    return np.stack([np.zeros(GRID) if s.weights is None else s.weights for s in shapes])
 
 
 def _preparation(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Preparation:
@@ -163,8 +169,7 @@ def _inference(spec: Mapping[str, Any]) -> Inference:
 def _pattern_to_dict(pattern: tuple[bool, ...], law: PatternLaw) -> dict[str, Any]:
     return {"present": list(pattern),
             "tails": {name: [list(asdict(s).values()) for s in shapes]
-                      for name, shapes in law.tails.items()},
-            "distances": [[s.log_c, s.nu if np.isfinite(s.nu) else None] for s in law.distances]}
+                      for name, shapes in law.tails.items()}}
 
 
 def _law(spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], k: int) -> PatternLaw:
@@ -173,7 +178,8 @@ def _law(spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], k: int) -
     latent = LatentLaw(int(tensors[f"law.{k}.latent.n"]), tensors[f"law.{k}.latent.mean"].numpy(),
                        tensors[f"law.{k}.latent.covariance"].numpy())
     tails = {name: [TailShape(*v) for v in shapes] for name, shapes in spec["tails"].items()}
-    distances = [DistanceShape(c, np.inf if nu is None else nu) for c, nu in spec["distances"]]
+    stored = tensors[f"law.{k}.latent.shapes"].numpy()
+    distances = [DistanceShape(w if w.any() else None) for w in stored]
     return PatternLaw(residual, latent, tails, distances)
 
 

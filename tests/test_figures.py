@@ -180,7 +180,7 @@ def test_training_marks_the_lowest_validation_loss(deviations, ax):
     figures.plot_training(deviations.reference, ax=ax)
     curve = next(line for line in ax.lines if line.get_label() == "validation")
     np.testing.assert_allclose(curve.get_ydata(), history["validation"])
-    best = next(line for line in ax.lines if "lowest" in line.get_label())
+    best = next(line for line in ax.lines if "kept" in line.get_label())
     assert best.get_xdata()[0] == history.loc[history["validation"].idxmin(), "epoch"] != 120
     assert ax.get_ylim()[1] < history["training"].max()  # the first epochs do not set the scale
 

@@ -44,6 +44,7 @@ table = "{folder}/als_tractometry/cohort_als.csv"
 id = "subjectID"
 prefix = "MD_"
 """
+pytestmark = pytest.mark.filterwarnings("ignore:age of .* lies outside")
 QUICK = {"architecture": Architecture(n_latent=3, hidden=(16,)),
          "plan": nf.TrainingPlan(max_epochs=8, warmup=3)}
 
