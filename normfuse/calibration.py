@@ -11,7 +11,8 @@ from scipy import stats
 from .errors import CalibrationError
 
 MIN_FEATURE_N = 5
-"""Fewer calibration values than this and a feature's z is NaN: its sd would be a guess."""
+"""Fewer calibration values than this and a feature's z is NaN: its sd would be a guess. So it is
+if they are all the same."""
 
 MIN_SHAPE_N = 30
 """Fewer calibration people than this say nothing of tails; see :class:`TailShape`."""
@@ -140,7 +141,8 @@ class ResidualLaw:
 
 def _t_to_normal(u: np.ndarray, n: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
     n = np.broadcast_to(n, u.shape)
-    enough = n >= MIN_FEATURE_N
+    # people who agree to the last digit say nothing of how far others may lie
+    enough = (n >= MIN_FEATURE_N) & (sd > 1e-9)
     with np.errstate(invalid="ignore", divide="ignore"):
         t = (u - mean) / (sd * np.sqrt(1 + 1 / n))
         # upper tails only: 1 - cdf loses every digit where deviations are interesting

@@ -1,8 +1,7 @@
 """People and what was measured of them, aligned by subject id."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,22 @@ from .modality import Modality
 from .subject_query import matching
 
 
-@dataclass(frozen=True, eq=False)
+class Blocks(Mapping[str, pd.DataFrame]):
+    """Tables by modality that nobody can change: each access gives a copy-on-write copy."""
+
+    def __init__(self, frames: Mapping[str, pd.DataFrame]) -> None:
+        self._frames = {name: frame.copy(deep=False) for name, frame in frames.items()}
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        return self._frames[name].copy(deep=False)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._frames)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
 class Cohort:
     """Subjects, their covariates, and one block of features per modality.
 
@@ -47,11 +61,39 @@ class Cohort:
     [True, False]
     """
 
-    subjects: pd.DataFrame
-    features: Mapping[str, pd.DataFrame]
-    modalities: tuple[Modality, ...]
-    covariates: Mapping[str, str]
-    reference: str | None = None
+    def __init__(self, subjects: pd.DataFrame, features: Mapping[str, pd.DataFrame],
+                 modalities: tuple[Modality, ...], covariates: Mapping[str, str],
+                 reference: str | None = None) -> None:
+        self._subjects = subjects.copy(deep=False)
+        self._features = Blocks(features)
+        self._covariates = dict(covariates)
+        self._modalities = tuple(modalities)
+        self._reference = reference
+
+    @property
+    def subjects(self) -> pd.DataFrame:
+        """A copy of the subjects table (copied for real only when it is written to)."""
+        return self._subjects.copy(deep=False)
+
+    @property
+    def features(self) -> Mapping[str, pd.DataFrame]:
+        """One table per modality; each access gives a copy, as for ``subjects``."""
+        return self._features
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities, in order."""
+        return self._modalities
+
+    @property
+    def reference(self) -> str | None:
+        """The query that selects the healthy people a model may learn from."""
+        return self._reference
+
+    @property
+    def covariates(self) -> dict[str, str]:
+        """Covariate -> kind."""
+        return dict(self._covariates)
 
     @classmethod
     def from_frames(cls, subjects: pd.DataFrame, frames: Mapping[str, pd.DataFrame], *,

@@ -13,8 +13,8 @@ _LOG_C = np.linspace(-1.0, 0.7, 15)[:, None]
 _BEYOND_NORMAL = np.linspace(0, 1, 10)[None, :] ** 1.5
 GRID = (_LOG_C.shape[0], _BEYOND_NORMAL.shape[1])
 _PRIOR_LOG_C, _PRIOR_INVERSE_NU = 0.3, 0.2
-"""Prior sd of log c and prior scale of 1/nu above its normal value: weak, but enough that 30 people
-cannot claim absurd tails."""
+"""Prior sd of log c and prior scale of 1/nu above its normal value: weak, but enough that 30
+people cannot claim absurd tails."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class DistanceShape:
 
     @classmethod
     def fit(cls, f: np.ndarray, p: int, nu_normal: float) -> DistanceShape:
-        """From left-out f of calibration people; fewer than ``MIN_SHAPE_N`` give Hotelling's law."""
+        """From left-out f of calibration people; below ``MIN_SHAPE_N`` it is Hotelling's law."""
         if len(f) < MIN_SHAPE_N:
             return cls()
         inverse_nu = _inverse_nu(nu_normal)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .baseline import refuse_empty_features
+from .baseline import refuse_empty_features, warn_of_extremes
 from .calibration import HeldOut
 from .calibration_check import check_calibration
 from .cohort import Cohort
@@ -124,6 +124,7 @@ class NormativeModel:
         _only_reference(controls)
         for m in controls.modalities:
             refuse_empty_features(controls.features[m.name], m.name)
+            warn_of_extremes(controls.features[m.name], m.name)
         roles = self.calibration.roles(controls.subjects, controls.covariates,
                                        n_latent=self.architecture.n_latent, seed=self.seed)
         groups = {role: controls.select(controls.ids[(roles == role).to_numpy()])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import CohortError, OutputExistsError
+from .errors import CohortError, OutputExistsError, listed
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
 
@@ -17,10 +17,13 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
 def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A working folder that takes its real name only when the block succeeds.
 
+    With ``overwrite`` an older folder is replaced, but only if it holds nothing that the new one
+    does not: a wrong path must not cost anybody their data.
+
     Raises
     ------
     OutputExistsError
-        If ``folder`` is there and ``overwrite`` is not asked for; nothing is touched.
+        If ``folder`` is there and may not be replaced; nothing is touched.
     """
     refuse_existing(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -29,6 +32,7 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         work.mkdir()
         yield work
         if folder.exists():
+            _refuse_strangers(folder, work)
             os.replace(folder, Path(temporary) / "old")  # removed with the temporary folder
         os.replace(work, folder)
 
@@ -51,6 +55,15 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
                                 "be replaced with overwrite=True (--overwrite)")
     if path.exists() and overwrite and path.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise OutputExistsError(f"{path} holds the current folder and will not be replaced")
+
+
+def _refuse_strangers(old: Path, new: Path) -> None:
+    if not old.is_dir():
+        raise OutputExistsError(f"{old} is a file and will not be replaced by a folder")
+    strange = sorted(set(os.listdir(old)) - set(os.listdir(new)))
+    if strange:
+        raise OutputExistsError(f"{old} also holds {listed(strange)}, which would be lost; it was "
+                                "not replaced: choose another name, or remove it yourself")
 
 
 def file_stem(subject: str) -> str:

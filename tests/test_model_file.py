@@ -69,7 +69,10 @@ def test_an_existing_folder_is_kept_unless_asked(model, copy):
     with pytest.raises(OutputExistsError, match="already there"):
         model.save(copy)
     assert (copy / JSON_NAME).read_bytes() == before
-    (copy / "old").write_text("x")
+    (copy / "thesis.docx").write_text("x")
+    with pytest.raises(OutputExistsError, match="also holds thesis.docx, which would be lost"):
+        model.save(copy, overwrite=True)
+    (copy / "thesis.docx").unlink()
     model.save(copy, overwrite=True)
     assert sorted(p.name for p in copy.iterdir()) == [JSON_NAME, WEIGHTS_NAME]
 

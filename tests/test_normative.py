@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -73,7 +72,14 @@ def assert_same(one, two, tolerance=1e-6):
 def changed(cohort, name, **columns):
     """The cohort with other values in some features of one modality."""
     blocks = {**cohort.features, name: cohort.features[name].assign(**columns)}
-    return replace(cohort, features=blocks)
+    return nf.Cohort(cohort.subjects, blocks, cohort.modalities, cohort.covariates,
+                     cohort.reference)
+
+
+def with_people(cohort, subjects):
+    """The cohort with another subjects table."""
+    return nf.Cohort(subjects, cohort.features, cohort.modalities, cohort.covariates,
+                     cohort.reference)
 
 
 class TestASubjectStandsAlone:
@@ -104,7 +110,7 @@ class TestASubjectStandsAlone:
 
     def test_order_of_features_and_modalities_does_not_matter(self, model, scored, patients):
         blocks = {name: patients.features[name][patients.features[name].columns[::-1]]
-                  for name in reversed(patients.features)}
+                  for name in reversed(list(patients.features))}
         shuffled = nf.Cohort.from_frames(patients.subjects, blocks, covariates=patients.covariates)
         assert_same(model.deviations(shuffled), scored)
 
@@ -248,19 +254,19 @@ class TestRefusals:
             model.deviations(more)
 
     def test_site_never_seen(self, model, patients):
-        moved = replace(patients, subjects=patients.subjects.assign(site="moon"))
+        moved = with_people(patients, patients.subjects.assign(site="moon"))
         with pytest.raises(CohortError, match="site 'moon' of .* was not in the reference, which "
                                               "had north, south, west.*healthy subjects of that"):
             model.deviations(moved)
 
     def test_covariate_absent_at_scoring(self, model, patients):
-        bare = replace(patients, subjects=patients.subjects.drop(columns="age"))
+        bare = with_people(patients, patients.subjects.drop(columns="age"))
         with pytest.raises(CohortError, match="needs the covariate 'age'; .* sex, site"):
             model.deviations(bare)
 
     @pytest.mark.filterwarnings("default:age of")
     def test_age_beyond_the_reference_is_said(self, model, patients):
-        old = replace(patients, subjects=patients.subjects.assign(age=99.0))
+        old = with_people(patients, patients.subjects.assign(age=99.0))
         with pytest.warns(UserWarning, match="age of .* lies outside the reference's"):
             assert model.deviations(old).z.notna().any(axis=None)
 
