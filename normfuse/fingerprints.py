@@ -44,7 +44,18 @@ def roles_to_hashes(cohort: Cohort, roles: pd.Series) -> dict[str, str]:
     prints = fingerprints(cohort)
     known = {h: role for name in prints for h, role in zip(prints[name], roles) if h}
     known.update({_hash(str(subject)): role for subject, role in zip(cohort.ids, roles)})
+    known.update(dict(zip(_covariate_hashes(cohort), roles)))
     return known
+
+
+def _covariate_hashes(cohort: Cohort) -> list[str]:
+    table = cohort.subjects.reindex(columns=list(cohort.covariates))
+    for name, kind in cohort.covariates.items():
+        column = table[name]
+        table[name] = pd.to_numeric(column, errors="coerce").astype(float) \
+            if kind == "continuous" else column.astype(str)
+    return [_hash(f"covariates|{subject}|{row!r}")
+            for subject, row in zip(cohort.ids, table.to_numpy(object).tolist())]
 
 
 def known_roles(cohort: Cohort, known: Mapping[str, str]) -> pd.Series:
@@ -56,19 +67,21 @@ def known_roles(cohort: Cohort, known: Mapping[str, str]) -> pd.Series:
         If ids of training people come with other values: perhaps the same people, reprocessed.
     """
     prints = fingerprints(cohort)
-    roles = [_role([h for h in row if h], known) for row in prints.itertuples(index=False)]
+    roles = [_role([h for h in row if h], covariates, known) for row, covariates
+             in zip(prints.itertuples(index=False), _covariate_hashes(cohort))]
     namesakes = [str(i) for i, role in zip(cohort.ids, roles)
                  if role == "new" and _hash(str(i)) in known]
     if namesakes:
         warnings.warn(f"{len(namesakes)} subjects have ids of people this model was fitted with, "
-                      f"but other values ({listed(namesakes)}); if they are the same people, "
-                      "their z-scores are too small", stacklevel=5)
+                      f"but other values or covariates ({listed(namesakes)}); if they are the same "
+                      "people, their z-scores are too small", stacklevel=5)
     return pd.Series(roles, index=cohort.ids, name=ROLE)
 
 
-def _role(blocks: list[str], known: Mapping[str, str]) -> str:
+def _role(blocks: list[str], covariates: str, known: Mapping[str, str]) -> str:
     found = [known[h] for h in blocks if h in known]
     # a person seen in training stays seen even if another block of theirs is new
     role = min(found, key=_PRECEDENCE.index, default="new")
     # leaving a person out takes their values out of the laws: it must be those that went in
-    return "new" if role == "calibration" and len(found) < len(blocks) else role
+    same = len(found) == len(blocks) and covariates in known
+    return "new" if role == "calibration" and not same else role

@@ -78,7 +78,7 @@ class Preparation:
                 continue
             _same_features(m, have[m.name])
             blocks[m.name] = cohort.features[m.name][list(m.features)]
-        return Cohort(cohort.subjects, blocks, self.modalities, cohort.covariates,
+        return Cohort(cohort.subjects, blocks, self.modalities, self.encoder.kinds,
                       cohort.reference)
 
     def batch(self, cohort: Cohort, dtype: torch.dtype = torch.float32) -> Batch:

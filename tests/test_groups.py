@@ -18,8 +18,8 @@ import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from scipy import integrate, optimize, stats
 
-from normfuse.analyses import compare_groups
-from normfuse.analyses.groups import GroupComparison, noncentrality_interval
+from normfuse.analyses import GroupComparison, compare_groups
+from normfuse.analyses.effects import noncentrality_interval
 from normfuse.deviations import ROLE, Deviations
 from normfuse.errors import CohortError, ComparisonError, ModelFileError, OutputExistsError
 from normfuse.testing.fixtures import tiny_reference
