@@ -154,6 +154,9 @@ def score(model: Annotated[Path, typer.Argument(
           include_seen: Annotated[bool, typer.Option(
               "--include-seen", help="Also the people the model was trained on, whose z is too "
               "small; else they are left out.")] = False,
+          skip_uncalibrated: Annotated[bool, typer.Option(
+              "--skip-uncalibrated", help="Leave out people with a set of scans that too few "
+              "held-out controls have, instead of stopping.")] = False,
           overwrite: Overwrite = False) -> None:
     """Score people: z per feature, latent distance and p-value per person, as CSV tables.
 
@@ -168,7 +171,8 @@ def score(model: Annotated[Path, typer.Argument(
     fitted, people = NormativeModel.load(model), Cohort.read(cohort)
     if subjects is not None:
         people = _chosen(people, subjects)
-    found = fitted.deviations(people, include_seen=include_seen)
+    found = fitted.deviations(people, include_seen=include_seen,
+                              skip_uncalibrated=skip_uncalibrated)
     found.save(out, overwrite=overwrite)
     typer.echo(f"deviations: {out}\n{_tally(found)}")
 

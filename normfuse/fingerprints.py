@@ -73,8 +73,8 @@ def known_roles(cohort: Cohort, known: Mapping[str, str]) -> pd.Series:
                  if role == "new" and _hash(str(i)) in known]
     if namesakes:
         warnings.warn(f"{len(namesakes)} subjects have ids of people this model was fitted with, "
-                      f"but other values or covariates ({listed(namesakes)}); if they are the same "
-                      "people, their z-scores are too small", stacklevel=5)
+                      f"but other values or covariates ({listed(namesakes)}); if they are the "
+                      "same people, their z-scores are too small", stacklevel=5)
     return pd.Series(roles, index=cohort.ids, name=ROLE)
 
 

@@ -164,7 +164,8 @@ class NormativeModel:
                                 f"{self.plan.warmup}; raise max_epochs or lower warmup")
         return vae.double().requires_grad_(False), history
 
-    def deviations(self, cohort: Cohort, *, include_seen: bool = False) -> Deviations:
+    def deviations(self, cohort: Cohort, *, include_seen: bool = False,
+                   skip_uncalibrated: bool = False) -> Deviations:
         """How far each person is from what is expected of them.
 
         People the model was trained on are left out, with a warning: their z would be too small
@@ -178,6 +179,10 @@ class NormativeModel:
         include_seen : bool
             Keep the people the model was trained on, marked in ``subjects["normfuse_role"]``.
 
+        skip_uncalibrated : bool
+            Leave out, with a warning, people measured with a combination of modalities that too
+            few calibration people were measured with, instead of refusing.
+
         Raises
         ------
         CohortError
@@ -185,8 +190,19 @@ class NormativeModel:
         CalibrationError
             A combination of modalities that too few calibration people were measured with.
         """
+        if skip_uncalibrated:
+            cohort = self._calibrated(cohort)
         scored = self._deviations(cohort, include_seen)
         return replace(scored, controls=self._controls)
+
+    def _calibrated(self, cohort: Cohort) -> Cohort:
+        kept = _judgeable(self.fitted.preparation.aligned(cohort), self.fitted.laws)
+        if len(kept) < len(cohort):
+            out = cohort.ids.difference(kept.ids, sort=False)
+            warnings.warn(f"{len(out)} of {len(cohort)} subjects ({listed(out)}) are left out: "
+                          "too few calibration people were measured with the same modalities",
+                          stacklevel=3)
+        return kept
 
     def _deviations(self, cohort: Cohort, include_seen: bool = True) -> Deviations:
         f = self.fitted
@@ -265,15 +281,14 @@ class NormativeModel:
                 f"{state}>")
 
 
-def _judgeable(calibration: Cohort, laws: Mapping[Pattern, PatternLaw]) -> Cohort:
-    """The calibration people whose set of modalities enough others were measured with."""
+def _judgeable(people: Cohort, laws: Mapping[Pattern, PatternLaw]) -> Cohort:
+    """Those whose set of modalities enough calibration people were measured with."""
     if not laws:
-        raise CalibrationError("no set of modalities was measured in enough of the "
-                               f"{len(calibration)} calibration people; bring more healthy "
-                               "people, or lower n_latent")
-    measured = calibration.present.to_numpy().tolist()
-    return calibration.select([subject for subject, row in zip(calibration.ids, measured)
-                               if tuple(row) in laws])
+        raise CalibrationError("no set of modalities was measured in enough calibration people; "
+                               "bring more healthy people, or lower n_latent")
+    measured = people.present.to_numpy().tolist()
+    return people.select([subject for subject, row in zip(people.ids, measured)
+                          if tuple(row) in laws])
 
 
 def _only_reference(controls: Cohort) -> None:

@@ -133,6 +133,7 @@ def refuse_uncalibrated(batch: Batch, laws: dict[Pattern, PatternLaw], ids: list
                                    f"({listed(names)}); there is nothing to score")
         raise CalibrationError(
             f"{len(who)} subjects ({listed(who)}) were measured with {' + '.join(has)}; too few "
-            f"calibration people were, so nobody can say what is normal for that combination. "
-            f"Score them without one of these (cohort.without({has[-1]!r})), or fit with more "
+            "calibration people were, so nobody can say what is normal for that combination. "
+            f"Score them without one of these (cohort.without({has[-1]!r})), leave them "
+            "out (skip_uncalibrated=True, --skip-uncalibrated), or fit with more "
             "healthy people who have them all")

@@ -281,6 +281,9 @@ class TestRefusals:
                                                    r"people.*cohort.without\('pet'\)"):
             model.deviations(patients)
         assert len(model.deviations(patients.without("pet"))) == len(patients)
+        with pytest.warns(UserWarning, match="left out: too few calibration people"):
+            some = model.deviations(patients, skip_uncalibrated=True)
+        assert 0 < len(some) < len(patients) and some.z["pet"].isna().all().all()
 
     def test_nothing_present(self, model, patients):
         with pytest.raises(CalibrationError, match="have none of the model's modalities"):
