@@ -258,3 +258,25 @@ class TestOutputs:
         with pytest.raises(OutputExistsError, match="holds the current folder"):
             with new_folder(tmp_path, overwrite=True):
                 raise AssertionError("the block must not run")
+
+
+@pytest.mark.parametrize("query", [
+    "dx == '`' or @pd.io.common.os.system('touch {mark}') == 0 or dx == '`'",
+    'dx == "`" or @pd.io.common.os.system("touch {mark}") == 0 or dx == "`"',
+    "`dx` == '`' or @pd.io.common.os.system(\"touch {mark}\") == 0 or `dx` == '`'",
+    "dx.values.tofile('{mark}') == 1", "__import__('os').system('touch {mark}') == 0",
+    "age == " + "-" * 1500 + "1", "not " * 400 + "age == 1", "age == " + "-" * 100_000 + "1"])
+def test_no_query_runs_code_or_escapes_our_errors(query, tmp_path):
+    mark = tmp_path / "ran"
+    try:
+        made().select(query.replace("{mark}", str(mark)))
+    except CohortError:
+        pass
+    assert not mark.exists()
+
+
+def test_queries_may_name_the_id_and_quote_backticks():
+    cohort = made(PEOPLE.assign(**{"my site": ["`", "a", "b"]}))
+    first, last = cohort.ids[0], cohort.ids[-1]
+    assert cohort.select(f"participant_id in ['{first}', '{last}']").ids.tolist() == [first, last]
+    assert cohort.select("`my site` == '`'").ids.tolist() == [first]
