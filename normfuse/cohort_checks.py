@@ -26,7 +26,8 @@ def with_text_ids(table: pd.DataFrame, where: str) -> pd.DataFrame:
     if ids.has_duplicates:
         twice = ids[ids.duplicated()].unique()
         raise CohortError(f"{where} has more than one row for {listed(twice)}; keep one row a "
-                          "subject (for repeated visits make an id such as sub-01_ses-2)")
+                          "subject (for repeated visits make an id such as sub-01_ses-2; the "
+                          "reference may have one visit a person only)")
     return table.set_axis(ids.rename("participant_id"), axis=0)
 
 
@@ -120,6 +121,8 @@ def complete_people(subjects: pd.DataFrame, blocks: dict[str, pd.DataFrame],
 def _typed(column: pd.Series, kind: str) -> pd.Series:
     words = column.astype("string").str.strip()
     words = words.mask(words.str.lower().isin(MISSING_WORDS))
+    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
+        words = column.astype("Int64").astype("string")  # site 2.0 is site 2, beside an empty cell
     if kind != "continuous":
         return words.astype(object).where(words.notna(), None)
     numbers = pd.to_numeric(words, errors="coerce").astype("float64")

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from .calibration_check import check_calibration
 from .cohort import Cohort
 from .deviations import Deviations
+from .errors import CohortError
 from .normative import NormativeModel
 
 
@@ -32,6 +34,9 @@ def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5) -> Devia
         All people in the cohort's order; ``subjects["normfuse_fold"]`` says which model.
     """
     reference = cohort.reference_subjects()
+    if not isinstance(folds, int) or not 2 <= folds <= len(reference):
+        raise CohortError(f"folds is a number from 2 to the {len(reference)} reference people; "
+                          f"got {folds!r}")
     fold = deal_folds(cohort, reference.ids, folds, model.seed)
     parts = []
     for k in range(folds):
@@ -47,7 +52,11 @@ def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5) -> Devia
     note = (f"cross-fitted in {folds} folds: each person was scored by a model fitted on "
             f"{len(reference) - len(reference) // folds} or so of the {len(reference)} reference "
             "people, never on that person; latent dimensions differ between folds")
-    return Deviations(**tables, reference=replace(parts[0].reference, notes=(note,)))
+    whole = Deviations(**tables, reference=replace(parts[0].reference, notes=(note,)))
+    # what the controls of all folds show, not only the first fold's calibration people
+    calibration, quantiles = check_calibration(whole.select(reference.ids))
+    return replace(whole, reference=replace(whole.reference, calibration=calibration,
+                                            quantiles=quantiles))
 
 
 def deal_folds(cohort: Cohort, reference: pd.Index, folds: int, seed: int) -> pd.Series:

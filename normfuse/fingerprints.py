@@ -1,4 +1,8 @@
-"""Recognising people a model has already seen, without storing who they are or what they have."""
+"""Recognising people a model has already seen, without storing what was measured of them.
+
+A model file holds hashes, not values or ids. Whoever has somebody's values or id can still ask
+whether they are in it: a hash hides what it was made of, not that it was made.
+"""
 from __future__ import annotations
 
 import hashlib
@@ -14,24 +18,21 @@ from .errors import listed
 from .pattern_law import N_FOLDS
 
 _PRECEDENCE = ("training", "early_stop", "calibration")
+_ENOUGH = 4
+"""Measured values that make a block unmistakable; with fewer the id is hashed with them."""
 
 
 def _hash(text: str, values: bytes = b"") -> str:
     return hashlib.sha256(text.encode() + b"|" + values).hexdigest()[:24]
 
 
-def fingerprints(cohort: Cohort) -> pd.DataFrame:
-    """A hash of id and measured values per subject and modality; empty text where not measured.
+def person_of(subject: str) -> str:
+    """The id without a BIDS session: ``sub-01_ses-2`` and ``sub-01_ses-1`` are one person.
 
-    The id alone would not do: ``sub-01`` exists in every study.
+    >>> person_of("sub-01_ses-2")
+    'sub-01'
     """
-    present = cohort.present
-    table = {}
-    for m in cohort.modalities:
-        values = np.ascontiguousarray(cohort.features[m.name].to_numpy("float64"))
-        table[m.name] = [_hash(f"{m.name}|{subject}", row.tobytes()) if there else ""
-                         for subject, row, there in zip(cohort.ids, values, present[m.name])]
-    return pd.DataFrame(table, index=cohort.ids)
+    return subject.partition("_ses-")[0]
 
 
 def calibration_folds(ids: Iterable[str]) -> np.ndarray:
@@ -40,37 +41,29 @@ def calibration_folds(ids: Iterable[str]) -> np.ndarray:
 
 
 def roles_to_hashes(cohort: Cohort, roles: pd.Series) -> dict[str, str]:
-    """What a model keeps: hash of each block, and of each id alone, to its role."""
-    prints = fingerprints(cohort)
-    known = {h: role for name in prints for h, role in zip(prints[name], roles) if h}
-    known.update({_hash(str(subject)): role for subject, role in zip(cohort.ids, roles)})
-    known.update(dict(zip(_covariate_hashes(cohort), roles)))
+    """What a model keeps: role by hash of each block, block with covariates, and person's id."""
+    known = {_hash(f"person|{person_of(str(i))}"): role for i, role in zip(cohort.ids, roles)}
+    covariates = _covariate_texts(cohort)
+    for blocks, text, role in zip(_blocks(cohort), covariates, roles):
+        for block in blocks:
+            known[block] = known[_hash(block + text)] = role
     return known
-
-
-def _covariate_hashes(cohort: Cohort) -> list[str]:
-    table = cohort.subjects.reindex(columns=list(cohort.covariates))
-    for name, kind in cohort.covariates.items():
-        column = table[name]
-        table[name] = pd.to_numeric(column, errors="coerce").astype(float) \
-            if kind == "continuous" else column.astype(str)
-    return [_hash(f"covariates|{subject}|{row!r}")
-            for subject, row in zip(cohort.ids, table.to_numpy(object).tolist())]
 
 
 def known_roles(cohort: Cohort, known: Mapping[str, str]) -> pd.Series:
     """Each subject's role in the fit: ``new`` unless one of its blocks was seen there.
 
+    Blocks are recognised by their values, whatever the subject is called now.
+
     Warns
     -----
     UserWarning
-        If ids of training people come with other values: perhaps the same people, reprocessed.
+        If ids of the fit's people come with other values: perhaps reprocessed, or another visit.
     """
-    prints = fingerprints(cohort)
-    roles = [_role([h for h in row if h], covariates, known) for row, covariates
-             in zip(prints.itertuples(index=False), _covariate_hashes(cohort))]
+    roles = [_role(blocks, text, known) for blocks, text
+             in zip(_blocks(cohort), _covariate_texts(cohort))]
     namesakes = [str(i) for i, role in zip(cohort.ids, roles)
-                 if role == "new" and _hash(str(i)) in known]
+                 if role == "new" and _hash(f"person|{person_of(str(i))}") in known]
     if namesakes:
         warnings.warn(f"{len(namesakes)} subjects have ids of people this model was fitted with, "
                       f"but other values or covariates ({listed(namesakes)}); if they are the "
@@ -79,9 +72,33 @@ def known_roles(cohort: Cohort, known: Mapping[str, str]) -> pd.Series:
 
 
 def _role(blocks: list[str], covariates: str, known: Mapping[str, str]) -> str:
-    found = [known[h] for h in blocks if h in known]
     # a person seen in training stays seen even if another block of theirs is new
-    role = min(found, key=_PRECEDENCE.index, default="new")
+    role = min((known[block] for block in blocks if block in known), key=_PRECEDENCE.index,
+               default="new")
     # leaving a person out takes their values out of the laws: it must be those that went in
-    same = len(found) == len(blocks) and covariates in known
+    same = all(_hash(block + covariates) in known for block in blocks)
     return "new" if role == "calibration" and not same else role
+
+
+def _blocks(cohort: Cohort) -> list[list[str]]:
+    """Hashes of each subject's measured blocks."""
+    found: list[list[str]] = [[] for _ in cohort.ids]
+    for m in cohort.modalities:
+        values = cohort.features[m.name].to_numpy("float64")
+        seen = ~np.isnan(values)
+        clean = np.where(seen, values, 0.0) + 0.0  # one NaN and one zero, whatever their bits
+        for row, subject in enumerate(cohort.ids):
+            count = int(seen[row].sum())
+            if count:
+                name = m.name if count >= _ENOUGH else f"{m.name}|{subject}"
+                found[row].append(_hash(name, clean[row].tobytes() + seen[row].tobytes()))
+    return found
+
+
+def _covariate_texts(cohort: Cohort) -> list[str]:
+    table = cohort.subjects.reindex(columns=list(cohort.covariates))
+    for name, kind in cohort.covariates.items():
+        column = table[name]
+        table[name] = pd.to_numeric(column, errors="coerce").astype(float) \
+            if kind == "continuous" else column.astype(str)
+    return [repr(row) for row in table.to_numpy(object).tolist()]

@@ -2,11 +2,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import stats
 
-from .calibration import MIN_SHAPE_N, ResidualLaw
+from .calibration import ResidualLaw
+
+MIN_SHAPE_N = 30
+"""With fewer calibration people a distance has Hotelling's law: they say nothing of its tail."""
+
+_TINY = 1e-8
+"""Eigenvalues of the latent correlation below this, relative to the largest, are rounding."""
 
 
 _LOG_C = np.linspace(-1.0, 0.7, 15)[:, None]
@@ -41,8 +48,8 @@ class DistanceShape:
 
     @classmethod
     def fit(cls, f: np.ndarray, p: int, nu_normal: float) -> DistanceShape:
-        """From left-out f of calibration people; below ``MIN_SHAPE_N`` it is Hotelling's law."""
-        if len(f) < MIN_SHAPE_N:
+        """From left-out f of calibration people, who number p + nu_normal + 1 in all."""
+        if nu_normal <= 3:  # no room for tails heavier than that
             return cls()
         inverse_nu = _inverse_nu(nu_normal)
         log_weight = (stats.f.logpdf(f[:, None, None] / np.exp(_LOG_C), p, 1 / inverse_nu).sum(0)
@@ -107,18 +114,18 @@ class LatentLaw:
         """Distance D and its p-value for new people."""
         squared = self._squared(h)
         f = self._to_f(squared, self.n)
-        return np.sqrt(squared), shape.p_value(f, len(self.mean), self.n - len(self.mean))
+        return np.sqrt(squared), shape.p_value(f, self.rank, self.n - self.rank)
 
     def test_left_out(self, h: np.ndarray, shape: DistanceShape) -> tuple[np.ndarray, np.ndarray]:
         """The same for calibration people, each against the others only."""
         squared = self._squared_left_out(h)
         f = self._to_f(squared, self.n - 1)
-        return np.sqrt(squared), shape.p_value(f, len(self.mean), self.n - 1 - len(self.mean))
+        return np.sqrt(squared), shape.p_value(f, self.rank, self.n - 1 - self.rank)
 
     def shape(self, h: np.ndarray) -> DistanceShape:
         """The shape of the distance's law, from some or all of the calibration people."""
         f = self._to_f(self._squared_left_out(h), self.n - 1)
-        return DistanceShape.fit(f, len(self.mean), self.n - 1 - len(self.mean))
+        return DistanceShape.fit(f, self.rank, self.n - 1 - self.rank)
 
     def z(self, h: np.ndarray, *, left_out: bool = False) -> np.ndarray:
         """Per-dimension z, by the t law of :class:`~normfuse.calibration.ResidualLaw`."""
@@ -126,13 +133,23 @@ class LatentLaw:
                           np.sqrt(np.diag(self.covariance)))
         return law.z_left_out(h) if left_out else law.z(h)
 
-    def _squared(self, h: np.ndarray) -> np.ndarray:
+    @cached_property
+    def _whitener(self) -> np.ndarray:
+        """Maps centred positions to uncorrelated ones of unit variance, shape (p, rank)."""
         # scaled to unit variances first: latents that the model does not use are tiny
         scale = np.sqrt(np.diag(self.covariance))
         scale = np.where(scale > 0, scale, 1.0)
-        correlation = self.covariance / np.outer(scale, scale)
-        centred = (h - self.mean) / scale
-        return np.einsum("ij,ij->i", centred, np.linalg.solve(correlation, centred.T).T)
+        values, vectors = np.linalg.eigh(self.covariance / np.outer(scale, scale))
+        kept = values > _TINY * values.max()
+        return vectors[:, kept] / np.sqrt(values[kept]) / scale[:, None]
+
+    @property
+    def rank(self) -> int:
+        """Dimensions in which calibration people differ: the p of the F law."""
+        return self._whitener.shape[1]
+
+    def _squared(self, h: np.ndarray) -> np.ndarray:
+        return (((h - self.mean) @ self._whitener) ** 2).sum(axis=1)
 
     def _squared_left_out(self, h: np.ndarray) -> np.ndarray:
         """Closed form: removing one person is a rank-one change of S."""
@@ -141,5 +158,5 @@ class LatentLaw:
         return (n / (n - 1)) ** 2 * (n - 2) * a / np.clip(1 - n / (n - 1) * a, 1e-12, None)
 
     def _to_f(self, squared: np.ndarray, n: int) -> np.ndarray:
-        p = len(self.mean)
+        p = self.rank
         return squared * n * (n - p) / (p * (n - 1) * (n + 1))

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from .errors import CohortError, listed
 
+RESERVED = frozenset({"all", "epoch", "kl", "subjects", "total", "training", "validation", "z"})
+"""Names that columns and rows of results have beside those of the modalities."""
+
 
 @dataclass(frozen=True)
 class Modality:
@@ -36,6 +39,9 @@ class Modality:
         object.__setattr__(self, "features", tuple(str(f) for f in self.features))
         if not self.name:
             raise CohortError("a modality needs a name, such as 't1'; it came empty")
+        if self.name in RESERVED:
+            raise CohortError(f"a modality cannot be called {self.name!r}, which has a meaning of "
+                              f"its own in the results; nor {listed(sorted(RESERVED), 9)}")
         if not self.features:
             raise CohortError(f"modality {self.name} has no features; give it at least one")
         twice = sorted({f for f in self.features if self.features.count(f) > 1})

@@ -71,6 +71,9 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
     from .normative import Fitted, NormativeModel
 
     content, tensors = _verified(folder)
+    if fusion is not None and fusion_to_dict(fusion) != content.get("fusion"):
+        raise ModelFileError(f"{folder} was fitted with {content.get('fusion')}; it cannot be "
+                             f"read as {fusion!r}")
     try:
         model = NormativeModel(
             fusion or fusion_from_dict(content["fusion"], folder),
@@ -79,8 +82,9 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
             plan=TrainingPlan(**content["plan"]), calibration=HeldOut(**content["calibration"]),
             inference=_inference(content["inference"]), seed=content["seed"])
         preparation = _preparation(content, tensors)
-        vae = MultimodalVAE({m.name: m.n_features for m in preparation.modalities},
-                            len(preparation.encoder.center), model.fusion, model.architecture)
+        with torch.random.fork_rng(devices=[]):  # fresh weights draw; the caller's state stays
+            vae = MultimodalVAE({m.name: m.n_features for m in preparation.modalities},
+                                len(preparation.encoder.center), model.fusion, model.architecture)
         vae.double().requires_grad_(False).eval()
         vae.load_state_dict({k.removeprefix("vae."): v for k, v in tensors.items()
                              if k.startswith("vae.")})

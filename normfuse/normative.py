@@ -16,7 +16,7 @@ from .calibration_check import check_calibration
 from .cohort import Cohort
 from .deviations import ROLE, SEEN_ROLES, Deviations, Reference
 from .errors import CalibrationError, CohortError, NotFittedError, TrainingError, listed
-from .fingerprints import calibration_folds, known_roles, roles_to_hashes
+from .fingerprints import calibration_folds, known_roles, person_of, roles_to_hashes
 from .fusion import Aggregator, WassersteinBarycenter
 from .inference import Inference, Refined
 from .models import Architecture, MultimodalVAE
@@ -122,6 +122,7 @@ class NormativeModel:
             The loss became nan or infinite.
         """
         _only_reference(controls)
+        _one_visit_each(controls)
         for m in controls.modalities:
             refuse_empty_features(controls.features[m.name], m.name)
             warn_of_extremes(controls.features[m.name], m.name)
@@ -143,11 +144,11 @@ class NormativeModel:
                              preparation.slices)
             reference = describe_fit(self, controls, groups, history, laws)
             known = roles_to_hashes(preparation.aligned(controls), roles)
-            self._fitted = Fitted(preparation, vae, laws, known, reference)
-            held_out = self._deviations(_judgeable(groups["calibration"], laws))
+            fitted = Fitted(preparation, vae, laws, known, reference)
+            held_out = self._score(fitted, _judgeable(groups["calibration"], laws))
         calibration, quantiles = check_calibration(held_out)
         reference = replace(reference, calibration=calibration, quantiles=quantiles)
-        self._fitted = replace(self._fitted, reference=reference)
+        self._fitted = replace(fitted, reference=reference)
         self._controls = replace(held_out, reference=reference)
         return self
 
@@ -192,7 +193,7 @@ class NormativeModel:
         """
         if skip_uncalibrated:
             cohort = self._calibrated(cohort)
-        scored = self._deviations(cohort, include_seen)
+        scored = self._score(self.fitted, cohort, include_seen)
         return replace(scored, controls=self._controls)
 
     def _calibrated(self, cohort: Cohort) -> Cohort:
@@ -204,8 +205,7 @@ class NormativeModel:
                           stacklevel=3)
         return kept
 
-    def _deviations(self, cohort: Cohort, include_seen: bool = True) -> Deviations:
-        f = self.fitted
+    def _score(self, f: Fitted, cohort: Cohort, include_seen: bool = True) -> Deviations:
         cohort = f.preparation.aligned(cohort)
         roles = known_roles(cohort, f.known)
         seen = roles.isin(SEEN_ROLES)
@@ -229,11 +229,12 @@ class NormativeModel:
             latent[at] = law.latent_z(raw.latent, folds[at])
             distance[at] = law.distance(raw.latent, folds[at])
             expected[at] = f.preparation.in_units(raw.expected, part.design)
-        return self._as_tables(cohort, roles, z, expected, latent, distance)
+        return self._as_tables(f, cohort, roles, z, expected, latent, distance)
 
-    def _as_tables(self, cohort: Cohort, roles: pd.Series, z: np.ndarray, expected: np.ndarray,
-                   latent: np.ndarray, distance: np.ndarray) -> Deviations:
-        columns, ids = self.fitted.preparation.columns, cohort.ids
+    @staticmethod
+    def _as_tables(f: Fitted, cohort: Cohort, roles: pd.Series, z: np.ndarray,
+                   expected: np.ndarray, latent: np.ndarray, distance: np.ndarray) -> Deviations:
+        columns, ids = f.preparation.columns, cohort.ids
         observed = pd.DataFrame(np.hstack([b.to_numpy() for b in cohort.features.values()]),
                                 ids, columns)
         law = pd.DataFrame(distance, ids, ["distance", "p", "n_calibration"])
@@ -242,7 +243,7 @@ class NormativeModel:
             expected=pd.DataFrame(expected, ids, columns).where(observed.notna()),
             latent=pd.DataFrame(latent, ids, [f"z{k + 1}" for k in range(latent.shape[1])]),
             distance=law.astype({"n_calibration": int}),
-            subjects=cohort.subjects.assign(**{ROLE: roles}), reference=self.fitted.reference)
+            subjects=cohort.subjects.assign(**{ROLE: roles}), reference=f.reference)
 
     def predict(self, cohort: Cohort) -> pd.DataFrame:
         """Expected features of every modality, measured or not, in the modality's unit.
@@ -289,6 +290,16 @@ def _judgeable(people: Cohort, laws: Mapping[Pattern, PatternLaw]) -> Cohort:
     measured = people.present.to_numpy().tolist()
     return people.select([subject for subject, row in zip(people.ids, measured)
                           if tuple(row) in laws])
+
+
+def _one_visit_each(controls: Cohort) -> None:
+    people = pd.Series([person_of(i) for i in controls.ids], index=controls.ids)
+    again = people[people.duplicated()]
+    if len(again):
+        raise CohortError(f"{again.nunique()} reference people have more than one visit "
+                          f"({listed(again.unique())}): visits of one person in training and in "
+                          "calibration would make z too small. Keep one visit a person to fit; "
+                          "any number can be scored")
 
 
 def _only_reference(controls: Cohort) -> None:

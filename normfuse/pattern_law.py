@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .calibration import ResidualLaw, TailShape
-from .latent_law import DistanceShape, LatentLaw
+from .latent_law import MIN_SHAPE_N, DistanceShape, LatentLaw
 
 N_FOLDS = 5
 """Shapes are fitted on all calibration people, and once more without each fifth of them: a
@@ -44,10 +44,11 @@ class PatternLaw:
         residual, latent = ResidualLaw.fit(u), LatentLaw.fit(h)
         z = residual.z_left_out(u)
         others = [np.ones(len(u), bool), *(folds != k for k in range(N_FOLDS))]
-        tails = {name: [TailShape.fit(z[some][:, at], n_subjects=_measured(z[some][:, at]))
-                        for some in others] for name, at in columns.items()}
-        distances = [latent.shape(h[some]) if latent.usable else DistanceShape()
-                     for some in others]
+        tails = {name: [TailShape.fit(z[some][:, at]) for some in others]
+                 for name, at in columns.items()}
+        # decided once: the folds must go through what new people go through
+        shaped = latent.usable and len(h) >= MIN_SHAPE_N
+        distances = [latent.shape(h[some]) if shaped else DistanceShape() for some in others]
         return cls(residual, latent, tails, distances)
 
     def z(self, u: np.ndarray, folds: np.ndarray, columns: Mapping[str, slice]) -> np.ndarray:
@@ -74,7 +75,3 @@ class PatternLaw:
             found[rows, :2] = np.column_stack(test(h[rows], shape))
         found[:, 2] = self.latent.n - (folds >= 0)
         return found
-
-
-def _measured(z: np.ndarray) -> int:
-    return int((~np.isnan(z)).any(axis=1).sum())

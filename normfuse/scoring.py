@@ -131,9 +131,10 @@ def refuse_uncalibrated(batch: Batch, laws: dict[Pattern, PatternLaw], ids: list
         if not has:
             raise CalibrationError(f"{listed(who)} have none of the model's modalities "
                                    f"({listed(names)}); there is nothing to score")
+        instead = f"Score them without one of these (cohort.without({has[-1]!r})), leave " \
+            if len(has) > 1 else "Leave "
         raise CalibrationError(
             f"{len(who)} subjects ({listed(who)}) were measured with {' + '.join(has)}; too few "
             "calibration people were, so nobody can say what is normal for that combination. "
-            f"Score them without one of these (cohort.without({has[-1]!r})), leave them "
-            "out (skip_uncalibrated=True, --skip-uncalibrated), or fit with more "
+            f"{instead}them out (skip_uncalibrated=True, --skip-uncalibrated), or fit with more "
             "healthy people who have them all")

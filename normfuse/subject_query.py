@@ -116,8 +116,8 @@ class _Question:
             if name == self.subjects.index.name:
                 return self.subjects.index.to_series()
             if name not in self.subjects.columns:
-                raise CohortError(f"the query {self.query!r} names {name!r}, which is not a column "
-                                  "of the subjects table; it has "
+                raise CohortError(f"the query {self.query!r} names {name!r}, which is not a "
+                                  "column of the subjects table; it has "
                                   f"{listed(self.subjects.columns, 12)}")
             return self.subjects[name]
         if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, bool)):

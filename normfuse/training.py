@@ -64,6 +64,14 @@ class TrainingPlan:
     threads: int = 1
     progress: bool | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "patience", "batch_size", "validation_draws", "threads"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is a whole number above 0; got {getattr(self, name)!r}")
+        for name in ("learning_rate", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is a number above 0; got {getattr(self, name)!r}")
+
 
 @dataclass(frozen=True, eq=False)
 class History:

@@ -121,7 +121,7 @@ def test_tail_shape_calibrates_fresh_heavy_and_skewed_values():
     def draw(n):
         return np.sinh(1.25 * np.arcsinh(rng.normal(size=(n, 30))) + 0.15)
 
-    shape, fresh = TailShape.fit(draw(80), n_subjects=80), draw(4000)
+    shape, fresh = TailShape.fit(draw(80)), draw(4000)
     for sign in (1, -1):
         assert (sign * shape(fresh) > 1.96).mean() == pytest.approx(0.025, abs=0.006)
     assert (np.abs(fresh) > 2.576).mean() > 0.03
@@ -130,11 +130,36 @@ def test_tail_shape_calibrates_fresh_heavy_and_skewed_values():
     assert (np.diff(shape(grid)) > 0).all()
 
 
-def test_tail_shape_is_the_identity_when_people_are_few():
-    assert TailShape.fit(np.random.default_rng(0).normal(size=(20, 50)), n_subjects=20) \
-        == TailShape()
+@pytest.mark.parametrize("n, width", [(30, 1), (60, 1), (60, 5), (60, 80)])
+def test_tail_shape_does_no_harm_to_normal_residuals(n, width):
+    """Few independent values must not invent tails, nor blow up a true deviation."""
+    rng = np.random.default_rng(n + width)
+    seen, four = [], []
+    for _ in range(60):
+        u = rng.normal(size=(n, width))
+        law = ResidualLaw.fit(u)
+        shape = TailShape.fit(law.z_left_out(u))
+        seen.append((np.abs(shape(law.z(rng.normal(size=(400, width))))) > 2.576).mean())
+        four.append(shape(np.array([4.0]))[0])
+    assert np.mean(seen) == pytest.approx(0.01, abs=0.0035)
+    assert 3.4 < np.quantile(four, 0.05) and np.quantile(four, 0.95) < 4.7
+
+
+def test_tail_shape_without_data_is_the_identity():
     z = np.linspace(-5, 5, 11)
     np.testing.assert_allclose(TailShape()(z), z, atol=1e-12)
+    assert TailShape.fit(np.full((9, 3), np.nan)) == TailShape()
+
+
+def test_singular_latents_are_judged_in_the_dimensions_they_have():
+    rng = np.random.default_rng(11)
+    found = []
+    for _ in range(40):
+        mixing = rng.normal(size=(2, 5))
+        law = LatentLaw.fit(rng.normal(size=(40, 2)) @ mixing)
+        found.append(law.test(rng.normal(size=(100, 2)) @ mixing, DistanceShape())[1])
+    assert law.rank == 2
+    assert (np.concatenate(found) < 0.05).mean() == pytest.approx(0.05, abs=0.015)
 
 
 def test_calibration_people_are_scored_by_shapes_that_did_not_see_them():
@@ -148,7 +173,7 @@ def test_calibration_people_are_scored_by_shapes_that_did_not_see_them():
     z = ResidualLaw.fit(u).z_left_out(u)
     spoilt = z.copy()
     spoilt[mine] *= 9
-    again = [TailShape.fit(v[~mine][:, :3], n_subjects=int((~mine).sum())) for v in (z, spoilt)]
+    again = [TailShape.fit(v[~mine][:, :3]) for v in (z, spoilt)]
     assert law.tails["a"][3] == again[0] == again[1]
     assert law.tails["a"][0] != law.tails["a"][3]
     found = law.z(spoilt_u, folds, columns)

@@ -165,7 +165,7 @@ class TestRefusals:
         ("[subjects]", 'covariates = ["age"]\n[subjects]', "not a valid TOML file"),
         ("[subjects]", "[subject]", "needs a [subjects] section"),
         ("[modalities.t1]", "[modality.t1]", "needs a [modalities.t1] section"),
-        ("dx == 'CN'", "dx.tofile('x')", "holds Call"),
+        ("dx == 'CN'", "dx.tofile('x')", "compares nothing"),
     ])
     def test_toml(self, read, old, new, words):
         if words is None:  # no covariates at all is allowed

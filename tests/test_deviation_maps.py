@@ -124,8 +124,11 @@ def test_written_maps_are_bids_derivatives_of_what_was_measured(deviations, atla
     assert about["DatasetType"] == "derivative" and about["GeneratedBy"][0]["Name"] == "normfuse"
     with pytest.raises(OutputExistsError):
         write_maps(regional, atlas, tmp_path / "maps")
-    assert len(write_maps(regional, atlas, tmp_path / "maps", subjects="sub-07",
-                          overwrite=True)) == 2
+    with pytest.raises(OutputExistsError, match="52 in all.*would be lost"):
+        write_maps(regional, atlas, tmp_path / "maps", subjects="sub-07", overwrite=True)
+    assert all(file.is_file() for file in files)
+    assert write_maps(regional, atlas, tmp_path / "maps", overwrite=True) == files
+    assert len(write_maps(regional, atlas, tmp_path / "one", subjects="sub-07")) == 2
 
 
 @pytest.mark.parametrize("bad, words", [

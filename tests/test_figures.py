@@ -4,8 +4,10 @@ How a figure looks has no witness here; it was judged by eye.
 """
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib
 import nibabel as nib
@@ -116,8 +118,9 @@ def realistic_deviations(n: int = 60, *, seed: int = 3) -> Deviations:
 
 
 def settings() -> dict:
-    """The user's settings; nilearn, when imported, writes the backend's name in small letters."""
-    return {**matplotlib.rcParams, "backend": matplotlib.get_backend().lower()}
+    """The user's settings; nilearn, when imported, chooses the same backend again."""
+    return {**matplotlib.rcParams, "backend": matplotlib.get_backend().lower(),
+            "backend_fallback": None}
 
 
 def drawn(ax: Axes) -> Axes:
@@ -166,6 +169,16 @@ def test_every_figure_returns_the_axis_it_was_given(deviations, comparison):
         ax = Figure().add_subplot()
         assert drawn(call(ax)) is ax
         assert ax.get_xlabel()
+
+
+def test_every_figure_is_offered_in_one_place():
+    folder = Path(figures.__file__).parent
+    made = {name for file in folder.glob("*.py") for name in
+            re.findall(r"^def (plot_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)}
+    assert len(made) == 9
+    assert made == {name for name in figures.__all__ if name.startswith("plot_")}
+    for name in made:
+        assert callable(getattr(figures, name)) and f":func:`{name}`" in figures.__doc__
 
 
 def test_without_an_axis_a_new_figure_is_made(deviations):

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import normfuse as nf
-from normfuse.calibration import MIN_SHAPE_N
+from normfuse.fingerprints import calibration_folds
+from normfuse.latent_law import MIN_SHAPE_N
 from normfuse.errors import CalibrationError, CohortError, NotFittedError, TrainingError
 from normfuse.fusion import (GeneralizedProductOfExperts, MixtureOfExperts, ProductOfExperts,
                              SubsetMixture, WassersteinBarycenter)
@@ -181,7 +182,8 @@ class TestWhoWasSeen:
             found = model.deviations(controls)
         people = f.preparation.aligned(controls.select(found.z.index))
         batch = f.preparation.batch(people, torch.float64)
-        assert len(people) < MIN_SHAPE_N  # fewer have no tail shape: the laws alone decide
+        assert len(people) < MIN_SHAPE_N  # then a distance has Hotelling's law
+        folds = calibration_folds(people.ids)
         assert len(set(map(tuple, batch.present.T.tolist()))) > 2
         for i, subject in enumerate(people.ids):
             has = batch.present[:, i]
@@ -192,8 +194,10 @@ class TestWhoWasSeen:
             residual = type(law.residual).fit(others.residual)
             latent = type(law.latent).fit(others.latent)
             distance, p = latent.test(own.latent, law.distances[0])
-            np.testing.assert_allclose(found.z.loc[subject], residual.z(own.residual)[0],
-                                       rtol=0, atol=1e-7)
+            z = residual.z(own.residual)[0]
+            for name, at in f.preparation.slices.items():
+                z[at] = law.tails[name][folds[i] + 1](z[at])  # fitted without this person's fold
+            np.testing.assert_allclose(found.z.loc[subject], z, rtol=0, atol=1e-7)
             np.testing.assert_allclose(found.latent.loc[subject], latent.z(own.latent)[0],
                                        rtol=0, atol=1e-7)
             np.testing.assert_allclose(found.distance.loc[subject],

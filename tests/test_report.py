@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from scipy import stats
 from test_figures import realistic_deviations, settings
 
 from normfuse import load_atlas
 from normfuse.analyses import compare_distances, compare_groups, write_report
+from normfuse.analyses.report_people import most_deviant
 from normfuse.deviations import ROLE
 from normfuse.errors import ComparisonError, OutputExistsError
 
@@ -187,6 +189,59 @@ def test_the_most_deviant_person_has_a_page(page, deviations):
     assert tiles["latent distance"].startswith(f"{deviations.distance['distance'][subject]:.2f}")
 
 
+def test_people_are_ordered_by_distance_or_strongest_feature_whichever_is_rarer(deviations):
+    distance = deviations.distance.copy()
+    distance.loc[distance.index[[2, 7]]] = np.nan
+    z = deviations.z.copy()
+    z.iloc[[7, 30]] = np.nan  # of 7 nothing at all is known
+    z.iloc[12, 5] = -6.0
+    found = most_deviant(replace(deviations, z=z, distance=distance))
+    wanted = {}
+    for who, row in z.iterrows():
+        p = 2 * stats.norm.sf(np.abs(row.dropna()))
+        feature = stats.false_discovery_control(p).min() if len(p) else np.nan
+        wanted[who] = np.fmin(feature, distance.loc[who, "p"])
+        np.testing.assert_allclose(found["feature"].get(who, np.nan), feature)
+        np.testing.assert_equal(found["latent"].get(who, np.nan), distance.loc[who, "p"])
+    wanted = pd.Series(wanted).dropna()
+    assert len(found) == len(wanted) == 59
+    np.testing.assert_allclose(found["p"], wanted[found.index])
+    assert found["p"].is_monotonic_increasing
+    assert set(np.sign(found["latent"] - found["feature"]).dropna()) == {-1, 1}
+
+
+def test_among_equals_the_farthest_come_first(deviations):
+    z = deviations.z.copy()
+    for row, value in ((20, 41.0), (4, -45.0), (50, 39.0)):  # their p is 0 to the last bit
+        z.iloc[row, 8] = value
+    assert most_deviant(replace(deviations, z=z)).index[:3].tolist() == list(z.index[[4, 20, 50]])
+
+
+def test_a_focal_deviation_is_shown_although_the_whole_brain_is_ordinary(deviations, tmp_path):
+    focal = deviations.distance["p"].idxmax()
+    z = deviations.z.copy()
+    z.loc[focal, ("t1", "Left-Hippocampus")] = -7.3
+    page = written(tmp_path, replace(deviations, z=z), n_subjects=2)
+    assert page.texts["h3"] == [focal, deviations.distance["p"].idxmin()]
+    assert page.words.index("Chosen by the strongest feature") < \
+        page.words.index("Chosen by the latent distance")
+    assert page.texts["dd"][page.texts["dt"].index("smallest q of a feature")] == "< .001"
+    assert "Strongest feature: L hippocampus in t1." in page.words
+    assert "By the smaller of two p: that of the latent distance" in page.words
+    assert "smallest Benjamini-Hochberg p over the person's own features" in page.words
+    assert "nor for the 60 people it was chosen from" in page.words
+
+
+def test_a_person_without_a_distance_can_be_the_most_deviant(deviations, tmp_path):
+    who = deviations.z.index[9]
+    z, distance = deviations.z.copy(), deviations.distance.copy()
+    z.loc[who, ("t1", "Right-Amygdala")] = 6.5
+    distance.loc[who, ["distance", "p"]] = np.nan
+    page = written(tmp_path, replace(deviations, z=z, distance=distance), n_subjects=1)
+    assert page.texts["h3"] == [who]
+    assert "The latent distance is not known." in page.words
+
+
 def test_provenance_and_kind_are_told(page, deviations):
     for told in ("WassersteinBarycenter()", "2025-01-02T03:04:05+00:00", "3.11.9", "dk in MNI152",
                  *deviations.reference.notes):
@@ -292,7 +347,7 @@ def test_people_seen_in_training_are_counted_and_left_out(deviations, tmp_path):
         warnings.simplefilter("error")
         page = written(tmp_path, replace(deviations, subjects=subjects), n_subjects=1)
     assert "7 of the scored people were seen in training" in page.words
-    assert page.texts["h3"][-1] == deviations.distance["p"].drop(seen).idxmin()
+    assert page.texts["h3"][-1] == most_deviant(deviations).drop(seen).index[0]
     assert "of 53 people" in page.words
 
 

@@ -55,6 +55,15 @@ class Architecture:
     hide_cells: float = 0.5
     skip: bool = True
 
+    def __post_init__(self) -> None:
+        widths = (self.n_latent, *self.hidden) if isinstance(self.hidden, tuple) else (0,)
+        if not all(isinstance(width, int) and width > 0 for width in widths):
+            raise ValueError("n_latent and each of the tuple hidden are whole numbers above 0; "
+                             f"got n_latent={self.n_latent!r}, hidden={self.hidden!r}")
+        for name in ("dropout", "hide", "hide_cells"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a probability below 1; got {getattr(self, name)!r}")
+
 
 class MultimodalVAE(nn.Module):
     """p(z) = N(0, I), p(x_m | z, c) = N(mu_m(z, c), diag s_m^2), q(z | x_S, c) by fusion.
@@ -110,9 +119,9 @@ class MultimodalVAE(nn.Module):
 
     def posterior(self, batch: Batch, fused: Tensor | None = None) -> Distribution:
         """q(z | x_S, c), from the present modalities or from those in ``fused``."""
-        xs = batch.x
+        xs = [_filled(x, m) for x, m in zip(batch.x, batch.measured)]
         if self.training and self.architecture.hide_cells:
-            xs = tuple(nn.functional.dropout(x, self.architecture.hide_cells) for x in xs)
+            xs = [nn.functional.dropout(x, self.architecture.hide_cells) for x in xs]
         experts = stack([encode(x, batch.design) for encode, x in zip(self.encoders, xs)])
         return self.fusion(experts, batch.present if fused is None else fused)
 
@@ -160,6 +169,17 @@ class MultimodalVAE(nn.Module):
             seen = count > 0
             sd.data[seen] = (total[seen] / count[seen]).sqrt().clamp_min(NOISE_FLOOR).to(sd.dtype)
             squares.zero_()
+
+
+def _filled(x: Tensor, measured: Tensor | None) -> Tensor:
+    """Cells that were not measured are 0; the others stand in for them, as under dropout.
+
+    Without that, a latent position would shrink towards 0 with every failed region.
+    """
+    if measured is None:
+        return x
+    count = measured.sum(-1, keepdim=True).clamp_min(1)
+    return x * (measured.shape[-1] / count).to(x.dtype)
 
 
 def hide_some(present: Tensor, probability: float) -> Tensor:
