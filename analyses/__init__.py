@@ -8,23 +8,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "GroupComparison": "groups",
+    "GroupComparison": "group_comparison",
     "RegionalDeviations": "regional",
-    "compare_distances": "deviation_maps",
-    "compare_extremes": "deviation_maps",
+    "compare_distances": "ranks",
+    "compare_extremes": "ranks",
     "compare_groups": "groups",
     "group_map": "deviation_maps",
     "overlap": "deviation_maps",
     "parcellate": "regional",
     "subject_map": "deviation_maps",
-    "write_maps": "deviation_maps",
+    "write_maps": "map_files",
     "write_report": "report",
 }
 
 if TYPE_CHECKING:
-    from .deviation_maps import (compare_distances, compare_extremes, group_map, overlap,
-                                 subject_map, write_maps)
-    from .groups import GroupComparison, compare_groups
+    from .deviation_maps import group_map, overlap, subject_map
+    from .group_comparison import GroupComparison
+    from .groups import compare_groups
+    from .map_files import write_maps
+    from .ranks import compare_distances, compare_extremes
     from .regional import RegionalDeviations, parcellate
     from .report import write_report
 

@@ -87,11 +87,28 @@ class RegionalDeviations:
         return None if controls is None else replace(self, deviations=controls)
 
     def with_controls(self) -> RegionalDeviations:
-        """These people and, below them, the reference's held-out controls (once each)."""
+        """These people and, below them, the reference's held-out controls (once each).
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_deviations
+        >>> both = tiny_deviations()
+        >>> patient = replace(both.select(["sub-b"]), controls=both.select(["sub-a"]))
+        >>> RegionalDeviations(patient, "toy", pd.DataFrame()).with_controls().z.index.tolist()
+        ['sub-b', 'sub-a']
+        """
         return replace(self, deviations=self.deviations.with_controls())
 
     def select(self, who: str | Iterable[str]) -> RegionalDeviations:
-        """The people that answer a query on ``subjects``, or those with the given ids."""
+        """The people that answer a query on ``subjects``, or those with the given ids.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_deviations
+        >>> regional = RegionalDeviations(tiny_deviations(), "toy", pd.DataFrame())
+        >>> regional.select("age > 70").z.index.tolist()
+        ['sub-b']
+        """
         return replace(self, deviations=self.deviations.select(who))
 
     @property
@@ -100,6 +117,7 @@ class RegionalDeviations:
 
         Columns ``subject``, ``modality``, ``region``, ``label``, ``hemisphere``, ``tissue``,
         ``lobe``, ``z`` (standard normal), ``observed`` and ``expected`` (modality's unit).
+        See :func:`parcellate` for an example.
         """
         people, columns = self.z.index, self.z.columns
         facts = self._facts()
@@ -139,6 +157,18 @@ class RegionalDeviations:
         ------
         CohortError
             If ``by`` is something else.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_deviations
+        >>> regions = pd.DataFrame({"name": ["insula", "cuneus"], "hemisphere": ["left", "right"],
+        ...                         "tissue": "cortex", "lobe": ["insula", "occipital"]}, [35, 5])
+        >>> regional = RegionalDeviations(tiny_deviations(), "toy", regions)
+        >>> regional.summarise("tissue")[["subject", "modality", "mean_z", "share_extreme"]]
+          subject modality  mean_z  share_extreme
+        0   sub-b       t1   -1.10            0.5
+        1   sub-b      pet    2.10            1.0
+        2   sub-a       t1   -0.25            0.0
         """
         if by not in UNITS:
             raise CohortError(f"by is one of {', '.join(UNITS)}; got {by!r}")
@@ -199,8 +229,6 @@ def parcellate(deviations: Deviations, atlas: Atlas) -> RegionalDeviations:
       subject modality  region  label    z
     0   sub-b       t1  insula   1035 -2.5
     1   sub-b       t1  cuneus   1005  0.3
-    >>> regional.summarise("hemisphere")["n_regions"].tolist()
-    [2, 1, 2]
     """
     columns = deviations.z.columns
     known = columns.get_level_values(1).isin(atlas.regions["name"])

@@ -23,7 +23,9 @@ from normfuse.fusion import (
     WassersteinBarycenter,
     gaussian,
 )
+from normfuse.errors import CohortError
 from normfuse.inference import Amortised, Refined
+from normfuse.modality import Modality
 from normfuse.models import Architecture, Batch, MultimodalVAE, latent_kl
 from normfuse.models.mvae import hide_some
 
@@ -204,3 +206,22 @@ def test_refined_inference_never_raises_the_energy():
     start = _energy(vae, batch, vae.posterior(batch).mean)
     end = _energy(vae, batch, Refined(steps=8).posterior(vae, batch).mean)
     assert (end <= start).all() and (end < start - 1e-3).any()
+
+
+@pytest.mark.parametrize("name", ["kl", "z", "subjects", "all"])
+def test_names_that_results_use_are_no_modalities(name):
+    with pytest.raises(CohortError, match=f"cannot be called '{name}'"):
+        Modality(name, ("insula",))
+
+
+def test_failed_regions_do_not_shrink_the_latent_position():
+    """With 40 % of cells missing at random, the fused position keeps its spread."""
+    torch.manual_seed(8)
+    vae = MultimodalVAE({"m1": 200}, 0, ProductOfExperts(), LINEAR).double().eval()
+    z = torch.randn(300, 2).double()
+    x = z @ torch.randn(2, 200).double()
+    everyone, design = torch.ones(1, 300, dtype=torch.bool), torch.zeros(300, 0).double()
+    measured = torch.rand(300, 200) > 0.4
+    whole = vae.posterior(Batch((x,), (None,), everyone, design)).mean
+    some = vae.posterior(Batch((x * measured,), (measured,), everyone, design)).mean
+    assert some.std(0).detach().numpy() == pytest.approx(whole.std(0).detach().numpy(), rel=0.15)

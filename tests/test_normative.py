@@ -172,6 +172,26 @@ class TestWhoWasSeen:
         with pytest.warns(UserWarning, match=f"{len(patients)} subjects have ids of people"):
             assert set(model.deviations(twins).subjects["normfuse_role"]) == {"new"}
 
+    def test_people_are_recognised_under_another_name(self, model, controls):
+        with pytest.warns(UserWarning, match="used to train"):
+            before = len(model.deviations(controls))
+        names = {subject: f"patient-{k}" for k, subject in enumerate(controls.ids)}
+        blocks = {name: block.rename(index=names) for name, block in controls.features.items()}
+        renamed = nf.Cohort.from_frames(controls.subjects.rename(index=names), blocks,
+                                        covariates=controls.covariates)
+        with pytest.warns(UserWarning, match="used to train"):
+            assert len(model.deviations(renamed)) == before
+
+    def test_repeated_visits_are_no_reference(self, controls):
+        ids = list(controls.ids)
+        names = {ids[0]: "sub-x_ses-1", ids[1]: "sub-x_ses-2"}
+        twice = nf.Cohort(controls.subjects.rename(index=names),
+                          {m: b.rename(index=names) for m, b in controls.features.items()},
+                          controls.modalities, controls.covariates, controls.reference)
+        with pytest.raises(CohortError, match=r"1 reference people have more than one visit "
+                                              r"\(sub-x\).*one visit a person"):
+            nf.NormativeModel(**SMALL).fit(twice)
+
     def test_the_file_holds_no_id_and_no_value(self, model, controls, tmp_path):
         text = (model.save(tmp_path / "model") / "model.json").read_text()
         assert not any(subject in text for subject in controls.ids)

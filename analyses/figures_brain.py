@@ -1,0 +1,62 @@
+"""Pictures of a map in the brain."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from .wording import plain
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+
+AXIAL_CUTS = (-26, -14, 0, 16, 34, 52)  # mm; the same slices on every map can be compared
+_PAINTED = 1e-5  # far below any colour step, above what nilearn takes for background
+
+
+def plot_brain(img: Nifti1Image, title: str = "", *, limit: float | None = None,
+               unit: str = "z", ax: Axes | None = None) -> Axes:
+    """Axial slices of a map over the MNI152 template, left on the left.
+
+    Parameters
+    ----------
+    img : Nifti1Image
+        In ``unit``; NaN where there is no value (the template shows through).
+    title : str
+    limit : float, optional
+        The colour scale runs from -limit to limit; the largest absolute value by default.
+    unit : str
+        What the colour bar counts.
+
+    Examples
+    --------
+    >>> from normfuse import load_atlas
+    >>> image = load_atlas("dk").paint({"Left-Hippocampus": -2.4, "ctx-rh-insula": 1.1})
+    >>> plot_brain(image, "one person", limit=4).get_title("left")
+    'one person'
+    """
+    from nilearn.image import new_img_like  # slow to import, and only maps need it
+    from nilearn.plotting import plot_stat_map
+
+    values = np.asarray(img.dataobj, dtype=np.float32)
+    known = np.isfinite(values)
+    if limit is None:
+        limit = float(np.abs(values[known]).max(initial=0)) or 1.0
+    if not known.all():
+        # nilearn leaves out what lies below 1e-6: a region exactly as expected must be painted.
+        values = np.where(known & (np.abs(values) < _PAINTED), _PAINTED, values)
+    if ax is None:
+        ax = plt.figure(figsize=(10, 2.3)).add_axes((0.01, 0, 0.91, 0.85))
+    scale = plt.cm.ScalarMappable(plt.Normalize(-limit, limit), "RdBu_r")
+    bar = ax.figure.colorbar(scale, ax=ax, fraction=0.015, pad=0.01, shrink=0.7, label=unit)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(4, symmetric=True))
+    display = plot_stat_map(
+        new_img_like(img, np.where(known, values, 0)), axes=ax, display_mode="z", colorbar=False,
+        cut_coords=AXIAL_CUTS, vmin=-limit, vmax=limit, cmap="RdBu_r", dim=0, black_bg=False,
+        resampling_interpolation="nearest", annotate=False)
+    display.annotate(size=9)
+    ax.set_title(plain(title), loc="left")
+    return ax

@@ -1,0 +1,105 @@
+"""Names and numbers as one prints them, on figures and in the report."""
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+_GYRUS_WORDS = re.compile("(caudal|rostral|superior|inferior|middle|lateral|medial|anterior|"
+                          "posterior|isthmus|pars|transverse|frontal(?=pole)|temporal(?=pole))"
+                          "(?=[a-z])")
+
+
+def region_label(name: str) -> str:
+    """A feature's name as one would say it: side, words, and ``WM`` for white matter.
+
+    Names that are not FreeSurfer's stay as they are, but for what would break a line.
+
+    Examples
+    --------
+    >>> [region_label(n) for n in ("ctx-lh-rostralanteriorcingulate", "wm-rh-insula")]
+    ['L rostral anterior cingulate', 'R insula WM']
+    >>> region_label("Left-Thalamus-Proper"), region_label("Brain-Stem"), region_label("fa_cst")
+    ('L thalamus proper', 'Brain stem', 'fa_cst')
+    """
+    parts = re.fullmatch(r"(ctx|wm)-([lr])h-(.+)", name)
+    if parts:
+        tissue, side, gyrus = parts.groups()
+        words = _GYRUS_WORDS.sub(r"\1 ", gyrus).replace("bankssts", "banks STS")
+        return one_line(f"{side.upper()} {words}{' WM' if tissue == 'wm' else ''}")
+    side, dash, rest = name.partition("-")
+    if dash and side in ("Left", "Right"):
+        return one_line(f"{side[0]} {_lower_words(rest)}")
+    if re.fullmatch(r"[A-Z][a-z]+(-[A-Z][a-z]+)+", name):
+        return one_line(name[0] + _lower_words(name)[1:])
+    return one_line(name)
+
+
+def _lower_words(name: str) -> str:
+    return name.replace("-", " ").lower().replace(" dc", " DC").replace("ventraldc", "ventral DC")
+
+
+def one_line(text: object, limit: int = 60) -> str:
+    """Without line breaks, and shortened in the middle.
+
+    >>> one_line("superior\\nlongitudinal fasciculus", limit=20)
+    'superior lon…ciculus'
+    """
+    words = " ".join(str(text).split())
+    return words if len(words) <= limit else f"{words[:limit - 8]}…{words[-7:]}"
+
+
+def plain(text: object, limit: int = 60) -> str:
+    """As :func:`one_line`, for matplotlib, which would read a pair of dollars as a formula."""
+    return one_line(text, limit).replace("$", r"\$")
+
+
+def number(value: Any, digits: int = 2) -> str:
+    """A number with a true minus sign, a dash where there is none.
+
+    >>> number(-1.256), number(-0.001), number(None)
+    ('−1.26', '0.00', '–')
+    """
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # no minus before 0
+
+
+def p_value(value: Any, equals: str = "") -> str:
+    """A p-value as one prints it, after ``equals`` in a sentence.
+
+    >>> p_value(0.0341), p_value(0.0341, "= "), p_value(0.00002, "= "), p_value(float("nan"))
+    ('.034', '= .034', '< .001', '–')
+    """
+    if value is None or not np.isfinite(value):
+        return "–"
+    return "< .001" if value < .001 else f"{equals}{f'{value:.3f}'.removeprefix('0')}"
+
+
+def word(value: Any) -> str:
+    """A cell of somebody's table: 71.0 is 71, and a missing value a dash."""
+    if pd.isna(value):
+        return "–"
+    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def percent(share: Any) -> str:
+    """A share of 0 to 1 in percent, a dash where there is none."""
+    return "–" if share is None or not np.isfinite(share) else f"{100 * share:.1f} %"
+
+
+def effect(row: Mapping[str, Any], name: str = "g") -> str:
+    """An effect and its interval.
+
+    >>> effect({"auc": 0.61, "auc_low": 0.4, "auc_high": 0.8}, "auc")
+    '0.61 [0.40, 0.80]'
+    """
+    return f"{number(row[name])} [{number(row[f'{name}_low'])}, {number(row[f'{name}_high'])}]"
+
+
+def minus(contrast: str) -> str:
+    """The name of a contrast, with a true minus sign."""
+    return contrast.replace(" - ", " − ")
