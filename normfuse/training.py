@@ -44,7 +44,7 @@ class TrainingPlan:
     warmup : int
         Epochs over which the KL's weight rises to 1; early stopping looks only after them.
     clip : float
-        Largest gradient norm.
+        Largest gradient norm: a guard against a rare bad batch, not a part of every step.
     validation_draws : int
         Posterior draws (always the same ones) averaged in the validation loss.
     threads : int
@@ -59,7 +59,7 @@ class TrainingPlan:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     warmup: int = 20
-    clip: float = 10.0
+    clip: float = 100.0
     validation_draws: int = 8
     threads: int = 1
     progress: bool | None = None
@@ -145,7 +145,8 @@ def one_epoch(module: Any, data: Sliceable, plan: TrainingPlan, optimizer: torch
         value = loss.item()
         if not math.isfinite(value):
             raise _not_finite("loss", {k: t.item() for k, t in terms.items()}, epoch)
-        optimizer.zero_grad(set_to_none=True)
+        for weight in weights:  # what zero_grad does, without its bookkeeping
+            weight.grad = None
         loss.backward()
         _clip(weights, plan.clip)
         optimizer.step()

@@ -125,6 +125,13 @@ def test_named_terms_add_up_to_pyros_elbo(elbo, fusion):
     assert ours == pytest.approx(expected, rel=0.02)
 
 
+def test_kl_of_gaussians_is_torchs():
+    torch.manual_seed(6)
+    q, p = (gaussian(torch.randn(4, 3, 2, 5), 0.2 + torch.rand(4, 3, 2, 5), event_dim=3)
+            for _ in range(2))
+    torch.testing.assert_close(latent_kl(q, p), torch.distributions.kl_divergence(q, p))
+
+
 def test_kl_of_mixtures_is_between_the_true_one_and_log_k_above():
     torch.manual_seed(1)
     experts = gaussian(2 * torch.randn(3, 1, 2).double(), 0.3 + torch.rand(3, 1, 2).double())

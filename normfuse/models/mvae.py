@@ -132,7 +132,8 @@ class MultimodalVAE(nn.Module):
     def model(self, batch: Batch, fused: Tensor) -> None:
         """The generative model, in Pyro."""
         with pyro.plate("subjects", len(batch)):
-            origin = batch.design.new_zeros(self.architecture.n_latent)
+            # given its full shape, so that the plate need not expand it at every step
+            origin = batch.design.new_zeros(len(batch), self.architecture.n_latent)
             z = pyro.sample("z", dist.Normal(origin, 1.0, validate_args=False).to_event(1))
             for k, mean in enumerate(self.decode(z, batch.design)):
                 scatter = MeasuredNormal(mean, self.noise_sd[k], batch.measured[k])

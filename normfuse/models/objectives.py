@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution, Normal, kl_divergence
 
 import pyro.poutine as poutine
 from pyro.infer import ELBO
@@ -32,6 +32,13 @@ def latent_kl(q: Distribution, p: Distribution) -> Tensor:
     """
     if isinstance(q, SubsetPosterior):
         return (q.weights * kl_divergence(q.components, p.expand(q.components.batch_shape))).sum(0)
+    mine, prior = getattr(q, "base_dist", q), getattr(p, "base_dist", p)
+    if isinstance(mine, Normal) and isinstance(prior, Normal):
+        # the literal formula: torch's own goes through twice as many small tensors
+        var, away = prior.scale.square(), mine.loc - prior.loc
+        each = 0.5 * ((mine.scale.square() + away.square()) / var - 1) \
+            - (mine.scale / prior.scale).log()
+        return each.flatten(len(q.batch_shape)).sum(-1)
     return kl_divergence(q, p)
 
 
