@@ -20,7 +20,7 @@ SameScores = TypeVar("SameScores", bound=Scores)  # what goes in comes out
 
 
 def compare_groups(deviations: Scores, group: str, *,
-                   adjust: Iterable[str] = (), baseline: object = None,
+                   adjust: Iterable[str] | None = None, baseline: object = None,
                    correction: str = "fdr_bh") -> GroupComparison:
     r"""Differences between groups in every feature, in z and in the raw values.
 
@@ -31,7 +31,8 @@ def compare_groups(deviations: Scores, group: str, *,
     with 1 the case group, 0 the baseline and :math:`s_p` their pooled sd. The interval of the
     difference is Welch's, that of g solves the noncentral t, and t and p belong to :math:`\beta`,
     by ordinary least squares on the people of that contrast alone. z is free of the model's
-    covariates already: to adjust for them again is a check, and it is what the raw values need.
+    covariates only as far as the reference could tell their effects; what it got wrong is the same
+    for everybody, so groups that differ in age or sex must be adjusted for it once more.
 
     Parameters
     ----------
@@ -40,9 +41,10 @@ def compare_groups(deviations: Scores, group: str, *,
         with a warning: their z is too small, and the difference would look like disease.
     group : str
         Column of ``subjects``. People without a value are left out and counted.
-    adjust : iterable of str
-        Columns :math:`c`: numbers as they are, all else one-hot. What the reference knows as a
-        category (a site 1, 2, 3) stays one.
+    adjust : iterable of str, optional
+        Columns :math:`c`; by default the model's own covariates, ``()`` for none. Numbers as
+        they are, all else one-hot. What the reference knows as a category (a site 1, 2, 3)
+        stays one.
     baseline : optional
         The level all others are held against. By default the one with most of the calibration
         controls, else the largest.
@@ -82,6 +84,14 @@ def compare_groups(deviations: Scores, group: str, *,
     >>> found.table.loc[("AD - CN", "t1", "t1_region1"), "n_baseline"]
     np.int64(34)
     """
+    known = getattr(getattr(deviations, "reference", None), "covariates", {})
+    if group in known:
+        raise ComparisonError(
+            f"{group} is a covariate of the model: what z still says about it is the error with "
+            "which the model learned its effect, shared by everybody. Fit a model without "
+            f"{group} to compare by it")
+    if adjust is None:
+        adjust = [name for name in known if name in deviations.subjects]
     adjust = (adjust,) if isinstance(adjust, str) else tuple(adjust)
     if correction not in CORRECTIONS:
         raise ComparisonError(f"correction is one of {', '.join(CORRECTIONS)}; got {correction!r}")
@@ -225,8 +235,8 @@ def _findings(table: pd.DataFrame) -> tuple[str, ...]:
     notes = []
     if in_z != in_raw:
         notes.append(f"z and raw values disagree: {in_z} and {in_raw} of {len(table)} rows at "
-                     f"q < {ALPHA}; look whether the groups differ in age, sex or site, and "
-                     "adjust for it")
+                     f"q < {ALPHA}; look whether the groups differ in age, sex or site. A "
+                     "region can stand out in z alone because the rest of the brain changed")
     if untested:
         notes.append(f"{untested} of {len(table)} rows could not be tested; see reason")
     return tuple(notes)

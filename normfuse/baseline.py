@@ -1,16 +1,11 @@
 """What age, sex and site alone predict: the linear baseline under every model."""
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from .errors import CohortError, listed
-
-EXTREME = 30
-"""Robust standard deviations from the median beyond which no healthy region lies."""
 
 _PENALTIES = np.logspace(-3, 4, 36)
 
@@ -59,47 +54,6 @@ class LinearBaseline:
     def standardise(self, values: np.ndarray, design: np.ndarray) -> np.ndarray:
         """(y - yhat) / s."""
         return (values - self.expected(design)) / self.scale
-
-
-def refuse_empty_features(block: pd.DataFrame, name: str, whom: str = "the reference") -> None:
-    """Every feature must vary in the reference."""
-    values = block.to_numpy()
-    never = block.columns[block.isna().all()]
-    if len(never):
-        raise CohortError(f"modality {name}: {len(never)} of {block.shape[1]} features were never "
-                          f"measured in {whom} ({listed(never)}); {_how_to_drop(name)}")
-    flat = np.nanmax(values, axis=0) - np.nanmin(values, axis=0)
-    size = np.nanmax(np.abs(values), axis=0)
-    constant = block.columns[flat <= 1e-12 * size]
-    if len(constant):
-        raise CohortError(f"modality {name}: {len(constant)} of {block.shape[1]} features have "
-                          f"one and the same value in all {whom} ({listed(constant)}): nothing "
-                          f"deviates from a constant; {_how_to_drop(name)}")
-
-
-def warn_of_extremes(block: pd.DataFrame, name: str) -> None:
-    """Say which reference values are so far out that they are surely codes or failures.
-
-    Warns
-    -----
-    UserWarning
-        For values beyond ``EXTREME`` robust standard deviations of their feature's median.
-    """
-    center = block.median()
-    spread = 1.4826 * (block - center).abs().median()
-    far = (block - center).abs() > EXTREME * spread.where(spread > 0)
-    if far.to_numpy().any():
-        row, column = np.argwhere(far.to_numpy())[0]
-        warnings.warn(f"modality {name}: {int(far.to_numpy().sum())} reference values lie "
-                      f"beyond {EXTREME} robust standard deviations, first "
-                      f"{block.iloc[row, column]:g} in {block.columns[column]} of "
-                      f"{block.index[row]}; if they are codes for missing values or failed "
-                      "regions, leave those cells empty", stacklevel=4)
-
-
-def _how_to_drop(name: str) -> str:
-    return (f"leave them out by exclude = [\"…\"] under [modalities.{name}] or "
-            f"cohort.drop_features({name!r}, […])")
 
 
 def _pooled_penalty(values: np.ndarray, design: np.ndarray) -> float:

@@ -180,8 +180,9 @@ def score(model: Annotated[Path, typer.Argument(
 @app.command()
 def compare(deviations: DeviationsFolder, out: NewFolder,
             group: Annotated[str, typer.Option(help="Column of the subjects table.")],
-            adjust: Annotated[str, typer.Option(
-                metavar="NAMES", help="Covariates of the linear model, as age,sex.")] = "",
+            adjust: Annotated[str | None, typer.Option(
+                metavar="NAMES", help="Covariates of the linear model, as age,sex; or none. By "
+                "default all that the model knows.")] = None,
             baseline: Annotated[str | None, typer.Option(
                 help="The group all others are held against; else the controls'.")] = None,
             overwrite: Overwrite = False) -> None:
@@ -194,7 +195,8 @@ def compare(deviations: DeviationsFolder, out: NewFolder,
 
     from .deviations import Deviations
 
-    names = [name.strip() for name in adjust.split(",") if name.strip()]
+    names = None if adjust is None else [
+        name.strip() for name in adjust.split(",") if name.strip() not in ("", "none")]
     found = compare_groups(Deviations.read(deviations), group, adjust=names, baseline=baseline)
     found.save(out, overwrite=overwrite)
     typer.echo(f"groups: {out}\n{found.summary()}")
@@ -255,17 +257,18 @@ def _aggregator(name: Fusion) -> Aggregator:
     return made[name]
 
 
-def _atlas_of(deviations: Deviations, name: str) -> Atlas | None:
-    """The atlas, unless no feature is a region of it: then the report has no brain maps."""
+def _atlas_of(deviations: Deviations, name: str) -> Atlas:
+    """The atlas; says so if no feature is a region of it, as then there are no brain maps."""
     from .atlas import load_atlas
 
     atlas = load_atlas(name)
     features = deviations.z.columns.get_level_values(1)
-    if features.isin(atlas.regions["name"]).any():
-        return atlas
-    warnings.warn(f"the report has no brain maps: none of the {len(features)} features "
-                  f"({listed(features.unique(), 2)}) is a region of atlas {name}", stacklevel=2)
-    return None
+    if not features.isin(atlas.regions["name"]).any():
+        warnings.warn(f"the report has no brain maps: none of the {len(features)} features "
+                      f"({listed(features.unique(), 2)}) is a region of atlas {name}, which are "
+                      f"called as {listed(atlas.regions['name'].iloc[[40, 90, 5]], 3)}",
+                      stacklevel=2)
+    return atlas
 
 
 def _account(reference: Reference) -> str:

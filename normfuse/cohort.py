@@ -134,6 +134,7 @@ class Cohort:
         for name, frame in frames.items():
             block = checks.numeric_block(name, frame)
             checks.only_known_people(name, block, subjects)
+            checks.only_features(name, block, covariates)
             blocks[name] = block.reindex(subjects.index)
             modalities.append(Modality(name, tuple(block.columns), units.get(name, "")))
         subjects, blocks = checks.complete_people(subjects, blocks, covariates, drop_incomplete)
@@ -193,8 +194,9 @@ class Cohort:
     def reference_subjects(self) -> Cohort:
         """The people a model may learn from, by the cohort's own reference query."""
         if self.reference is None:
-            raise CohortError("this cohort names no reference query; say who is healthy, "
-                              "for example reference=\"diagnosis == 'CN'\"")
+            raise CohortError("this cohort does not say who is healthy: write [reference] and "
+                              "query = \"diagnosis == 'CN'\" in cohort.toml (in Python "
+                              "reference=\"…\"), or query = \"all\" if everybody is")
         chosen = self.select(self.reference)
         if not len(chosen):
             raise CohortError(f"the reference query {self.reference!r} selects nobody of "

@@ -89,6 +89,15 @@ def only_known_people(name: str, block: pd.DataFrame, subjects: pd.DataFrame) ->
                           "or check that the ids are written alike (sub-01 is not 01)")
 
 
+def only_features(name: str, block: pd.DataFrame, covariates: Mapping[str, str]) -> None:
+    """No covariate and no row number among the features: they would be modelled as regions."""
+    strange = [c for c in block
+               if c in covariates or c == "index" or str(c).startswith("Unnamed: ")]
+    if strange:
+        raise CohortError(f"modality {name} has columns that are no regions: {listed(strange)}; "
+                          f"leave them out, with exclude = {strange} under [modalities.{name}]")
+
+
 def complete_people(subjects: pd.DataFrame, blocks: dict[str, pd.DataFrame],
                     covariates: Mapping[str, str], drop: bool
                     ) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:

@@ -114,7 +114,7 @@ class CovariateEncoder:
             outside = (values < low) | (values > high)
             if outside.any():
                 warnings.warn(f"{name} of {int(outside.sum())} of {len(values)} subjects lies "
-                              f"outside the reference's {low:g} to {high:g} "
+                              f"outside the training people's {low:g} to {high:g} "
                               f"({listed(values.index[outside])}): their expected values are "
                               "extrapolated", stacklevel=4)
             return

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .baseline import refuse_empty_features, warn_of_extremes
 from .calibration import HeldOut
 from .calibration_check import check_calibration
 from .cohort import Cohort
@@ -25,6 +24,8 @@ from .preparation import Preparation
 from .provenance import describe_fit
 from .scoring import Pattern, by_pattern, calibrate, raw_scores, refuse_uncalibrated
 from .training import History, TrainingPlan, fit
+from .value_checks import (refuse_empty_features, warn_of_reference_values,
+                           warn_of_scored_values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +126,7 @@ class NormativeModel:
         _one_visit_each(controls)
         for m in controls.modalities:
             refuse_empty_features(controls.features[m.name], m.name)
-            warn_of_extremes(controls.features[m.name], m.name)
+        warn_of_reference_values(controls)
         roles = self.calibration.roles(controls.subjects, controls.covariates,
                                        n_latent=self.architecture.n_latent, seed=self.seed)
         groups = {role: controls.select(controls.ids[(roles == role).to_numpy()])
@@ -218,6 +219,8 @@ class NormativeModel:
             raise CohortError("nobody is left to score")
         batch = f.preparation.batch(cohort, torch.float64)
         refuse_uncalibrated(batch, dict(f.laws), list(cohort.ids), list(cohort.features))
+        warn_of_scored_values(list(cohort.features), cohort.ids, [x.numpy() for x in batch.x],
+                              [m.features for m in f.preparation.modalities])
         z = np.full((len(cohort), len(f.preparation.columns)), np.nan)
         expected, latent = z.copy(), np.empty((len(cohort), self.architecture.n_latent))
         distance = np.empty((len(cohort), 3))

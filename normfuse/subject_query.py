@@ -16,6 +16,9 @@ import pandas as pd
 
 from .errors import CohortError, listed
 
+EVERYBODY = ("all", "everybody")
+"""Queries that select everyone: a cohort of healthy people only."""
+
 _LONGEST = 2000
 _QUOTED_OR_BACKTICK = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|`([^`\n]+)`")
 _COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
@@ -30,7 +33,8 @@ def matching(subjects: pd.DataFrame, query: str) -> pd.Series:
 
     Comparisons (``== != < <= > >= in``, ``not in``) of a column with a constant or a list of them,
     joined by ``and``, ``or``, ``not`` and parentheses; column names with spaces go in backticks. A
-    missing value matches no comparison but ``!=`` and ``not in``. ``participant_id`` is the id.
+    missing value matches no comparison but ``!=`` and ``not in``. ``participant_id`` is the id;
+    the query ``all`` (or ``everybody``) selects everyone.
 
     Raises
     ------
@@ -43,6 +47,8 @@ def matching(subjects: pd.DataFrame, query: str) -> pd.Series:
     >>> matching(people, "diagnosis == 'CN' and 60 < age < 75").tolist()
     [True, False]
     """
+    if isinstance(query, str) and query.strip().lower() in EVERYBODY:
+        return pd.Series(True, index=subjects.index)
     if not isinstance(query, str) or len(query) > _LONGEST:
         raise CohortError("a query is text such as \"diagnosis == 'CN'\", at most "
                           f"{_LONGEST} characters long; got {str(query)[:60]!r}")

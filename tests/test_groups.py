@@ -80,7 +80,7 @@ def test_every_feature_equals_statsmodels(deviations, adjust):
 
 
 def test_difference_and_interval_are_welch_and_p_without_covariates_is_student(deviations):
-    found = compare_groups(deviations, "dx", baseline="MCI").table
+    found = compare_groups(deviations, "dx", adjust=(), baseline="MCI").table
     for prefix, values in (("", deviations.z), ("raw_", deviations.observed)):
         for (contrast, *column), row in found.iterrows():
             a, b = (values[tuple(column)][deviations.subjects["dx"] == level].dropna()
@@ -195,7 +195,8 @@ def test_p_is_uniform_without_a_difference(seed):
     p = compare_groups(made, "dx", adjust="age").table["p"]
     for feature in p.to_numpy().reshape(300, 3).T:  # one a block: 300 independent p
         assert stats.kstest(feature, "uniform").pvalue > 0.001
-    unadjusted = compare_groups(made, "dx").table["p"]
+    unadjusted = compare_groups(made, "dx", adjust=()).table["p"]
+    pd.testing.assert_series_equal(compare_groups(made, "dx").table["p"], p)  # the default
     assert (unadjusted < 0.05).mean() > 0.3  # age does confound here
 
 
@@ -343,7 +344,8 @@ def test_a_confounder_makes_z_and_raw_disagree_and_the_result_says_so():
     made = _blocks(0.0, 7)
     age = made.subjects["age"].to_numpy()[:, None]
     raw = made.z + 0.3 * (age - 60)
-    found = compare_groups(replace(made, z=made.z - 0.08 * (age - 60), observed=raw), "dx")
+    found = compare_groups(replace(made, z=made.z - 0.08 * (age - 60), observed=raw), "dx",
+                           adjust=())
     note = [text for text in found.notes if "disagree" in text]
     assert len(note) == 1 and "0 and " in note[0] and "age" in note[0]
 
@@ -398,3 +400,9 @@ def test_importing_the_analyses_brings_neither_torch_nor_the_statistics():
             "print([m for m in ('torch', 'pyro') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[]", "[]"]
+
+
+def test_a_covariate_of_the_model_is_no_group(deviations):
+    with pytest.raises(ComparisonError, match="age is a covariate of the model.*Fit a model "
+                                              "without age"):
+        compare_groups(deviations, "age")

@@ -291,7 +291,7 @@ class TestRefusals:
     @pytest.mark.filterwarnings("default:age of")
     def test_age_beyond_the_reference_is_said(self, model, patients):
         old = with_people(patients, patients.subjects.assign(age=99.0))
-        with pytest.warns(UserWarning, match="age of .* lies outside the reference's"):
+        with pytest.warns(UserWarning, match="age of .* lies outside the training people's"):
             assert model.deviations(old).z.notna().any(axis=None)
 
     def test_combination_of_scans_that_too_few_were_calibrated_with(self, controls, patients):

@@ -1,0 +1,99 @@
+"""Values that cannot be what they seem: constants, codes, failed regions, columns of zeros."""
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from .cohort import Cohort
+from .errors import CohortError, listed
+
+EXTREME = 30
+"""Robust standard deviations from the median beyond which no healthy region lies."""
+
+PILE = 0.3
+"""Share of one and the same value above which a feature is a count or a lesion, not a measure."""
+
+
+def refuse_empty_features(block: pd.DataFrame, name: str, whom: str = "the reference") -> None:
+    """Every feature must vary in the reference."""
+    values = block.to_numpy()
+    never = block.columns[block.isna().all()]
+    if len(never):
+        raise CohortError(f"modality {name}: {len(never)} of {block.shape[1]} features were never "
+                          f"measured in {whom} ({listed(never)}); {_how_to_drop(name)}")
+    flat = np.nanmax(values, axis=0) - np.nanmin(values, axis=0)
+    size = np.nanmax(np.abs(values), axis=0)
+    constant = block.columns[flat <= 1e-12 * size]
+    if len(constant):
+        raise CohortError(f"modality {name}: {len(constant)} of {block.shape[1]} features have "
+                          f"one and the same value in all {whom} ({listed(constant)}): nothing "
+                          f"deviates from a constant; {_how_to_drop(name)}")
+
+
+def _how_to_drop(name: str) -> str:
+    return (f"leave them out by exclude = [\"…\"] under [modalities.{name}] or "
+            f"cohort.drop_features({name!r}, […])")
+
+
+def warn_of_reference_values(controls: Cohort) -> None:
+    """Say which reference values look like codes or failures, and which features are no measures.
+
+    Warns
+    -----
+    UserWarning
+        For values beyond ``EXTREME`` robust standard deviations; lone zeros in a feature that
+        otherwise has none; a value that more than ``PILE`` of the people share; covariates far
+        from everybody else's.
+    """
+    for m in controls.modalities:
+        block = controls.features[m.name]
+        _warn(far_out(block, block.median(), 1.4826 * (block - block.median()).abs().median()),
+              block, f"modality {m.name}: {{n}} reference values lie beyond {EXTREME} robust "
+              "standard deviations", "codes for missing values or failed regions")
+        zeros = (block == 0) & ((block == 0).mean() < 0.05) & (block.min() >= 0)
+        _warn(zeros, block, f"modality {m.name}: {{n}} reference values are exactly 0 in features "
+              "that hardly ever are", "failed regions")
+        piled = [c for c in block if block[c].value_counts(normalize=True).iloc[0] > PILE]
+        if piled:
+            warnings.warn(f"modality {m.name}: in {listed(piled)} more than {PILE:.0%} of the "
+                          "reference share one value; a normal likelihood does not fit them and "
+                          "their z will not be calibrated. Leave them out: "
+                          + _how_to_drop(m.name),
+                          stacklevel=3)
+    for name, kind in controls.covariates.items():
+        if kind == "continuous":
+            column = controls.subjects[[name]]
+            spread = 1.4826 * (column - column.median()).abs().median()
+            _warn(far_out(column, column.median(), spread, 10), column,
+                  f"covariate {name}: {{n}} reference people are more than 10 robust standard "
+                  "deviations from the others", "typing errors or codes for missing values")
+
+
+def warn_of_scored_values(names: list[str], ids: pd.Index, standard: list[np.ndarray],
+                          features: list[tuple[str, ...]]) -> None:
+    """The same for people to be scored, by their distance from what covariates predict.
+
+    One such value spoils all of a person's z: it goes through the encoder.
+    """
+    for name, values, columns in zip(names, standard, features):
+        table = pd.DataFrame(values, ids, list(columns))
+        _warn(table.abs() > EXTREME, table, f"modality {name}: {{n}} values lie beyond {EXTREME} "
+              "standard deviations of what is expected", "codes for missing values or failed "
+              "regions (one spoils every z of its person)")
+
+
+def far_out(block: pd.DataFrame, center: pd.Series, spread: pd.Series,
+            limit: float = EXTREME) -> pd.DataFrame:
+    """Cells further than ``limit`` spreads from the center; never if the spread is 0."""
+    return (block - center).abs() > limit * spread.where(spread > 0)
+
+
+def _warn(bad: pd.DataFrame, block: pd.DataFrame, what: str, why: str) -> None:
+    if bad.to_numpy().any():
+        row, column = np.argwhere(bad.to_numpy())[0]
+        warnings.warn(f"{what.format(n=int(bad.to_numpy().sum()))}, first "
+                      f"{block.iloc[row, column]:g} in {block.columns[column]} of "
+                      f"{block.index[row]}; if these are {why}, leave those cells empty",
+                      stacklevel=5)
