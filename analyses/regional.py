@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from normfuse.atlas import load_atlas
 from normfuse.errors import AtlasError, CohortError, listed
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class RegionalDeviations:
         return escape(repr(self)) + "<br>regions per tissue and modality:" + counts.to_html()
 
 
-def parcellate(deviations: Deviations, atlas: Atlas) -> RegionalDeviations:
+def parcellate(deviations: Deviations, atlas: Atlas | str) -> RegionalDeviations:
     """The deviations of an atlas's regions, matched by the features' names.
 
     Nothing is averaged: region tables already hold one value a region. Names must be equal
@@ -204,8 +205,9 @@ def parcellate(deviations: Deviations, atlas: Atlas) -> RegionalDeviations:
     ----------
     deviations : Deviations
         Columns (modality, feature); one region may occur in several modalities.
-    atlas : Atlas
-        Its ``name`` and its ``regions`` (index label number, column ``name`` and others).
+    atlas : Atlas or str
+        An atlas, or the name of one to load; its ``name`` and its ``regions`` (index label
+        number, column ``name`` and others).
 
     Returns
     -------
@@ -230,6 +232,8 @@ def parcellate(deviations: Deviations, atlas: Atlas) -> RegionalDeviations:
     0   sub-b       t1  insula   1035 -2.5
     1   sub-b       t1  cuneus   1005  0.3
     """
+    if isinstance(atlas, str):
+        atlas = load_atlas(atlas)
     columns = deviations.z.columns
     known = columns.get_level_values(1).isin(atlas.regions["name"])
     if not known.any():

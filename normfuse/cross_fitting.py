@@ -52,7 +52,11 @@ def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5) -> Devia
     note = (f"cross-fitted in {folds} folds: each person was scored by a model fitted on "
             f"{len(reference) - len(reference) // folds} or so of the {len(reference)} reference "
             "people, never on that person; latent dimensions differ between folds")
-    whole = Deviations(**tables, reference=replace(parts[0].reference, notes=(note,)))
+    # each reference person takes part in all models but one
+    shares = {role: round(sum(p.reference.n_subjects[role] for p in parts) / (folds - 1))
+              for role in parts[0].reference.n_subjects}
+    whole = Deviations(**tables, reference=replace(parts[0].reference, notes=(note,),
+                                                   n_subjects=shares))
     # what the controls of all folds show, not only the first fold's calibration people
     calibration, quantiles = check_calibration(whole.select(reference.ids))
     return replace(whole, reference=replace(whole.reference, calibration=calibration,

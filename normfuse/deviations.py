@@ -139,6 +139,23 @@ class Deviations:
         """Two-sided p-value of every z."""
         return pd.DataFrame(2 * stats.norm.sf(np.abs(self.z)), self.z.index, self.z.columns)
 
+    @property
+    def q(self) -> pd.DataFrame:
+        """Each person's p, Benjamini-Hochberg adjusted over that person's own features.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_deviations
+        >>> tiny_deviations().q.round(3).iloc[0].tolist()
+        [0.037, 0.764, 0.054]
+        """
+        q = self.p.to_numpy(copy=True)
+        for row in q:
+            seen = ~np.isnan(row)
+            if seen.any():
+                row[seen] = stats.false_discovery_control(row[seen])
+        return pd.DataFrame(q, self.z.index, self.z.columns)
+
     def select(self, who: str | Iterable[str]) -> Deviations:
         """The people that answer a query on ``subjects``, or those with the given ids."""
         if isinstance(who, str):

@@ -213,7 +213,8 @@ class NormativeModel:
         if seen.any() and not include_seen:
             warnings.warn(f"{int(seen.sum())} of {len(cohort)} subjects were used to train this "
                           "model and are left out: their z would be too small. Score them with "
-                          "normfuse.cross_fit, or keep them with include_seen=True", stacklevel=3)
+                          "normfuse.cross_fit, or keep them with include_seen=True "
+                          "(--include-seen)", stacklevel=3)
             cohort, roles = cohort.select(cohort.ids[~seen.to_numpy()]), roles[~seen]
         if not len(cohort):
             raise CohortError("nobody is left to score")

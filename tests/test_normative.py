@@ -374,3 +374,17 @@ class TestPrediction:
         model.deviations(patients), model.predict(patients)
         for name, block in patients.features.items():
             pd.testing.assert_frame_equal(block, before[name])
+
+
+def test_cross_fitting_accounts_for_everybody(cohort):
+    found = nf.cross_fit(nf.NormativeModel(**SMALL), cohort, folds=3)
+    assert found.z.index.equals(cohort.ids)
+    reference = cohort.reference_subjects()
+    assert sum(found.reference.n_subjects.values()) == pytest.approx(len(reference), abs=2)
+    fold = found.subjects["normfuse_fold"]
+    assert fold[reference.ids].value_counts().max() - fold[reference.ids].value_counts().min() <= 1
+    rows = {(r["quantity"], r["nominal"]): r for r in found.reference.calibration}
+    assert rows["z all", 0.05]["n_subjects"] == len(reference)  # all folds' controls, not one's
+    for folds in (0, 1, 10_000, 2.5):
+        with pytest.raises(CohortError, match="folds is a number from 2 to"):
+            nf.cross_fit(nf.NormativeModel(**SMALL), cohort, folds=folds)

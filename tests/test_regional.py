@@ -15,6 +15,7 @@ import pytest
 from normfuse.analyses import RegionalDeviations, compare_groups, parcellate
 from normfuse.deviations import ROLE, Deviations
 from normfuse.errors import AtlasError, CohortError
+from normfuse.testing import tiny_deviations
 from normfuse.testing.fixtures import tiny_reference
 
 REGIONS = pd.DataFrame(
@@ -132,3 +133,12 @@ def test_selecting_people_and_showing(regional):
     shown = regional._repr_html_()
     assert "cortex" in shown and "&lt;RegionalDeviations" in shown
     assert regional.distance.shape == (6, 3) and regional.reference.n_latent == 2
+
+
+def test_an_atlas_may_be_named():
+    made = tiny_deviations()
+    names = {"insula": "ctx-lh-insula", "cuneus": "ctx-lh-cuneus"}
+    tables = {name: getattr(made, name).rename(columns=names, level=1)
+              for name in ("z", "observed", "expected")}
+    regional = parcellate(replace(made, **tables), "dk")
+    assert regional.atlas == "dk" and set(regional.table["hemisphere"]) == {"left"}
