@@ -388,3 +388,12 @@ def test_cross_fitting_accounts_for_everybody(cohort):
     for folds in (0, 1, 10_000, 2.5):
         with pytest.raises(CohortError, match="folds is a number from 2 to"):
             nf.cross_fit(nf.NormativeModel(**SMALL), cohort, folds=folds)
+
+
+def test_sites_too_thin_to_know_are_noted(cohort):
+    people = cohort.subjects
+    healthy = cohort.reference_subjects().ids
+    people.loc[healthy[:4], "site"] = "tiny"
+    notes = nf.NormativeModel(**SMALL).fit(
+        with_people(cohort, people).reference_subjects()).fitted.reference.notes
+    assert any("site tiny" in note and "too few reference people" in note for note in notes)
