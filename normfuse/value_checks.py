@@ -81,7 +81,7 @@ def warn_of_scored_values(names: list[str], ids: pd.Index, standard: list[np.nda
         table = pd.DataFrame(values, ids, list(columns))
         _warn(table.abs() > EXTREME, table, f"modality {name}: {{n}} values lie beyond {EXTREME} "
               "standard deviations of what is expected", "codes for missing values or failed "
-              "regions (one spoils every z of its person)")
+              "regions (one spoils every z of its person)", unit=" sd")
 
 
 def far_out(block: pd.DataFrame, center: pd.Series, spread: pd.Series,
@@ -90,10 +90,10 @@ def far_out(block: pd.DataFrame, center: pd.Series, spread: pd.Series,
     return (block - center).abs() > limit * spread.where(spread > 0)
 
 
-def _warn(bad: pd.DataFrame, block: pd.DataFrame, what: str, why: str) -> None:
+def _warn(bad: pd.DataFrame, block: pd.DataFrame, what: str, why: str, unit: str = "") -> None:
     if bad.to_numpy().any():
         row, column = np.argwhere(bad.to_numpy())[0]
         warnings.warn(f"{what.format(n=int(bad.to_numpy().sum()))}, first "
-                      f"{block.iloc[row, column]:g} in {block.columns[column]} of "
+                      f"{block.iloc[row, column]:g}{unit} in {block.columns[column]} of "
                       f"{block.index[row]}; if these are {why}, leave those cells empty",
                       stacklevel=5)
