@@ -54,8 +54,8 @@ def test_a_code_at_scoring_is_named():
     spoilt = nf.Cohort(patients.subjects, {**patients.features, "t1": t1}, patients.modalities,
                        patients.covariates)
     who = patients.ids[1]
-    with pytest.warns(UserWarning, match=f"t1: 1 values lie beyond 30.* sd in t1_region2 of {who}.*leave "
-                                         "those cells empty"):
+    with pytest.warns(UserWarning, match=f"t1: 1 values lie beyond 30.* sd in t1_region2 of "
+                                         f"{who}.*leave those cells empty"):
         model.deviations(spoilt)
 
 
