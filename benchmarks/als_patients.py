@@ -19,7 +19,7 @@ import normfuse as nf
 from normfuse.analyses import compare_groups
 from normfuse.calibration import HeldOut
 from normfuse.calibration_check import share_row
-from normfuse.models import Architecture
+from normfuse.models import OneLatent
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data" / "tables" / "als_tractometry"
 UNITS = {"FA": "", "MD": "um2/ms", "RD": "um2/ms", "AD": "um2/ms"}
@@ -39,7 +39,7 @@ def read_als(folder: Path = DATA) -> nf.Cohort:
 
 def score(cohort: nf.Cohort, folds: int, seed: int) -> nf.Deviations:
     """Cross-fitted deviations by a small linear model."""
-    model = nf.NormativeModel(architecture=Architecture(n_latent=3, hidden=()), seed=seed,
+    model = nf.NormativeModel(model=OneLatent(n_latent=3, hidden=()), seed=seed,
                               calibration=HeldOut(calibration=0.35, early_stop=0.12))
     return nf.cross_fit(model, cohort, folds=folds)
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,13 +42,14 @@ def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5) -> Devia
     parts = []
     for k in range(folds):
         learners = reference.ids[(fold[reference.ids] != k).to_numpy()]
-        recipe = NormativeModel(model.fusion, architecture=model.architecture, plan=model.plan,
+        recipe = NormativeModel(model.fusion, model=model.model, plan=model.plan,
                                 calibration=model.calibration,
                                 inference=model.inference, seed=model.seed + k)
         recipe.fit(cohort.select(learners))
         parts.append(recipe.deviations(cohort.select(cohort.ids[(fold == k).to_numpy()])))
-    tables = {name: pd.concat([getattr(p, name) for p in parts]).loc[cohort.ids]
-              for name in ("z", "observed", "expected", "latent", "distance", "subjects")}
+    each = [part.tables() for part in parts]
+    tables: dict[str, Any] = {
+        name: pd.concat([found[name] for found in each]).loc[cohort.ids] for name in each[0]}
     tables["subjects"]["normfuse_fold"] = fold
     note = (f"cross-fitted in {folds} folds: each person was scored by a model fitted on "
             f"{len(reference) - len(reference) // folds} or so of the {len(reference)} reference "

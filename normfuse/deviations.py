@@ -23,6 +23,8 @@ against the other calibration subjects), ``training`` or ``early_stop`` (seen: z
 SEEN_ROLES = ("training", "early_stop")
 
 _TABLES = ("z", "observed", "expected")
+_WIDE = (*_TABLES, "attribution")
+_ALL = (*_WIDE, "latent", "distance", "subjects")
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,11 @@ class Deviations:
     subjects : DataFrame
         The cohort's subjects table plus the column ``normfuse_role``.
     reference : Reference
+    attribution : DataFrame or None, columns (modality, latent)
+        Each modality's share of each latent z; the shares of a person sum to ``latent``, NaN
+        (nothing to share) left out. With Wasserstein and generalized Wasserstein fusion a share is
+        that modality's own shift of the posterior times its fixed weight; with products the
+        weights are the precisions, so that a share depends on the other modalities' too.
     controls : Deviations or None
         The calibration people, each scored against the others. Kept in memory after ``fit`` so
         that patients have somebody honest to be compared with; never written to disk.
@@ -124,6 +131,7 @@ class Deviations:
     distance: pd.DataFrame
     subjects: pd.DataFrame
     reference: Reference
+    attribution: pd.DataFrame | None = None
     controls: Deviations | None = None
 
     def __len__(self) -> int:
@@ -133,6 +141,11 @@ class Deviations:
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities, in order."""
         return tuple(self.z.columns.get_level_values(0).unique())
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table by name, subjects in the same order; no attribution if there is none."""
+        found = {name: getattr(self, name) for name in _ALL}
+        return {name: table for name, table in found.items() if table is not None}
 
     @property
     def p(self) -> pd.DataFrame:
@@ -165,9 +178,8 @@ class Deviations:
             unknown = ids.difference(self.subjects.index)
             if len(unknown):
                 raise CohortError(f"not among these deviations: {listed(unknown)}")
-        tables = {name: getattr(self, name).loc[ids]
-                  for name in (*_TABLES, "latent", "distance", "subjects")}
-        return replace(self, **tables)
+        kept: dict[str, Any] = {name: table.loc[ids] for name, table in self.tables().items()}
+        return replace(self, **kept)
 
     def with_controls(self) -> Deviations:
         """These people and, below them, the reference's held-out controls (once each)."""
@@ -175,9 +187,10 @@ class Deviations:
             return self
         new = self.controls.subjects.index.difference(self.subjects.index, sort=False)
         added = self.controls.select(new)
-        tables = {name: pd.concat([getattr(self, name), getattr(added, name)])
-                  for name in (*_TABLES, "latent", "distance", "subjects")}
-        return replace(self, **tables, controls=None)
+        theirs = added.tables()
+        tables: dict[str, Any] = {name: pd.concat([table, theirs[name]])
+                                  for name, table in self.tables().items() if name in theirs}
+        return replace(self, **{"attribution": None, **tables}, controls=None)
 
     def extreme(self, threshold: float = 1.96, *, direction: str = "both") -> pd.DataFrame:
         """How many features of each person lie beyond a threshold, per modality.
@@ -216,9 +229,9 @@ class Deviations:
             If the folder is there and ``overwrite`` is not asked for.
         """
         with new_folder(Path(folder), overwrite=overwrite) as work:
-            for name in (*_TABLES, "latent", "distance", "subjects"):
-                getattr(self, name).to_csv(work / f"{name}.csv", index_label="participant_id"
-                                           if name not in _TABLES else None)
+            for name, table in self.tables().items():
+                table.to_csv(work / f"{name}.csv",
+                             index_label=None if name in _WIDE else "participant_id")
             (work / "reference.json").write_text(json.dumps(self.reference.to_dict(), indent=1))
         return Path(folder)
 
@@ -229,7 +242,7 @@ class Deviations:
         try:
             wide = {name: pd.read_csv(folder / f"{name}.csv", header=[0, 1], index_col=0,
                                       dtype={0: str})
-                    for name in _TABLES}
+                    for name in _WIDE if name in _TABLES or (folder / f"{name}.csv").exists()}
             narrow = {name: pd.read_csv(folder / f"{name}.csv", index_col="participant_id",
                                         dtype={"participant_id": str})
                       for name in ("latent", "distance")}
@@ -245,7 +258,7 @@ class Deviations:
                 raise ModelFileError(f"{folder}: {name}.csv and subjects.csv do not list the same "
                                      "subjects; one of them was edited")
             table.index.name = "participant_id"
-            table.columns.names = ["modality", "feature"]
+            table.columns.names = ["modality", "latent" if name == "attribution" else "feature"]
         tables: dict[str, Any] = {**wide, **narrow}
         return cls(**tables, reference=reference)
 

@@ -13,31 +13,34 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
-from .models import Batch, MultimodalVAE
+from .fusion import Choice
+from .models import Batch, Vae
 
 
-class Inference(ABC):
+class Inference(Choice, ABC):
     """How a posterior is found at scoring time; training always uses the fused posterior."""
 
     @abstractmethod
-    def posterior(self, vae: MultimodalVAE, batch: Batch) -> Distribution:
-        """q(z | x_S, c), batch shape (n_subjects,), event shape (n_latent,)."""
+    def posterior(self, vae: Vae, batch: Batch) -> Distribution:
+        """q(e | x_S, c) in standard coordinates, batch shape (n_subjects,), event (n_dim,)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Amortised(Inference):
     """The aggregator's posterior itself."""
 
-    def posterior(self, vae: MultimodalVAE, batch: Batch) -> Distribution:
+    def posterior(self, vae: Vae, batch: Batch) -> Distribution:
         return vae.posterior(batch)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Refined(Inference):
     """From the fused mean, a few Gauss-Newton steps to the most probable z; Laplace covariance.
 
     minimise  1/2 |z|^2 + 1/2 sum_j (x_j - mu_j(z))^2 / s_j^2  over the measured cells j;
-    q(z) = N(z*, (I + J' diag(s^-2) J)^-1),  J = d mu / d z.
+    q(z) = N(z*, (I + J' diag(s^-2) J)^-1),  J = d mu / d z,
+
+    z in standard coordinates, where the prior is N(0, I) at all levels.
 
     With linear decoders one step gives the exact posterior of a factor-analysis model, whatever
     the fusion; with others the fused posterior says in which basin to look.
@@ -54,7 +57,7 @@ class Refined(Inference):
 
     steps: int = 6
 
-    def posterior(self, vae: MultimodalVAE, batch: Batch) -> Distribution:
+    def posterior(self, vae: Vae, batch: Batch) -> Distribution:
         z = vae.posterior(batch).mean
         for _ in range(self.steps):
             gradient, precision = _newton_terms(vae, batch, z)
@@ -64,7 +67,10 @@ class Refined(Inference):
                                   validate_args=False)
 
 
-def _newton_terms(vae: MultimodalVAE, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
+_ROUNDING = 1e-12
+
+
+def _newton_terms(vae: Vae, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
     """Minus the gradient (n, L) and the Gauss-Newton Hessian (n, L, L) of the energy."""
     n_latent = z.shape[-1]
 
@@ -79,7 +85,7 @@ def _newton_terms(vae: MultimodalVAE, batch: Batch, z: Tensor) -> tuple[Tensor, 
     return gradient, jacobian.mT @ jacobian + torch.eye(n_latent, dtype=z.dtype)
 
 
-def _residuals(vae: MultimodalVAE, batch: Batch, z: Tensor) -> Tensor:
+def _residuals(vae: Vae, batch: Batch, z: Tensor) -> Tensor:
     """(x - mu(z)) / s of every feature, 0 where nothing was measured."""
     parts = []
     for x, mean, sd, measured in zip(batch.x, vae.decode(z, batch.design), vae.noise_sd,
@@ -89,13 +95,15 @@ def _residuals(vae: MultimodalVAE, batch: Batch, z: Tensor) -> Tensor:
     return torch.cat(parts, -1)
 
 
-def _damped(vae: MultimodalVAE, batch: Batch, z: Tensor, step: Tensor) -> Tensor:
-    """The longest of 1, 1/2, 1/4, 1/8 of each subject's step that lowers its energy, or none."""
-    best, chosen = _energy(vae, batch, z), z
+def _damped(vae: Vae, batch: Batch, z: Tensor, step: Tensor) -> Tensor:
+    """The longest of 1, 1/2, 1/4, 1/8 of each subject's step that raises no energy, or none."""
+    # near the optimum a good step changes the energy by rounding only; taking it all the same
+    # makes the end point independent of the batch
+    best, chosen = _energy(vae, batch, z) * (1 + _ROUNDING), z
     undecided = torch.ones(len(z), dtype=torch.bool)
     for length in (1.0, 0.5, 0.25, 0.125):
         tried = z + length * step
-        lower = undecided & (_energy(vae, batch, tried) < best)
+        lower = undecided & (_energy(vae, batch, tried) <= best)
         chosen = torch.where(lower[:, None], tried, chosen)
         undecided = undecided & ~lower
         if not undecided.any():
@@ -103,5 +111,5 @@ def _damped(vae: MultimodalVAE, batch: Batch, z: Tensor, step: Tensor) -> Tensor
     return chosen
 
 
-def _energy(vae: MultimodalVAE, batch: Batch, z: Tensor) -> Tensor:
+def _energy(vae: Vae, batch: Batch, z: Tensor) -> Tensor:
     return 0.5 * (_residuals(vae, batch, z).square().sum(-1) + z.square().sum(-1))

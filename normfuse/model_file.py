@@ -10,22 +10,24 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from . import fusion as fusions
+from . import inference as inferences
+from . import models
 from .baseline import LinearBaseline
 from .calibration import HeldOut, ResidualLaw, TailShape
 from .covariates import CovariateEncoder
 from .deviations import Reference
 from .errors import ModelFileError
-from .fusion import Aggregator
+from .fusion import Aggregator, Choice
 from .modality import Modality
-from .models import Architecture, MultimodalVAE
-from .inference import Amortised, Inference, Refined
+from .models import Vae
 from .latent_law import GRID, DistanceShape, LatentLaw
 from .outputs import new_folder
 from .pattern_law import PatternLaw
@@ -35,7 +37,7 @@ from .training import TrainingPlan
 if TYPE_CHECKING:
     from .normative import NormativeModel
 
-FORMAT = 1
+FORMAT = 2
 JSON_NAME, WEIGHTS_NAME = "model.json", "weights.safetensors"
 
 
@@ -47,11 +49,9 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
     preparation = fitted.preparation
     weights = save(_tensors(fitted.vae, preparation, fitted.laws))
     content = {
-        "format": FORMAT, "fusion": fusion_to_dict(model.fusion),
-        "architecture": asdict(model.architecture), "plan": asdict(model.plan),
-        "calibration": asdict(model.calibration), "seed": model.seed,
-        "inference": {"class": type(model.inference).__name__,
-                      "options": asdict(cast(Any, model.inference))},
+        "format": FORMAT, "fusion": choice_to_dict(model.fusion),
+        "model": choice_to_dict(model.model), "inference": choice_to_dict(model.inference),
+        "plan": asdict(model.plan), "calibration": asdict(model.calibration), "seed": model.seed,
         "modalities": [asdict(m) for m in preparation.modalities],
         "encoder": preparation.encoder.to_dict(),
         "penalties": {name: b.penalty for name, b in preparation.baselines.items()},
@@ -71,20 +71,19 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
     from .normative import Fitted, NormativeModel
 
     content, tensors = _verified(folder)
-    if fusion is not None and fusion_to_dict(fusion) != content.get("fusion"):
+    if fusion is not None and choice_to_dict(fusion) != content.get("fusion"):
         raise ModelFileError(f"{folder} was fitted with {content.get('fusion')}; it cannot be "
                              f"read as {fusion!r}")
     try:
         model = NormativeModel(
-            fusion or fusion_from_dict(content["fusion"], folder),
-            architecture=Architecture(**{**content["architecture"],
-                                         "hidden": tuple(content["architecture"]["hidden"])}),
+            fusion or choice_from_dict(content["fusion"], folder),
+            model=choice_from_dict(content["model"], folder),
             plan=TrainingPlan(**content["plan"]), calibration=HeldOut(**content["calibration"]),
-            inference=_inference(content["inference"]), seed=content["seed"])
+            inference=choice_from_dict(content["inference"], folder), seed=content["seed"])
         preparation = _preparation(content, tensors)
         with torch.random.fork_rng(devices=[]):  # fresh weights draw; the caller's state stays
-            vae = MultimodalVAE({m.name: m.n_features for m in preparation.modalities},
-                                len(preparation.encoder.center), model.fusion, model.architecture)
+            vae = model.model.build({m.name: m.n_features for m in preparation.modalities},
+                                    len(preparation.encoder.center), model.fusion)
         vae.double().requires_grad_(False).eval()
         vae.load_state_dict({k.removeprefix("vae."): v for k, v in tensors.items()
                              if k.startswith("vae.")})
@@ -135,7 +134,7 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _tensors(vae: MultimodalVAE, preparation: Preparation,
+def _tensors(vae: Vae, preparation: Preparation,
              laws: Mapping) -> dict[str, torch.Tensor]:
     found = {f"vae.{k}": v.contiguous() for k, v in vae.state_dict().items()}
     arrays: dict[str, Any] = {}
@@ -149,6 +148,7 @@ def _tensors(vae: MultimodalVAE, preparation: Preparation,
         arrays[f"law.{k}.latent.shapes"] = _stacked(law.distances)
         arrays[f"law.{k}.latent.mean"] = law.latent.mean
         arrays[f"law.{k}.latent.covariance"] = law.latent.covariance
+        arrays[f"law.{k}.parts"] = law.parts
     return {**found, **{k: torch.tensor(np.ascontiguousarray(v)) for k, v in arrays.items()}}
 
 
@@ -165,11 +165,6 @@ def _preparation(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
     return Preparation(modalities, CovariateEncoder(**content["encoder"]), baselines)
 
 
-def _inference(spec: Mapping[str, Any]) -> Inference:
-    known = {c.__name__: c for c in (Amortised, Refined)}
-    return known[spec["class"]](**spec["options"])
-
-
 def _pattern_to_dict(pattern: tuple[bool, ...], law: PatternLaw) -> dict[str, Any]:
     return {"present": list(pattern),
             "tails": {name: [list(asdict(s).values()) for s in shapes]
@@ -184,23 +179,28 @@ def _law(spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], k: int) -
     tails = {name: [TailShape(*v) for v in shapes] for name, shapes in spec["tails"].items()}
     stored = tensors[f"law.{k}.latent.shapes"].numpy()
     distances = [DistanceShape(w if w.any() else None) for w in stored]
-    return PatternLaw(residual, latent, tails, distances)
+    return PatternLaw(residual, latent, tails, distances, tensors[f"law.{k}.parts"].numpy())
 
 
-def fusion_to_dict(fusion: Aggregator) -> dict[str, Any]:
-    """An aggregator as its class name and options, inner aggregators included."""
-    options = {k: fusion_to_dict(v) if isinstance(v, Aggregator) else v
-               for k, v in fusion.options().items()}
-    return {"class": type(fusion).__name__, "options": options}
+def choice_to_dict(choice: Choice) -> dict[str, Any]:
+    """A choice as its class name and options, inner choices included."""
+    options = {k: choice_to_dict(v) if isinstance(v, Choice) else v
+               for k, v in choice.options().items()}
+    return {"class": type(choice).__name__, "options": options}
 
 
-def fusion_from_dict(spec: Mapping[str, Any], where: object = "this model") -> Aggregator:
-    """The inverse of :func:`fusion_to_dict`, for the classes of :mod:`normfuse.fusion` only."""
-    known = {name: c for name in fusions.__all__ if isinstance(c := getattr(fusions, name), type)
-             and issubclass(c, Aggregator)}
-    if spec["class"] not in known:
-        raise ModelFileError(f"{where} fuses by {spec['class']!r}, which normfuse does not know; "
-                             "if it is yours: NormativeModel.load(folder, fusion=…)")
-    options = {k: fusion_from_dict(v, where) if isinstance(v, dict) else v
+def choice_from_dict(spec: Mapping[str, Any], where: object = "this model") -> Any:
+    """The inverse of :func:`choice_to_dict`, for normfuse's own classes only."""
+    if spec["class"] not in _known():
+        raise ModelFileError(f"{where} was made with {spec['class']!r}, which normfuse does not "
+                             "know; if it is a fusion of yours: NormativeModel.load(folder, "
+                             "fusion=…)")
+    options = {k: choice_from_dict(v, where) if isinstance(v, dict) else v
                for k, v in spec["options"].items()}
-    return known[spec["class"]](**options)
+    return _known()[spec["class"]](**options)
+
+
+@cache
+def _known() -> dict[str, type]:
+    return {name: found for module in (fusions, models, inferences) for name in dir(module)
+            if isinstance(found := getattr(module, name), type) and issubclass(found, Choice)}

@@ -15,10 +15,11 @@ from .calibration_check import check_calibration
 from .cohort import Cohort
 from .deviations import ROLE, SEEN_ROLES, Deviations, Reference
 from .errors import CalibrationError, CohortError, NotFittedError, TrainingError, listed
+from .evidence import log_likelihood
 from .fingerprints import calibration_folds, known_roles, person_of, roles_to_hashes
 from .fusion import Aggregator, WassersteinBarycenter
 from .inference import Inference, Refined
-from .models import Architecture, MultimodalVAE
+from .models import OneLatent, Recipe, Vae
 from .pattern_law import PatternLaw
 from .preparation import Preparation
 from .provenance import describe_fit
@@ -33,7 +34,7 @@ class Fitted:
     """Everything a fit leaves behind; what ``save`` writes."""
 
     preparation: Preparation
-    vae: MultimodalVAE
+    vae: Vae
     laws: Mapping[Pattern, PatternLaw]
     known: Mapping[str, str]
     reference: Reference
@@ -52,9 +53,10 @@ class NormativeModel:
     fusion : Aggregator
         How the modalities' posteriors become one; see :mod:`normfuse.fusion`.
     n_latent : int
-        Dimensions of the latent space.
-    architecture : Architecture, optional
-        All sizes of the networks; its own ``n_latent`` is overruled by the argument if given.
+        Dimensions of the latent space; overrules the model's own.
+    model : Recipe, optional
+        Networks and latent levels: :class:`~normfuse.models.OneLatent` (default) or
+        :class:`~normfuse.models.Ladder`.
     plan : TrainingPlan, optional
     calibration : HeldOut, optional
         How the reference is split.
@@ -75,16 +77,18 @@ class NormativeModel:
     """
 
     def __init__(self, fusion: Aggregator | None = None, *, n_latent: int | None = None,
-                 architecture: Architecture | None = None, plan: TrainingPlan | None = None,
+                 model: Recipe | None = None, plan: TrainingPlan | None = None,
                  calibration: HeldOut | None = None, inference: Inference | None = None,
                  seed: int = 0) -> None:
         self.fusion = WassersteinBarycenter() if fusion is None else fusion
         if not isinstance(self.fusion, Aggregator):
             raise TypeError("fusion is an object such as WassersteinBarycenter(); "
                             f"got {self.fusion!r}")
-        architecture = architecture or Architecture()
-        self.architecture = architecture if n_latent is None else replace(architecture,
-                                                                          n_latent=n_latent)
+        model = OneLatent() if model is None else model
+        if not isinstance(model, Recipe):
+            raise TypeError(f"model is a recipe such as Ladder(levels=(32, 10)); got {model!r}")
+        model.check(self.fusion)
+        self.model = model if n_latent is None else model.resized(n_latent)
         self.plan = plan or TrainingPlan()
         self.calibration = calibration or HeldOut()
         self.inference = inference or Refined()
@@ -128,7 +132,7 @@ class NormativeModel:
             refuse_empty_features(controls.features[m.name], m.name)
         warn_of_reference_values(controls)
         roles = self.calibration.roles(controls.subjects, controls.covariates,
-                                       n_latent=self.architecture.n_latent, seed=self.seed)
+                                       n_latent=self.model.n_dimensions, seed=self.seed)
         groups = {role: controls.select(controls.ids[(roles == role).to_numpy()])
                   for role in ("training", "early_stop", "calibration")}
         for m in controls.modalities:
@@ -154,12 +158,12 @@ class NormativeModel:
         return self
 
     def _train(self, preparation: Preparation, training: Cohort,
-               early_stop: Cohort) -> tuple[MultimodalVAE, History]:
+               early_stop: Cohort) -> tuple[Vae, History]:
         batch = preparation.batch(training)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            vae = MultimodalVAE({m.name: m.n_features for m in preparation.modalities},
-                                batch.design.shape[1], self.fusion, self.architecture)
+            vae = self.model.build({m.name: m.n_features for m in preparation.modalities},
+                                   batch.design.shape[1], self.fusion)
         history = fit(vae, batch, preparation.batch(early_stop), self.plan, seed=self.seed)
         if not history.best_epoch:
             raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
@@ -223,29 +227,36 @@ class NormativeModel:
         warn_of_scored_values(list(cohort.features), cohort.ids, [x.numpy() for x in batch.x],
                               [m.features for m in f.preparation.modalities])
         z = np.full((len(cohort), len(f.preparation.columns)), np.nan)
-        expected, latent = z.copy(), np.empty((len(cohort), self.architecture.n_latent))
+        expected, latent = z.copy(), np.empty((len(cohort), self.model.n_dimensions))
         distance = np.empty((len(cohort), 3))
+        shares = np.empty((len(cohort.modalities), *latent.shape))
         folds = np.where(roles == "calibration", calibration_folds(cohort.ids), -1)
         for pattern, rows in by_pattern(batch):
             part, law, at = batch.take(rows), f.laws[pattern], rows.numpy()
             raw = raw_scores(f.vae, part, self.inference)
             z[at] = law.z(raw.residual, folds[at], f.preparation.slices)
             latent[at] = law.latent_z(raw.latent, folds[at])
+            shares[:, at] = law.attribution(raw.latent, raw.parts, latent[at])
             distance[at] = law.distance(raw.latent, folds[at])
             expected[at] = f.preparation.in_units(raw.expected, part.design)
-        return self._as_tables(f, cohort, roles, z, expected, latent, distance)
+        return self._as_tables(f, cohort, roles, z, expected, latent, shares, distance)
 
     @staticmethod
     def _as_tables(f: Fitted, cohort: Cohort, roles: pd.Series, z: np.ndarray,
-                   expected: np.ndarray, latent: np.ndarray, distance: np.ndarray) -> Deviations:
+                   expected: np.ndarray, latent: np.ndarray, shares: np.ndarray,
+                   distance: np.ndarray) -> Deviations:
         columns, ids = f.preparation.columns, cohort.ids
         observed = pd.DataFrame(np.hstack([b.to_numpy() for b in cohort.features.values()]),
                                 ids, columns)
         law = pd.DataFrame(distance, ids, ["distance", "p", "n_calibration"])
+        dimensions = [f"z{k + 1}" for k in range(latent.shape[1])]
+        told = np.where(cohort.present.to_numpy().T[..., None], shares, np.nan)
+        attribution = pd.DataFrame(np.hstack(list(told)), ids, pd.MultiIndex.from_product(
+            [list(cohort.features), dimensions], names=["modality", "latent"]))
         return Deviations(
             z=pd.DataFrame(z, ids, columns), observed=observed,
             expected=pd.DataFrame(expected, ids, columns).where(observed.notna()),
-            latent=pd.DataFrame(latent, ids, [f"z{k + 1}" for k in range(latent.shape[1])]),
+            latent=pd.DataFrame(latent, ids, dimensions), attribution=attribution,
             distance=law.astype({"n_calibration": int}),
             subjects=cohort.subjects.assign(**{ROLE: roles}), reference=f.reference)
 
@@ -266,6 +277,29 @@ class NormativeModel:
         expected = f.preparation.in_units(raw.expected, batch.design)
         return pd.DataFrame(expected, cohort.ids, f.preparation.columns)
 
+    def log_likelihood(self, cohort: Cohort, *, draws: int = 100) -> pd.DataFrame:
+        """How probable each person's measurements are: log p(x_S | covariates).
+
+        By importance sampling from the posterior (:func:`normfuse.evidence.log_likelihood`): a
+        lower bound on average, nearer the more draws. Of the densities of features in the
+        modalities' units, so that models with different baselines can be compared. Compare models
+        on people that none of them was trained on.
+
+        Returns
+        -------
+        DataFrame, columns ``log_likelihood`` (nats), ``n_measured`` and ``per_feature``
+        """
+        f = self.fitted
+        cohort = f.preparation.aligned(cohort)
+        batch = f.preparation.batch(cohort, torch.float64)
+        scales = np.hstack([f.preparation.baselines[m.name].scale for m in cohort.modalities])
+        measured = np.hstack([b.notna().to_numpy() for b in cohort.features.values()])
+        found = log_likelihood(f.vae, batch, self.inference, draws, seed=self.seed).numpy() \
+            - measured @ np.log(scales)
+        n = measured.sum(1)
+        return pd.DataFrame({"log_likelihood": found, "n_measured": n,
+                             "per_feature": found / np.where(n, n, 1)}, index=cohort.ids)
+
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model to a new folder: ``model.json`` and ``weights.safetensors``."""
         from .model_file import write_model
@@ -282,7 +316,7 @@ class NormativeModel:
     def __repr__(self) -> str:
         state = "not fitted" if self._fitted is None else \
             f"fitted on {sum(self._fitted.reference.n_subjects.values())} people"
-        return (f"<NormativeModel {self.fusion!r}, n_latent={self.architecture.n_latent}, "
+        return (f"<NormativeModel {self.fusion!r}, n_latent={self.model.n_dimensions}, "
                 f"{state}>")
 
 

@@ -30,17 +30,21 @@ class PatternLaw:
         Modality -> shape from everyone, then from everyone but fold 0, 1, …
     distances : list of DistanceShape
         Likewise.
+    parts : ndarray, shape (n_modalities, n_latent)
+        Mean part of each modality in the latent position.
     """
 
     residual: ResidualLaw
     latent: LatentLaw
     tails: Mapping[str, Sequence[TailShape]]
     distances: Sequence[DistanceShape]
+    parts: np.ndarray
 
     @classmethod
-    def fit(cls, u: np.ndarray, h: np.ndarray, folds: np.ndarray,
+    def fit(cls, u: np.ndarray, h: np.ndarray, parts: np.ndarray, folds: np.ndarray,
             columns: Mapping[str, slice]) -> PatternLaw:
-        """From calibration residuals, latent positions, folds, and each modality's columns."""
+        """From calibration residuals, latent positions and their parts, folds, and each
+        modality's columns."""
         residual, latent = ResidualLaw.fit(u), LatentLaw.fit(h)
         z = residual.z_left_out(u)
         others = [np.ones(len(u), bool), *(folds != k for k in range(N_FOLDS))]
@@ -49,7 +53,7 @@ class PatternLaw:
         # decided once: the folds must go through what new people go through
         shaped = latent.usable and len(h) >= MIN_SHAPE_N
         distances = [latent.shape(h[some]) if shaped else DistanceShape() for some in others]
-        return cls(residual, latent, tails, distances)
+        return cls(residual, latent, tails, distances, parts.mean(1))
 
     def z(self, u: np.ndarray, folds: np.ndarray, columns: Mapping[str, slice]) -> np.ndarray:
         """z of residuals; ``folds`` is -1 for new people, else the calibration person's fold."""
@@ -65,6 +69,17 @@ class PatternLaw:
         """Per-dimension z of latent positions."""
         own = (folds >= 0)[:, None]
         return np.where(own, self.latent.z(h, left_out=True), self.latent.z(h))
+
+    def attribution(self, h: np.ndarray, parts: np.ndarray, latent_z: np.ndarray) -> np.ndarray:
+        """Each modality's share of latent z, shape (n_modalities, n_subjects, n_latent).
+
+        The deviation h - mean is the sum over modalities of part - mean part, and z is a function
+        of it that is 0 at 0: every part is stretched by z / (h - mean), so the shares sum to z.
+        """
+        away = h - self.latent.mean
+        tiny = np.abs(away) < 1e-9
+        stretch = np.where(tiny, 0.0, latent_z / np.where(tiny, 1.0, away))
+        return stretch * (parts - self.parts[:, None])
 
     def distance(self, h: np.ndarray, folds: np.ndarray) -> np.ndarray:
         """Latent distance, its p-value, and the number of people it is judged by."""

@@ -45,7 +45,7 @@ def describe_fit(model: NormativeModel, controls: Cohort, groups: Mapping[str, C
         notes += (f"{listed(thin, 8)}: too few reference people to know the offset; z and p of "
                   "people there are too extreme",)
     return Reference(
-        kind="reconstruction", fusion=repr(model.fusion), n_latent=model.architecture.n_latent,
+        kind="reconstruction", fusion=repr(model.fusion), n_latent=model.model.n_dimensions,
         seed=model.seed, n_subjects={role: len(group) for role, group in groups.items()},
         covariates=encoder.describe(controls.subjects),
         modalities={m.name: {"unit": m.unit, "n_features": m.n_features,

@@ -12,7 +12,7 @@ from torch import Tensor
 from .errors import CalibrationError, listed
 from .fusion import sigma_points
 from .inference import Inference
-from .models import Batch, MultimodalVAE
+from .models import Batch, Vae
 from .pattern_law import PatternLaw
 
 Pattern = tuple[bool, ...]
@@ -38,19 +38,22 @@ class RawScores:
         E[mu(z)] of each modality, standardised; also for modalities that were not measured.
     latent : ndarray, shape (n_subjects, n_latent)
         Means of the fused posterior: the latent space is the aggregator's.
+    parts : ndarray, shape (n_modalities, n_subjects, n_latent)
+        Each modality's part in it; they add up to ``latent``.
     """
 
     residual: np.ndarray
     expected: list[Tensor]
     latent: np.ndarray
+    parts: np.ndarray
 
 
-def raw_scores(vae: MultimodalVAE, batch: Batch, inference: Inference) -> RawScores:
+def raw_scores(vae: Vae, batch: Batch, inference: Inference) -> RawScores:
     """Score subjects in float64, each depending on itself alone.
 
     The posterior's spread is carried through the decoders by sigma points, not by random draws.
     """
-    residuals, expected, latent = [], [], []
+    residuals, expected, latent, parts = [], [], [], []
     with torch.no_grad():
         for rows in torch.arange(len(batch)).split(_CHUNK):
             part = batch.take(rows)
@@ -66,12 +69,14 @@ def raw_scores(vae: MultimodalVAE, batch: Batch, inference: Inference) -> RawSco
                 means.append(mean)
             residuals.append(torch.cat(us, -1).numpy())
             expected.append(means)
-            latent.append(vae.posterior(part).mean.numpy())
+            position, shares = vae.position(part)
+            latent.append(position.numpy())
+            parts.append(shares.numpy())
     return RawScores(np.vstack(residuals), [torch.cat(m) for m in zip(*expected)],
-                     np.vstack(latent))
+                     np.vstack(latent), np.concatenate(parts, 1))
 
 
-def calibrate(vae: MultimodalVAE, inference: Inference, calibration: Batch, folds: np.ndarray,
+def calibrate(vae: Vae, inference: Inference, calibration: Batch, folds: np.ndarray,
               reference: Tensor, columns: Mapping[str, slice]) -> dict[Pattern, PatternLaw]:
     """The law of every pattern for which there are calibration people enough.
 
@@ -92,7 +97,8 @@ def calibrate(vae: MultimodalVAE, inference: Inference, calibration: Batch, fold
         if len(able) < 2:
             continue
         scores = raw_scores(vae, calibration.take(able).hide(kept), inference)
-        law = PatternLaw.fit(scores.residual, scores.latent, folds[able.numpy()], columns)
+        law = PatternLaw.fit(scores.residual, scores.latent, scores.parts, folds[able.numpy()],
+                             columns)
         if law.latent.usable:
             laws[pattern] = law
     return laws

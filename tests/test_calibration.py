@@ -167,7 +167,7 @@ def test_calibration_people_are_scored_by_shapes_that_did_not_see_them():
     u, h = rng.standard_t(4, size=(90, 7)), rng.normal(size=(90, 3))
     folds = rng.integers(N_FOLDS, size=90)
     columns = {"a": slice(0, 3), "b": slice(3, 7)}
-    law = PatternLaw.fit(u, h, folds, columns)
+    law = PatternLaw.fit(u, h, np.stack([h / 3, 2 * h / 3]), folds, columns)
     spoilt_u, spoilt_h = u.copy(), h.copy()
     mine = folds == 2
     z = ResidualLaw.fit(u).z_left_out(u)

@@ -11,15 +11,15 @@ from safetensors.torch import load_file
 import normfuse as nf
 from normfuse.errors import ModelFileError, OutputExistsError
 from normfuse.fusion import ProductOfExperts, SubsetMixture, WassersteinBarycenter
-from normfuse.model_file import JSON_NAME, WEIGHTS_NAME, fusion_from_dict, fusion_to_dict
-from normfuse.models import Architecture
+from normfuse.model_file import JSON_NAME, WEIGHTS_NAME, choice_from_dict, choice_to_dict
+from normfuse.models import OneLatent
 from normfuse.testing import tiny_cohort
 
 
 @pytest.fixture(scope="module")
 def model():
     return nf.NormativeModel(
-        architecture=Architecture(n_latent=2, hidden=(6,)),
+        model=OneLatent(n_latent=2, hidden=(6,)),
         plan=nf.TrainingPlan(max_epochs=4, warmup=1)).fit(tiny_cohort(80).reference_subjects())
 
 
@@ -57,8 +57,8 @@ def test_two_files_and_nothing_pickled(saved):
 def test_what_is_read_is_what_was_written(model, saved):
     again = nf.NormativeModel.load(saved)
     assert again.fitted.reference == model.fitted.reference
-    assert (again.plan, again.architecture, again.calibration, again.seed) == \
-        (model.plan, model.architecture, model.calibration, model.seed)
+    assert (again.plan, again.model, again.calibration, again.seed) == \
+        (model.plan, model.model, model.calibration, model.seed)
     for name, tensor in model.fitted.vae.state_dict().items():
         assert torch.equal(again.fitted.vae.state_dict()[name], tensor)
     assert repr(again) == repr(model)
@@ -143,16 +143,16 @@ def test_another_format(copy):
     WassersteinBarycenter(), ProductOfExperts(prior_expert=False),
     SubsetMixture(ProductOfExperts(prior_expert=False))], ids=repr)
 def test_fusions_survive_the_file(fusion):
-    assert repr(fusion_from_dict(json.loads(json.dumps(fusion_to_dict(fusion))))) == repr(fusion)
+    assert repr(choice_from_dict(json.loads(json.dumps(choice_to_dict(fusion))))) == repr(fusion)
 
 
 def test_a_fusion_of_ones_own_must_be_given_again(tmp_path):
     class Mine(WassersteinBarycenter):
         pass
 
-    own = nf.NormativeModel(Mine(), architecture=Architecture(n_latent=2, hidden=(6,)),
+    own = nf.NormativeModel(Mine(), model=OneLatent(n_latent=2, hidden=(6,)),
                             plan=nf.TrainingPlan(max_epochs=4, warmup=1))
     folder = own.fit(tiny_cohort(80).reference_subjects()).save(tmp_path / "model")
     words = refusal(folder)
-    assert "fuses by 'Mine', which normfuse does not know" in words and "fusion=" in words
+    assert "was made with 'Mine', which normfuse does not know" in words and "fusion=" in words
     assert isinstance(nf.NormativeModel.load(folder, fusion=Mine()).fusion, Mine)

@@ -22,15 +22,16 @@ from normfuse.fusion import (
     ProductOfExperts,
     SubsetMixture,
     WassersteinBarycenter,
+    component_kl,
     gaussian,
 )
 from normfuse.inference import Amortised, Refined
 from normfuse.modality import Modality
-from normfuse.models import Architecture, Batch, MultimodalVAE, latent_kl
-from normfuse.models.mvae import hide_some
+from normfuse.models import Batch, MultimodalVAE, NamedElbo, OneLatent
+from normfuse.models.vae import hide_some
 
 NAMES = ("m1", "m2", "m3")
-LINEAR = Architecture(n_latent=2, hidden=(), hide=0.0, hide_cells=0.0, dropout=0.0)
+LINEAR = OneLatent(n_latent=2, hidden=(), hide=0.0, hide_cells=0.0, dropout=0.0)
 
 
 class FixedEncoder(nn.Module):
@@ -102,7 +103,7 @@ def test_refined_inference_is_the_exact_posterior_of_linear_decoders(peer, fusio
 def toy(fusion, hidden=(8,), holes=True, n=6, **options):
     torch.manual_seed(5)
     vae = MultimodalVAE({"m1": 4, "m2": 5, "m3": 3}, 2, fusion,
-                        Architecture(n_latent=2, hidden=hidden, **options)).double()
+                        OneLatent(n_latent=2, hidden=hidden, **options)).double()
     measured = tuple(torch.rand(n, p) > 0.2 * holes for p in (4, 5, 3))
     present = torch.tensor([[1] * n, [1, 0] * (n // 2), [0, 1, 1] * (n // 3)]).bool()
     measured = tuple(m & there[:, None] for m, there in zip(measured, present))
@@ -120,8 +121,9 @@ def test_named_terms_add_up_to_pyros_elbo(elbo, fusion):
     torch.manual_seed(0)
     with torch.no_grad(), pyro.validation_enabled(False):
         expected = theirs.loss(vae.model, vae.guide, batch, batch.present) / len(batch)
-        ours = np.mean([sum(vae.elbo.terms(vae.model, vae.guide, batch, batch.present)[0].values())
-                        .item() for _ in range(1500)])
+        bound = NamedElbo()
+        ours = np.mean([bound.loss(vae.model, vae.guide, batch, batch.present)
+                        for _ in range(1500)])
     assert ours == pytest.approx(expected, rel=0.02)
 
 
@@ -129,7 +131,7 @@ def test_kl_of_gaussians_is_torchs():
     torch.manual_seed(6)
     q, p = (gaussian(torch.randn(4, 3, 2, 5), 0.2 + torch.rand(4, 3, 2, 5), event_dim=3)
             for _ in range(2))
-    torch.testing.assert_close(latent_kl(q, p), torch.distributions.kl_divergence(q, p))
+    torch.testing.assert_close(component_kl(q, p), torch.distributions.kl_divergence(q, p))
 
 
 def test_kl_of_mixtures_is_between_the_true_one_and_log_k_above():
@@ -140,7 +142,7 @@ def test_kl_of_mixtures_is_between_the_true_one_and_log_k_above():
         q = fusion(experts, torch.ones(3, 1, dtype=torch.bool))
         draws = q.rsample((40_000,))
         true = (q.log_prob(draws) - prior.log_prob(draws)).mean().item()
-        bound = latent_kl(q, prior).item()
+        bound = component_kl(q, prior).item()
         assert true < bound < true + math.log(k)
 
 
@@ -212,7 +214,7 @@ def test_refined_inference_never_raises_the_energy():
 
     start = _energy(vae, batch, vae.posterior(batch).mean)
     end = _energy(vae, batch, Refined(steps=8).posterior(vae, batch).mean)
-    assert (end <= start).all() and (end < start - 1e-3).any()
+    assert (end <= start * (1 + 1e-9)).all() and (end < start - 1e-3).any()
 
 
 @pytest.mark.parametrize("name", ["kl", "z", "subjects", "all"])

@@ -21,12 +21,12 @@ from normfuse.latent_law import MIN_SHAPE_N
 from normfuse.errors import CalibrationError, CohortError, NotFittedError, TrainingError
 from normfuse.fusion import (GeneralizedProductOfExperts, MixtureOfExperts, ProductOfExperts,
                              SubsetMixture, WassersteinBarycenter)
-from normfuse.models import Architecture
+from normfuse.models import OneLatent
 from normfuse.scoring import raw_scores
 from normfuse.simulate import write_cohort
 from normfuse.testing import tiny_cohort
 
-SMALL = {"architecture": Architecture(n_latent=2, hidden=(8,)),
+SMALL = {"model": OneLatent(n_latent=2, hidden=(8,)),
          "plan": nf.TrainingPlan(max_epochs=10, warmup=3, batch_size=32)}
 FUSIONS = [WassersteinBarycenter(), ProductOfExperts(prior_expert=False),
            GeneralizedProductOfExperts(), MixtureOfExperts(), SubsetMixture(ProductOfExperts()),

@@ -5,7 +5,7 @@ import pytest
 
 import normfuse as nf
 from normfuse.errors import CohortError
-from normfuse.models import Architecture
+from normfuse.models import OneLatent
 
 NSPN = """
 [subjects]
@@ -45,7 +45,7 @@ id = "subjectID"
 prefix = "MD_"
 """
 pytestmark = pytest.mark.filterwarnings("ignore:age of .* lies outside")
-QUICK = {"architecture": Architecture(n_latent=3, hidden=(16,)),
+QUICK = {"model": OneLatent(n_latent=3, hidden=(16,)),
          "plan": nf.TrainingPlan(max_epochs=8, warmup=3)}
 
 

@@ -15,7 +15,37 @@ def gaussian(loc: Tensor, scale: Tensor, event_dim: int = 1) -> dist.Independent
     return dist.Normal(loc, scale, validate_args=False).to_event(event_dim)
 
 
-def stack(posteriors: Sequence[Distribution]) -> dist.Independent:
+def full(loc: Tensor, scale_tril: Tensor) -> dist.MultivariateNormal:
+    """A Gaussian with any covariance, given by its lower Cholesky factor."""
+    return dist.MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
+
+
+def is_full(q: Distribution) -> bool:
+    """Whether these Gaussians have full covariance matrices."""
+    return isinstance(q, torch.distributions.MultivariateNormal)
+
+
+def moments(q: Distribution) -> tuple[Tensor, Tensor]:
+    """Loc and scale of Gaussians: the sds of diagonal ones, the Cholesky factors of full ones."""
+    if isinstance(q, torch.distributions.MultivariateNormal):
+        return q.loc, q.scale_tril
+    base = getattr(q, "base_dist", q)
+    if not isinstance(base, torch.distributions.Normal):
+        raise TypeError(f"experts must be Gaussians; got {type(base).__name__}")
+    return base.loc, base.scale
+
+
+def rebuilt(like: Distribution, loc: Tensor, scale: Tensor) -> Distribution:
+    """Gaussians of the same kind with another loc and scale."""
+    return full(loc, scale) if is_full(like) else gaussian(loc, scale, len(like.event_shape))
+
+
+def moved(q: Distribution, loc: Tensor) -> Distribution:
+    """The same Gaussians elsewhere."""
+    return rebuilt(q, loc, moments(q)[1])
+
+
+def stack(posteriors: Sequence[Distribution]) -> Distribution:
     """Unimodal posteriors, each (n_subjects,) by event, as experts (n_modalities, n_subjects).
 
     Examples
@@ -24,33 +54,28 @@ def stack(posteriors: Sequence[Distribution]) -> dist.Independent:
     >>> two.batch_shape, two.event_shape
     (torch.Size([2, 5]), torch.Size([3]))
     """
-    bases = [_normal(q) for q in posteriors]
-    return gaussian(torch.stack([q.loc for q in bases]), torch.stack([q.scale for q in bases]),
-                    len(posteriors[0].event_shape))
+    locs, scales = zip(*map(moments, posteriors))
+    return rebuilt(posteriors[0], torch.stack(locs), torch.stack(scales))
 
 
 def slots(experts: Distribution, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Loc and scale with absent slots made harmless, and ``present`` shaped to multiply them.
+    """Loc and scale with N(0, I) in absent slots, and ``present`` shaped to multiply loc.
 
     ``torch.where`` before any arithmetic: 0 * NaN is NaN, and so is its gradient.
     """
-    base = _normal(experts)
+    loc, scale = moments(experts)
     if present.shape != experts.batch_shape:
         raise ValueError(f"present has shape {tuple(present.shape)}; the experts' batch shape is "
                          f"{tuple(experts.batch_shape)} (n_modalities, n_subjects)")
     keep = present.reshape(present.shape + (1,) * len(experts.event_shape))
-    loc, scale = base.loc, base.scale
     if not bool(present.all()):
         loc = torch.where(keep, loc, torch.zeros_like(loc))
-        scale = torch.where(keep, scale, torch.ones_like(scale))
+        if is_full(experts):
+            unit = torch.eye(loc.shape[-1], dtype=scale.dtype)
+            scale = torch.where(keep[..., None], scale, unit)
+        else:
+            scale = torch.where(keep, scale, torch.ones_like(scale))
     return loc, scale, keep
-
-
-def _normal(q: Distribution) -> torch.distributions.Normal:
-    base = getattr(q, "base_dist", q)
-    if not isinstance(base, torch.distributions.Normal):
-        raise TypeError(f"experts must be diagonal Gaussians; got {type(base).__name__}")
-    return base
 
 
 def sigma_points(q: Distribution) -> tuple[Tensor, Tensor]:
@@ -91,6 +116,6 @@ def sigma_points(q: Distribution) -> tuple[Tensor, Tensor]:
     if isinstance(q, torch.distributions.MultivariateNormal):
         spread = n_latent ** 0.5 * q.scale_tril.movedim(-1, 0)
     else:
-        spread = n_latent ** 0.5 * torch.diag_embed(_normal(q).scale).movedim(-1, 0)
+        spread = n_latent ** 0.5 * torch.diag_embed(moments(q)[1]).movedim(-1, 0)
     points = torch.cat([q.mean + spread, q.mean - spread])
     return points, points.new_full(points.shape[:-1], 1 / (2 * n_latent))

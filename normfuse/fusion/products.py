@@ -1,18 +1,21 @@
 """Products of experts: barycenters under the reverse Kullback-Leibler divergence."""
 from __future__ import annotations
 
-from typing import Self
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributions import Distribution
 
 from .aggregator import CoordinateBarycenter
+from .experts import moments
+from .missing import Drop
+from .weights import Learned, Uniform, Weights, weighted
 
 
 class ProductOfExperts(CoordinateBarycenter):
     """Multiplies the experts' densities; every modality adds its precision.
 
-    T_m = 1 / sigma_m^2,  P = [1 +] sum_m T_m,  mu = sum_m T_m mu_m / P,  sigma = P^(-1/2).
+    T_m = 1 / sigma_m^2,  P = [1 +] sum_m T_m,  mu = sum_m T_m mu_m / P,  sigma = P^(-1/2);
+    with full covariances, T_m = C_m^-1.
 
     It is ``argmin_q sum_m KL(q || q_m) + (M - 1) H(q)``: the reverse-KL barycenter has weights
     that sum to 1 (:class:`GeneralizedProductOfExperts`), the product has weights 1 and is sharper
@@ -21,10 +24,19 @@ class ProductOfExperts(CoordinateBarycenter):
     Parameters
     ----------
     prior_expert : bool
-        Add the prior N(0, I) as one more expert (the ``1 +`` above). Then q_m plays the
-        likelihood's part, q_m ~ p(x_m | z), and the product is the exact posterior of a linear
-        Gaussian model. Without it, genuine posteriors are multiplied and the prior is counted once
-        per modality instead of once.
+        Add the prior as one more expert (the ``1 +`` above). Then q_m plays the likelihood's part,
+        q_m ~ p(x_m | z), and the product is the exact posterior of a linear Gaussian model.
+
+    Notes
+    -----
+    How often is the prior counted? With conditionally independent modalities the exact posterior
+    is p(z | x) = prod_m p(z | x_m) / p(z)^(M-1). A product of genuine posteriors p(z | x_m)
+    without that division counts the prior M times, and M + 1 times with the prior expert. So: if
+    every q_m is trained to be a posterior by itself, leave the prior expert out and know that the
+    result is too sharp; if the q_m are trained only through their product, as here, they become
+    likelihood factors, and with the prior expert the prior is counted once.
+
+    The level prior of modality-specific priors is their normalised product: mean precision.
 
     References
     ----------
@@ -40,31 +52,61 @@ class ProductOfExperts(CoordinateBarycenter):
     (1.3333, 0.1667)
     """
 
-    def __init__(self, *, prior_expert: bool = True) -> None:
-        super().__init__()
-        self.prior_expert = prior_expert
+    normalised = False
 
-    def options(self) -> dict[str, bool]:
-        return {"prior_expert": self.prior_expert}
+    def __init__(self, *, prior_expert: bool = True) -> None:
+        super().__init__(Uniform(), Drop())
+        self.prior_expert = prior_expert
 
     def coordinates(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         precision = scale.square().reciprocal()  # pow(-2) has a slow backward pass
         return precision * loc, precision
 
-    def from_sums(self, first: Tensor, second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        # with nothing present only the prior N(0, 1) is left, whether or not it is an expert
-        precision = second + (1.0 if self.prior_expert else (weight == 0).to(second.dtype))
-        return first / precision, precision.rsqrt()
+    def at(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        return first / second, second.rsqrt()
+
+    def full(self, experts: Distribution, present: Tensor, prior: Distribution | None
+             ) -> tuple[Tensor, Tensor]:
+        loc, scale, keep = weighted(experts, present, self.weights)
+        precision = keep[..., None] * torch.cholesky_inverse(scale)
+        pull = (precision @ loc[..., None]).sum(0)
+        total = precision.sum(0)
+        times = torch.ones_like(pull) if self.prior_expert else \
+            (~present.any(0)).to(loc.dtype).reshape(-1, 1, 1)
+        origin, extent = (torch.zeros_like(loc[0]), torch.eye(loc.shape[-1], dtype=loc.dtype)) \
+            if prior is None else moments(prior)
+        belief = torch.cholesky_inverse(extent)
+        total = total + times * belief
+        pull = pull + times * (belief @ origin[..., None])
+        return torch.cholesky_solve(pull, torch.linalg.cholesky(total))[..., 0], \
+            lower_of_inverse(total)
+
+
+def lower_of_inverse(precision: Tensor) -> Tensor:
+    """Lower Cholesky factor of P^-1, without inverting twice."""
+    flipped = torch.linalg.cholesky(precision.flip((-2, -1)))
+    upper = flipped.flip((-2, -1))  # P = upper upper'
+    unit = torch.eye(precision.shape[-1], dtype=precision.dtype)
+    return torch.linalg.solve_triangular(upper, unit, upper=True).mT
 
 
 class GeneralizedProductOfExperts(CoordinateBarycenter):
-    """The reverse-KL barycenter, with weights learned per modality and latent dimension.
+    """The reverse-KL barycenter, ``argmin_q sum_m w_m KL(q || q_m)``; its weights sum to 1.
 
-    alpha_mk = softmax_m(a_mk) over the modalities that are present,
-    P_k = sum_m alpha_mk / sigma_mk^2,  mu_k = sum_m alpha_mk mu_mk / sigma_mk^2 / P_k,
-    sigma_k = P_k^(-1/2).
+    P_k = sum_m w_mk / sigma_mk^2,  mu_k = sum_m w_mk mu_mk / sigma_mk^2 / P_k,
+    sigma_k = P_k^(-1/2), the weights renormalised over the modalities that are present.
 
     Weights that sum to 1 make it idempotent: equal experts give themselves back.
+
+    Parameters
+    ----------
+    weights : Weights
+        By default learned per modality and latent dimension, w_mk = softmax_m(a_mk).
+
+    Notes
+    -----
+    Absent modalities are always dropped: with the prior substituted, the shift from the prior
+    would not be the sum of the modalities' parts, since precisions weigh the means.
 
     References
     ----------
@@ -80,26 +122,12 @@ class GeneralizedProductOfExperts(CoordinateBarycenter):
     tensor([[0.4000, 0.4000, 0.4000]])
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.logits: nn.Parameter | None = None
-
-    def sized(self, n_modalities: int, n_latent: int) -> Self:
-        new = type(self)()
-        new.logits = nn.Parameter(torch.zeros(n_modalities, n_latent))
-        return new
-
-    def weights(self, loc: Tensor) -> Tensor:
-        if self.logits is None:
-            return loc.new_ones(())
-        alpha = self.logits.softmax(0)
-        return alpha.reshape(alpha.shape[0], 1, alpha.shape[1], *(1 for _ in loc.shape[3:]))
+    def __init__(self, *, weights: Weights = Learned(per_dimension=True)) -> None:
+        super().__init__(weights, Drop())
 
     def coordinates(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         precision = scale.square().reciprocal()
         return precision * loc, precision
 
-    def from_sums(self, first: Tensor, second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        nothing = (weight == 0).to(second.dtype)
-        precision = (second + nothing) / (weight + nothing)
-        return first / (weight + nothing) / precision, precision.rsqrt()
+    def at(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        return first / second, second.rsqrt()

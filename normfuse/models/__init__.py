@@ -1,6 +1,11 @@
 """Generative models: Pyro ``model``/``guide`` pairs over any aggregator."""
 from .batch import Batch
-from .mvae import Architecture, MultimodalVAE
-from .objectives import NamedElbo, latent_kl
+from .bounds import Bound, Elbo, Iwae, StratifiedElbo
+from .ladder import Ladder, LadderVAE
+from .mvae import MultimodalVAE, OneLatent
+from .objectives import NamedElbo
+from .recipe import Recipe
+from .vae import Draws, Vae
 
-__all__ = ["Architecture", "Batch", "MultimodalVAE", "NamedElbo", "latent_kl"]
+__all__ = ["Batch", "Bound", "Draws", "Elbo", "Iwae", "Ladder", "LadderVAE", "MultimodalVAE",
+           "NamedElbo", "OneLatent", "Recipe", "StratifiedElbo", "Vae"]

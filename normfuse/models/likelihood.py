@@ -16,8 +16,9 @@ class MeasuredNormal(TorchDistribution):
 
     log p(x) = sum over measured j of  -(x_j - mean_j)^2 / (2 sd_j^2) - log sd_j - log(2 pi) / 2
 
-    Cells that were not measured have no term. The squared residuals are kept (``squares``), since
-    the noise sd's closed-form update needs just them; gradients go to ``mean`` only.
+    Cells that were not measured have no term. The squared residuals of the last ``log_prob`` are
+    kept (``squares``), since the noise sd's closed-form update needs just them; gradients go to
+    ``mean`` only.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ class MeasuredNormal(TorchDistribution):
 
     def __init__(self, mean: Tensor, sd: Tensor, measured: Tensor | None) -> None:
         self.loc, self.sd, self.measured = mean, sd, measured
-        self.squares: Tensor | None = None
+        self.squares = mean.new_zeros(())
         super().__init__(mean.shape[:-1], mean.shape[-1:], validate_args=False)
 
     def expand(self, batch_shape: torch.Size | list[int] | tuple[int, ...],

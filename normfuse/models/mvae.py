@@ -2,45 +2,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 import pyro
 import pyro.distributions as dist
 
-from ..fusion import Aggregator, stack
-from ..networks import MlpDecoder, MlpEncoder
+from ..fusion import Aggregator, SubsetPosterior, component_kl, stack
+from ..networks import MlpEncoder
 from .batch import Batch
-from .likelihood import MeasuredNormal
-from .objectives import NamedElbo
-
-NOISE_FLOOR = 1e-2
-"""Smallest noise sd, in units of a feature's residual sd. A duplicated feature would else drive
-its noise to 0 and the likelihood to infinity."""
+from .recipe import Recipe, _is_size
+from .vae import Draws, Vae, hide_some, masked
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Sizes of a :class:`MultimodalVAE`, and what training hides from its encoders.
+@dataclass(frozen=True, repr=False)
+class OneLatent(Recipe):
+    """A :class:`MultimodalVAE`: one latent vector with the prior N(0, I).
 
     Parameters
     ----------
     n_latent : int
-    hidden : tuple of int
-        Encoder widths from the features inwards; the decoder mirrors them. Empty: linear.
-    dropout : float
-        In hidden layers.
-    hide : float
-        Probability with which training hides each present modality from the encoder.
-    hide_cells : float
-        Probability with which training hides each feature from the encoder (the others are scaled
-        up). With a few hundred people, encoders otherwise learn their training subjects by heart.
-    skip : bool
-        Linear path beside every perceptron.
+    full_covariance : bool
+        Encoders give full covariance matrices; for small n_latent and a fusion that takes them.
 
     Notes
     -----
@@ -49,30 +35,30 @@ class Architecture:
     """
 
     n_latent: int = 10
-    hidden: tuple[int, ...] = (64,)
-    dropout: float = 0.3
-    hide: float = 0.5
-    hide_cells: float = 0.5
-    skip: bool = True
+    full_covariance: bool = False
 
     def __post_init__(self) -> None:
-        widths = (self.n_latent, *self.hidden) if isinstance(self.hidden, tuple) else (0,)
-        if not all(isinstance(width, int) and width > 0 for width in widths):
-            raise ValueError("n_latent and each of the tuple hidden are whole numbers above 0; "
-                             f"got n_latent={self.n_latent!r}, hidden={self.hidden!r}")
-        for name in ("dropout", "hide", "hide_cells"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is a probability below 1; got {getattr(self, name)!r}")
+        super().__post_init__()
+        if not _is_size(self.n_latent):
+            raise ValueError(f"n_latent is a whole number above 0; got {self.n_latent!r}")
+
+    @property
+    def n_dimensions(self) -> int:
+        return self.n_latent
+
+    def resized(self, n_latent: int) -> OneLatent:
+        return replace(self, n_latent=n_latent)
+
+    def build(self, n_features: Mapping[str, int], n_design: int, fusion: Aggregator
+              ) -> MultimodalVAE:
+        self.check(fusion)
+        return MultimodalVAE(n_features, n_design, fusion, self)
 
 
-class MultimodalVAE(nn.Module):
+class MultimodalVAE(Vae):
     """p(z) = N(0, I), p(x_m | z, c) = N(mu_m(z, c), diag s_m^2), q(z | x_S, c) by fusion.
 
-    One encoder and one decoder per modality, conditioned on the covariates c; what a modality was
-    not measured for has no likelihood term. Training fuses a random subset of each subject's
-    modalities and reconstructs all of them, without which no modality can be predicted from the
-    others. The noise sd s_m of each feature is set once an epoch to its closed-form optimum,
-    s^2 = mean of (x - mu(z))^2, so it depends neither on a start value nor on a learning rate.
+    Its standard coordinates are z itself.
 
     Parameters
     ----------
@@ -81,7 +67,7 @@ class MultimodalVAE(nn.Module):
     n_design : int
         Number of covariate columns.
     fusion : Aggregator
-    architecture : Architecture
+    recipe : OneLatent
 
     References
     ----------
@@ -91,9 +77,10 @@ class MultimodalVAE(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> from normfuse.fusion import WassersteinBarycenter
     >>> vae = MultimodalVAE({"t1": 4, "pet": 3}, 0, WassersteinBarycenter(),
-    ...                     Architecture(n_latent=2, hidden=(8,)))
+    ...                     OneLatent(n_latent=2, hidden=(8,)))
     >>> batch = Batch((torch.zeros(5, 4), torch.zeros(5, 3)), (None, None),
     ...               torch.ones(2, 5, dtype=torch.bool), torch.zeros(5, 0))
     >>> sorted(vae.loss(batch))
@@ -101,96 +88,65 @@ class MultimodalVAE(nn.Module):
     """
 
     def __init__(self, n_features: Mapping[str, int], n_design: int, fusion: Aggregator,
-                 architecture: Architecture = Architecture()) -> None:
-        super().__init__()
-        self.names = tuple(n_features)
-        self.architecture = a = architecture
+                 recipe: OneLatent = OneLatent()) -> None:
+        super().__init__(n_features, n_design, recipe)
         self.encoders = nn.ModuleList(
-            MlpEncoder(width, n_design, a.n_latent, a.hidden, a.dropout, skip=a.skip)
+            MlpEncoder(width, n_design, recipe.n_latent, recipe.hidden, recipe.dropout,
+                       skip=recipe.skip, full_covariance=recipe.full_covariance)
             for width in n_features.values())
-        self.decoders = nn.ModuleList(
-            MlpDecoder(a.n_latent, n_design, width, a.hidden[::-1], a.dropout, skip=a.skip)
-            for width in n_features.values())
-        self.fusion = fusion.sized(len(self.names), a.n_latent)
-        self.noise_sd = nn.ParameterList(
-            nn.Parameter(torch.ones(width), requires_grad=False) for width in n_features.values())
-        self._squares = [torch.zeros(2, width) for width in n_features.values()]
-        self.elbo = NamedElbo()
+        self.fusion = fusion.sized(len(self.names), recipe.n_latent)
+
+    def experts(self, batch: Batch) -> Distribution:
+        """The modalities' own posteriors, batch shape (n_modalities, n_subjects)."""
+        return stack([encode(x, batch.design)
+                      for encode, x in zip(self.encoders, self.inputs(batch))])
 
     def posterior(self, batch: Batch, fused: Tensor | None = None) -> Distribution:
-        """q(z | x_S, c), from the present modalities or from those in ``fused``."""
-        xs = [_filled(x, m) for x, m in zip(batch.x, batch.measured)]
-        if self.training and self.architecture.hide_cells:
-            xs = [nn.functional.dropout(x, self.architecture.hide_cells) for x in xs]
-        experts = stack([encode(x, batch.design) for encode, x in zip(self.encoders, xs)])
-        return self.fusion(experts, batch.present if fused is None else fused)
+        return self.fusion(self.experts(batch), batch.present if fused is None else fused)
 
-    def decode(self, z: Tensor, design: Tensor) -> list[Tensor]:
-        """Expected features of every modality, shape (..., n_subjects, n_features_m)."""
-        return [decoder(z, design) for decoder in self.decoders]
+    def position(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        experts = self.experts(batch)
+        return self.fusion(experts, batch.present).mean, \
+            self.fusion.contributions(experts, batch.present)
+
+    def decode(self, standard: Tensor, design: Tensor) -> list[Tensor]:
+        owned = self.fusion.owned()
+        return [decoder(masked(standard, owned, m), design)
+                for m, decoder in enumerate(self.decoders)]
+
+    def decoded(self, z: Tensor, design: Tensor) -> list[Tensor]:
+        return self.decode(z, design)
+
+    def fused_in_training(self, present: Tensor, *, one_component: bool) -> Tensor:
+        if self.recipe.hide and not self.fusion.spans_subsets:
+            return hide_some(present, self.recipe.hide)
+        return present
+
+    def prior(self, batch: Batch) -> Any:
+        """p(z) of every subject."""
+        # given its full shape, so that the plate need not expand it at every step
+        origin = batch.design.new_zeros(len(batch), self.n_dimensions)
+        return dist.Normal(origin, 1.0, validate_args=False).to_event(1)
 
     def model(self, batch: Batch, fused: Tensor) -> None:
-        """The generative model, in Pyro."""
         with pyro.plate("subjects", len(batch)):
-            # given its full shape, so that the plate need not expand it at every step
-            origin = batch.design.new_zeros(len(batch), self.architecture.n_latent)
-            z = pyro.sample("z", dist.Normal(origin, 1.0, validate_args=False).to_event(1))
-            for k, mean in enumerate(self.decode(z, batch.design)):
-                scatter = MeasuredNormal(mean, self.noise_sd[k], batch.measured[k])
-                pyro.sample(self.names[k], scatter, obs=batch.x[k])
+            z = pyro.sample("z", self.prior(batch))
+            for k, (name, scatter) in enumerate(self.scatters(z, batch).items()):
+                pyro.sample(name, scatter, obs=batch.x[k])
 
     def guide(self, batch: Batch, fused: Tensor) -> None:
-        """The approximate posterior, in Pyro."""
         posterior: Any = self.posterior(batch, fused)
         with pyro.plate("subjects", len(batch)):
             pyro.sample("z", posterior)
 
-    def loss(self, batch: Batch, warmup: float = 1.0) -> dict[str, Tensor]:
-        """Named terms whose sum is minimised; ``warmup`` in [0, 1] scales the KL."""
-        fused = batch.present
-        if self.architecture.hide and not self.fusion.spans_subsets:
-            fused = hide_some(fused, self.architecture.hide)
-        terms, scatters = self.elbo.terms(self.model, self.guide, batch, fused)
-        if self.training:
-            self._remember(batch, scatters)
-        if warmup != 1.0:
-            terms["kl"] = warmup * terms["kl"]
-        return terms
-
-    def _remember(self, batch: Batch, scatters: Mapping[str, Any]) -> None:
-        for k, name in enumerate(self.names):
-            squares, measured = scatters[name].squares, batch.measured[k]
-            self._squares[k][0] += squares.sum(0)
-            self._squares[k][1] += len(batch) if measured is None else measured.sum(0)
-
-    def end_epoch(self) -> None:
-        """Set the noise to its optimum for the epoch that ends."""
-        for sd, squares in zip(self.noise_sd, self._squares):
-            total, count = squares
-            seen = count > 0
-            sd.data[seen] = (total[seen] / count[seen]).sqrt().clamp_min(NOISE_FLOOR).to(sd.dtype)
-            squares.zero_()
-
-
-def _filled(x: Tensor, measured: Tensor | None) -> Tensor:
-    """Cells that were not measured are 0; the others stand in for them, as under dropout.
-
-    Without that, a latent position would shrink towards 0 with every failed region.
-    """
-    if measured is None:
-        return x
-    count = measured.sum(-1, keepdim=True).clamp_min(1)
-    return x * (measured.shape[-1] / count).to(x.dtype)
-
-
-def hide_some(present: Tensor, probability: float) -> Tensor:
-    """Hide each present modality with this probability, but never all of a subject's.
-
-    Examples
-    --------
-    >>> present = torch.tensor([[True, True], [True, False]])
-    >>> hide_some(present, 0.9).any(0)
-    tensor([True, True])
-    """
-    kept = present & (torch.rand(present.shape) >= probability)
-    return torch.where(kept.any(0), kept, present)
+    def draws(self, batch: Batch, fused: Tensor, n_draws: int) -> Draws:
+        q, p = self.posterior(batch, fused), self.prior(batch)
+        if isinstance(q, SubsetPosterior):
+            each = -(-n_draws // len(q.weights))
+            z, share = q.rsample_stratified(each)
+            kl = component_kl(q.components, p.expand(q.components.batch_shape))
+            kl = kl.repeat_interleave(each, 0)
+        else:
+            z = q.rsample((n_draws,))
+            share, kl = z.new_full(z.shape[:-1], 1 / n_draws), component_kl(q, p)
+        return Draws(z, share, kl, p.log_prob(z), q.log_prob(z))

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent
+from torch.distributions import Distribution
 
-from ..fusion import gaussian
+from ..fusion import full, gaussian
 
 SCALE_FLOOR = 1e-3
 """Smallest posterior sd. Latents have prior sd 1, so a thousandth of it is certainty; below it the
 gradient of a square root of variance grows without bound."""
+
+UNIT = 0.5413
+"""softplus of it is 1: priors start with sd 1."""
 
 
 def mlp(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
@@ -36,6 +39,8 @@ class MlpEncoder(nn.Module):
     hidden : sequence of int
         Widths of the hidden layers; empty for a linear encoder.
     dropout : float
+    full_covariance : bool
+        Give the lower Cholesky factor of a covariance matrix instead of sds.
 
     Examples
     --------
@@ -45,18 +50,28 @@ class MlpEncoder(nn.Module):
     """
 
     def __init__(self, n_features: int, n_design: int, n_latent: int,
-                 hidden: Sequence[int], dropout: float = 0.0, *, skip: bool = True) -> None:
+                 hidden: Sequence[int], dropout: float = 0.0, *, skip: bool = True,
+                 full_covariance: bool = False) -> None:
         super().__init__()
         width = n_features + n_design
-        self.net = mlp([width, *hidden, 2 * n_latent], dropout)
+        below = n_latent * (n_latent - 1) // 2 if full_covariance else 0
+        self.sizes = [n_latent, n_latent, below]
+        self.net = mlp([width, *hidden, sum(self.sizes)], dropout)
         self.skip = nn.Linear(width, n_latent, bias=False) if skip and hidden else None
+        self.full_covariance = full_covariance
 
-    def forward(self, x: Tensor, design: Tensor) -> Independent:
+    def forward(self, x: Tensor, design: Tensor) -> Distribution:
         inputs = torch.cat([x, design], -1) if design.shape[-1] else x
-        loc, raw = self.net(inputs).chunk(2, -1)
+        loc, raw, below = self.net(inputs).split(self.sizes, -1)
         if self.skip is not None:
             loc = loc + self.skip(inputs)
-        return gaussian(loc, nn.functional.softplus(raw) + SCALE_FLOOR)
+        scale = nn.functional.softplus(raw) + SCALE_FLOOR
+        if not self.full_covariance:
+            return gaussian(loc, scale)
+        rows, columns = torch.tril_indices(loc.shape[-1], loc.shape[-1], -1)
+        lower = torch.diag_embed(scale)
+        lower[..., rows, columns] = below
+        return full(loc, lower)
 
 
 class MlpDecoder(nn.Module):
@@ -83,3 +98,37 @@ class MlpDecoder(nn.Module):
             z = torch.cat([z, design.expand(*z.shape[:-1], design.shape[-1])], -1)
         mean = self.net(z)
         return mean if self.skip is None else mean + self.skip(z)
+
+
+class TopDown(nn.Module):
+    """Latents of the levels above -> what every modality expects of the level below them.
+
+    Parameters
+    ----------
+    n_above, n_level, n_modalities : int
+    hidden : sequence of int
+        Widths of the hidden layers; empty for linear maps.
+
+    Examples
+    --------
+    >>> priors, shift = TopDown(2, 4, 3, hidden=(8,))(torch.zeros(5, 2))
+    >>> priors.batch_shape, shift.shape
+    (torch.Size([3, 5]), torch.Size([3, 5, 4]))
+    """
+
+    def __init__(self, n_above: int, n_level: int, n_modalities: int, hidden: Sequence[int], *,
+                 skip: bool = True) -> None:
+        super().__init__()
+        self.shape = (n_modalities, 3, n_level)
+        n_outputs = 3 * n_modalities * n_level
+        self.net = mlp([n_above, *hidden, n_outputs])
+        self.skip = nn.Linear(n_above, n_outputs, bias=False) if skip and hidden else None
+
+    def forward(self, above: Tensor) -> tuple[Distribution, Tensor]:
+        """Each modality's prior, batch shape (n_modalities, n_subjects), and the shift that what
+        is above brings to its posterior, shape (n_modalities, n_subjects, n_level)."""
+        raw = self.net(above)
+        if self.skip is not None:
+            raw = raw + self.skip(above)
+        loc, raw, shift = raw.unflatten(-1, self.shape).movedim(0, 2).unbind(1)
+        return gaussian(loc, nn.functional.softplus(raw + UNIT) + SCALE_FLOOR), shift

@@ -1,0 +1,344 @@
+"""The 2-Wasserstein geometry of full covariances, differentiable also at equal eigenvalues.
+
+Autograd through ``torch.linalg.eigh`` divides by differences of eigenvalues and gives NaN where
+the training of a VAE starts (all covariances c I). Here every derivative solves a Lyapunov
+equation, which divides by sums of their roots. First derivatives only.
+"""
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Of each inner solution; its error falls about tenfold per step (the spectrum is in [0.5, 1]).
+LOOSEST_INNER_SOLUTION = 0.1
+MOST_INNER_STEPS = 200
+
+
+def sqrtm(matrices: Tensor) -> Tensor:
+    """The symmetric square root of symmetric positive semidefinite matrices.
+
+    R R = C.  Its derivative solves dR R + R dR = dC.
+
+    Parameters
+    ----------
+    matrices : Tensor, shape (..., d, d)
+        Symmetric; eigenvalues below 0 (by rounding) count as 0. At a singular matrix the true
+        derivative is infinite; here it is bounded by what the floating point resolves.
+
+    Returns
+    -------
+    Tensor, shape (..., d, d)
+
+    References
+    ----------
+    Higham (2008), Functions of Matrices, SIAM, doi 10.1137/1.9780898717778, section 6.1.
+
+    Examples
+    --------
+    >>> sqrtm(torch.diag(torch.tensor([4.0, 9.0])))
+    tensor([[2., 0.],
+            [0., 3.]])
+    """
+    return _SquareRoot.apply(matrices)
+
+
+def transport_map(source: Tensor, target: Tensor) -> Tensor:
+    """The optimal (Monge) map T from N(0, S) to N(0, C): symmetric, with T S T = C.
+
+    T = L^-T (L' C L)^(1/2) L^-1  for any L with L L' = S; here its Cholesky factor.
+
+    Parameters
+    ----------
+    source : Tensor, shape (..., d, d)
+        Symmetric positive definite, S.
+    target : Tensor, shape (..., d, d)
+        Symmetric positive semidefinite, C.
+
+    Returns
+    -------
+    Tensor, shape (..., d, d)
+
+    Raises
+    ------
+    torch.linalg.LinAlgError
+        A source is not positive definite: no map can widen a Gaussian without width.
+
+    References
+    ----------
+    Gelbrich (1990), Math. Nachr. 147, doi 10.1002/mana.19901470121.
+
+    Examples
+    --------
+    >>> transport_map(torch.diag(torch.tensor([4.0, 1.0])), torch.diag(torch.tensor([1.0, 9.0])))
+    tensor([[0.5000, 0.0000],
+            [0.0000, 3.0000]])
+    """
+    factor = torch.linalg.cholesky(source)
+    half = torch.linalg.solve_triangular(
+        factor.mT, sqrtm(factor.mT @ target @ factor), upper=True)
+    whole = torch.linalg.solve_triangular(factor.mT, half.mT, upper=True)
+    return (whole + whole.mT) / 2
+
+
+def bures_distance2(a: Tensor, b: Tensor) -> Tensor:
+    """The squared Bures-Wasserstein distance between covariances.
+
+    d^2(A, B) = tr A + tr B - 2 tr (A^(1/2) B A^(1/2))^(1/2) = W2^2(N(0, A), N(0, B)).
+
+    Parameters
+    ----------
+    a, b : Tensor, shape (..., d, d)
+        Symmetric positive semidefinite; the gradient is finite at A = B (there it is 0).
+
+    Returns
+    -------
+    Tensor, shape (...)
+
+    References
+    ----------
+    Bhatia, Jain and Lim (2019), Expo. Math. 37(2), doi 10.1016/j.exmath.2018.01.002.
+
+    Examples
+    --------
+    >>> bures_distance2(4 * torch.eye(2), torch.eye(2)).item()   # (2 - 1)^2 for each axis
+    2.0
+    """
+    root = sqrtm(a)
+    cross = sqrtm(root @ b @ root)
+    return (_trace(a) + _trace(b) - 2 * _trace(cross)).clamp_min(0)  # below 0 by rounding only
+
+
+def bures_barycenter(covariances: Tensor, weights: Tensor, *, tolerance: float | None = None,
+                     max_iterations: int = 100) -> Tensor:
+    """The covariance of the 2-Wasserstein barycenter: ``argmin_S sum_m w_m d^2(S, C_m)``.
+
+    sum_m w_m (S^(1/2) C_m S^(1/2))^(1/2) = (sum_m w_m) S.
+
+    Equal experts give themselves back, and diagonal ones the weighted mean of their sds. With
+    S = L L' and R_m = (L' C_m L)^(1/2) the equation is sum_m w_m (R_m - L' L) = 0. Each Newton
+    step solves H[X] = sum_m w_m (R_m - L' L), where H[X] = sum_m w_m Z_m and Z_m solves
+    Z_m R_m + R_m Z_m = R_m X R_m, by conjugate gradients (the same H gives the derivatives).
+
+    Parameters
+    ----------
+    covariances : Tensor, shape (M, ..., d, d)
+        Symmetric positive semidefinite. At least one with a positive weight must be positive
+        definite; if all are singular the answer may be wrong in their null spaces, or not
+        converge.
+    weights : Tensor, shape (M, ...)
+        Not negative; only ratios matter. A slot of weight 0 may hold anything (NaN): it changes
+        neither result nor gradients, and its own gradients are 0. Where all are 0 the result is
+        the identity, with gradients 0.
+    tolerance : float, optional
+        Largest ``|sum_m w_m R_m - L' L| / |L' L|`` at which the gradients are taken, and
+        relative error of their linear solver. The result is one Newton step better: about the
+        square. Default: the square root of the floating point's resolution (1.5e-8 for float64,
+        3.5e-4 for float32), as no more is known of the root of a nearly singular matrix.
+    max_iterations : int
+        Newton steps; 3 to 5 are usual.
+
+    Returns
+    -------
+    Tensor, shape (..., d, d)
+
+    Warns
+    -----
+    RuntimeWarning
+        Not converged after ``max_iterations``; with the residual.
+
+    References
+    ----------
+    Agueh and Carlier (2011), SIAM J. Math. Anal. 43(2), doi 10.1137/100805741; Alvarez-Esteban
+    et al. (2016), J. Math. Anal. Appl. 441(2), doi 10.1016/j.jmaa.2016.04.045. Their fixed point
+    is the same, their iteration is our Newton step with H replaced by its value at R_m = L' L.
+
+    Examples
+    --------
+    >>> experts = torch.stack([torch.diag(torch.tensor([1.0, 4.0])), 9 * torch.eye(2)])
+    >>> bures_barycenter(experts, torch.tensor([1.0, 1.0])).sqrt()   # (1 + 3)/2, (2 + 3)/2
+    tensor([[2.0000, 0.0000],
+            [0.0000, 2.5000]])
+    """
+    if weights.shape != covariances.shape[:-2]:
+        raise ValueError(f"expected one weight per covariance, shape {covariances.shape[:-2]}; "
+                         f"got weights of shape {weights.shape}")
+    d, m = covariances.shape[-1], len(covariances)
+    present = weights > 0
+    eye = torch.eye(d, dtype=covariances.dtype, device=covariances.device)
+    known = torch.where(present[..., None, None], covariances, eye)
+    weights = torch.where(present, weights, 0)
+    nothing = ~present.any(0)
+    weights = torch.where(nothing, 1.0, weights)
+    weights = weights / weights.sum(0)
+    if tolerance is None:
+        tolerance = torch.finfo(covariances.dtype).eps ** 0.5
+    found = _Barycenter.apply(known.movedim(0, -2).reshape(-1, d, m, d),
+                              weights.movedim(0, -1).reshape(-1, m), tolerance, max_iterations)
+    return torch.where(nothing[..., None, None], eye, found.reshape(covariances.shape[1:]))
+
+
+class _SquareRoot(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrices: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(matrices)
+        roots = values.clamp_min(0).sqrt()
+        ctx.save_for_backward(roots, vectors)
+        return (vectors * roots[..., None, :]) @ vectors.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        roots, vectors = ctx.saved_tensors
+        inner = vectors.mT @ ((grad + grad.mT) / 2) @ vectors
+        return vectors @ (inner / _pair_sums(_resolved(roots))) @ vectors.mT
+
+
+class _Barycenter(torch.autograd.Function):
+    """Covariances (B, d, M, d) and weights (B, M) that sum to 1 -> (B, d, d)."""
+
+    @staticmethod
+    def forward(ctx: Any, covariances: Tensor, weights: Tensor, tolerance: float,
+                max_iterations: int) -> Tensor:
+        found, roots = _newton(covariances, weights, tolerance, max_iterations)
+        ctx.tolerance = tolerance
+        ctx.save_for_backward(*roots, weights)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """Y = H^-1[L' G L];  dC_m: w_m L Lyap_m[Y] L',  dw_m: <Y, R_m - L' L>.
+
+        Lyap_m[Y] is the Z with Z R_m + R_m Z = Y.
+        """
+        factor, rows, roots, weights = ctx.saved_tensors
+        equation = _Equation(factor, rows, roots, weights)
+        right = factor.mT @ ((grad + grad.mT) / 2) @ factor
+        dual = equation.solve(right, right.new_full(right.shape[:1], ctx.tolerance))
+        inner = equation.to_eigenbases(dual)
+        for_weights = torch.linalg.vecdot(inner.diagonal(dim1=-2, dim2=-1), roots)
+        for_weights = for_weights - (dual * equation.gram).sum((-2, -1))[:, None]
+        lifted = (rows.flatten(1, 2) @ factor.mT).reshape(rows.shape).flatten(0, 1)
+        inner = inner / _pair_sums(_resolved(roots)) * weights[..., None, None]
+        outer = lifted.mT @ (inner.flatten(0, 1) @ lifted)
+        return outer.reshape(rows.shape).transpose(1, 2), for_weights, None, None
+
+
+class _Equation:
+    """sum_m w_m (R_m - L' L) = 0 near one L, with the roots R_m given by their eigenbases.
+
+    L is kept such that L' L is nearly diagonal, D. Then H is near P = H at R_m = D, which only
+    scales each entry: P[X]_ij = X_ij d_i d_j / (d_i + d_j).
+    """
+
+    def __init__(self, factor: Tensor, rows: Tensor, roots: Tensor, weights: Tensor) -> None:
+        self.rows = rows.flatten(1, 2)  # (B, M d, d): eigenvector k of R_m is row m d + k
+        self.each = rows.flatten(0, 1)  # (B M, d, d): the same memory
+        self.roots, self.weights = roots, weights[..., None]
+        self.gram = factor.mT @ factor
+        diagonal = self.gram.diagonal(dim1=-2, dim2=-1)
+        # dS = L X L' is (L K') + (K L') with this share of X in K
+        self.share = diagonal[:, None, :] / (diagonal[:, :, None] + diagonal[:, None, :])
+        self.scaling = diagonal[:, :, None] * self.share
+        self.kernel = _pair_sums((self.weights * _resolved(roots)).reciprocal()).reciprocal_()
+
+    def residual(self) -> Tensor:
+        scaled = self.rows * (self.weights * self.roots).flatten(1)[..., None]
+        return torch.bmm(self.rows.mT, scaled) - self.gram
+
+    def to_eigenbases(self, matrix: Tensor) -> Tensor:
+        inner = torch.bmm(self.rows, matrix).view(self.each.shape)
+        return torch.bmm(inner, self.each.mT).view(*self.roots.shape, -1)
+
+    def linear(self, matrix: Tensor) -> Tensor:
+        """H[X] = sum_m w_m Lyap_m[R_m X R_m], symmetric positive definite."""
+        inner = self.to_eigenbases(matrix).mul_(self.kernel)
+        outer = torch.bmm(inner.view(self.each.shape), self.each).view(self.rows.shape)
+        return torch.bmm(self.rows.mT, outer)
+
+    def solve(self, right: Tensor, accuracy: Tensor) -> Tensor:
+        """H^-1[right] by preconditioned conjugate gradients; each element stops by itself."""
+        solution, residual = torch.zeros_like(right), right.clone()
+        direction = residual / self.scaling
+        energy = (residual * direction).sum((-2, -1))
+        enough = energy * accuracy.square()
+        for _ in range(MOST_INNER_STEPS):
+            going = energy > enough
+            if not going.any():
+                break
+            image = self.linear(direction)
+            length = torch.where(going, energy / (direction * image).sum((-2, -1)), 0)
+            solution.addcmul_(length[:, None, None], direction)
+            residual.addcmul_(length[:, None, None], image, value=-1)
+            scaled = residual / self.scaling
+            before, energy = energy, (residual * scaled).sum((-2, -1))
+            ratio = torch.where(going, energy / before, 0)
+            direction = torch.addcmul(scaled, ratio[:, None, None], direction)
+        return solution
+
+
+def _newton(covariances: Tensor, weights: Tensor, tolerance: float, max_iterations: int
+            ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Newton's method in S^(-1/2), where commuting covariances need a single step."""
+    b, d, m, _ = covariances.shape
+    factor = _start(covariances, weights)
+    eye = torch.eye(d, dtype=factor.dtype, device=factor.device)
+    smallest = 8 * torch.finfo(factor.dtype).eps
+    found, active = torch.empty_like(factor), torch.arange(b, device=factor.device)
+    rows, roots = factor.new_empty(b, m, d, d), factor.new_empty(b, m, d)
+    for iteration in range(max_iterations):
+        left = factor[active]
+        values, vectors = torch.linalg.eigh(_congruent(covariances[active], left))
+        rows[active], roots[active] = vectors.mT, values.clamp_min(0).sqrt()
+        equation = _Equation(left, rows[active], roots[active], weights[active])
+        gap = equation.residual()
+        size = gap.flatten(1).norm(dim=1) / equation.gram.flatten(1).norm(dim=1)
+        # no better than the step's own error, about size^2, nor than rounding
+        accuracy = torch.maximum(size, smallest / size).clamp_max(LOOSEST_INNER_SOLUTION)
+        change = equation.solve(gap, accuracy) * equation.share
+        found[active] = torch.linalg.solve(eye - change.mT, left.mT).mT
+        again = ~(size <= tolerance)
+        active = active[again]
+        if not len(active):
+            break
+        factor[active] = found[active]
+    else:
+        warnings.warn(f'x {size.max():.1e}')
+    return found @ found.mT, (factor, rows, roots)
+
+
+def _start(covariances: Tensor, weights: Tensor) -> Tensor:
+    mean = (covariances * weights[:, None, :, None]).sum(2)
+    values, vectors = torch.linalg.eigh(mean)
+    values = torch.maximum(values, values[:, -1:] * torch.finfo(mean.dtype).eps)
+    factor = vectors * values.sqrt()[:, None, :]
+    sums = _pair_sums(values)
+    first = _congruent(covariances, factor) / sums[:, None] - torch.diag_embed(values / 2)[:, None]
+    second = torch.bmm((first * weights[..., None, None]).transpose(1,2).flatten(2), first.flatten(1,2)) / sums
+    eye = torch.eye(len(values[0]), dtype=factor.dtype, device=factor.device)
+    return torch.linalg.solve(eye+1.2*second.mT/values[:,None,:], factor.mT).mT
+
+
+def _congruent(covariances: Tensor, factor: Tensor) -> Tensor:
+    """L' C_m L, shape (B, M, d, d)."""
+    b, d, m, _ = covariances.shape
+    half = torch.bmm(factor.mT, covariances.flatten(2)).view(b, d * m, d)
+    return torch.bmm(half, factor).view(b, d, m, d).transpose(1, 2)
+
+
+def _resolved(roots: Tensor) -> Tensor:
+    """Ascending r, kept above the noise of a root: sqrt(resolution) of the largest."""
+    number = torch.finfo(roots.dtype)
+    return torch.maximum(roots, (roots[..., -1:] * number.eps ** 0.5).clamp_min(number.tiny ** 0.5))
+
+
+def _pair_sums(values: Tensor) -> Tensor:
+    return values[..., :, None] + values[..., None, :]
+
+
+def _trace(matrices: Tensor) -> Tensor:
+    return matrices.diagonal(dim1=-2, dim2=-1).sum(-1)

@@ -1,0 +1,29 @@
+"""What every choice of a fusion has in common: it can be printed, compared and rebuilt."""
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+
+class Choice:
+    """An object that stands for a choice, rebuilt by ``type(choice)(**choice.options())``.
+
+    Constructor arguments are kept as attributes of the same name and are JSON-ready values or
+    choices themselves, so that a saved model can name its fusion without a pickle.
+    """
+
+    def options(self) -> dict[str, Any]:
+        """Constructor arguments by name."""
+        return {name: getattr(self, name) for name in _parameters(self)}
+
+    def __repr__(self) -> str:
+        parameters = _parameters(self)
+        told = {name: value for name, value in self.options().items()
+                if repr(value) != repr(parameters[name].default)}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in told.items())})"
+
+
+def _parameters(choice: Choice) -> dict[str, inspect.Parameter]:
+    """Those of the constructor; nn.Module's own takes anything and means nothing by it."""
+    return {name: p for name, p in inspect.signature(type(choice)).parameters.items()
+            if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}

@@ -1,0 +1,181 @@
+"""What all generative models of this package share."""
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ..networks import MlpDecoder
+from .batch import Batch
+from .likelihood import MeasuredNormal
+from .recipe import Recipe
+
+NOISE_FLOOR = 1e-2
+"""Smallest noise sd, in units of a feature's residual sd. A duplicated feature would else drive
+its noise to 0 and the likelihood to infinity."""
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Several latent draws of each subject, differentiable, with all that bounds need.
+
+    Attributes
+    ----------
+    z : Tensor, shape (n_draws, n_subjects, n_dimensions)
+        In the coordinates that decoders read.
+    share : Tensor, shape (n_draws, n_subjects)
+        Weights of the draws; each column sums to 1.
+    kl : Tensor, broadcasts with ``share``
+        KL to the prior of what the draw was drawn from; levels below the top given those above.
+    log_prior, log_q : Tensor, shape (n_draws, n_subjects)
+        Log densities of z; of a mixture posterior the mixture's.
+    """
+
+    z: Tensor
+    share: Tensor
+    kl: Tensor
+    log_prior: Tensor
+    log_q: Tensor
+
+    def take(self, rows: Tensor) -> Draws:
+        """Some draws of each subject; ``rows`` (n_chosen, n_subjects)."""
+        fields = (self.share, self.kl.expand_as(self.share), self.log_prior, self.log_q)
+        z = self.z.gather(0, rows[..., None].expand(*rows.shape, self.z.shape[-1]))
+        return Draws(z, *(t.gather(0, rows) for t in fields))
+
+
+class Vae(nn.Module, ABC):
+    """p(z), p(x_m | z, c) = N(mu_m(z, c), diag s_m^2), and q(z | x_S, c) by fusion.
+
+    One encoder and one decoder per modality, conditioned on the covariates c; what a modality was
+    not measured for has no likelihood term. Training fuses a random subset of each subject's
+    modalities and reconstructs all of them, without which no modality can be predicted from the
+    others. The noise sd s_m of each feature is set once an epoch to its closed-form optimum,
+    s^2 = mean of (x - mu(z))^2, so it depends neither on a start value nor on a learning rate.
+
+    Latent positions outside training are in *standard* coordinates e, in which the prior is
+    N(0, I): ``decode`` reads them, ``posterior`` and ``position`` speak of them.
+    """
+
+    def __init__(self, n_features: Mapping[str, int], n_design: int, recipe: Recipe) -> None:
+        super().__init__()
+        self.names = tuple(n_features)
+        self.recipe, self.n_dimensions = recipe, recipe.n_dimensions
+        self.decoders = nn.ModuleList(
+            MlpDecoder(self.n_dimensions, n_design, width, recipe.hidden[::-1], recipe.dropout,
+                       skip=recipe.skip) for width in n_features.values())
+        self.noise_sd = nn.ParameterList(
+            nn.Parameter(torch.ones(width), requires_grad=False) for width in n_features.values())
+        self._squares = [torch.zeros(2, width) for width in n_features.values()]
+
+    @abstractmethod
+    def model(self, batch: Batch, fused: Tensor) -> None:
+        """The generative model, in Pyro."""
+
+    @abstractmethod
+    def guide(self, batch: Batch, fused: Tensor) -> None:
+        """The approximate posterior given the modalities where ``fused``, in Pyro."""
+
+    @abstractmethod
+    def draws(self, batch: Batch, fused: Tensor, n_draws: int) -> Draws:
+        """At least so many draws from the posterior; as many from each component of a mixture."""
+
+    @abstractmethod
+    def posterior(self, batch: Batch, fused: Tensor | None = None) -> Distribution:
+        """q(e | x_S, c) from the present modalities or from those in ``fused``.
+
+        Batch shape (n_subjects,), event shape (n_dimensions,); Gaussian or a mixture of Gaussians.
+        """
+
+    @abstractmethod
+    def position(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The fused posterior's mean e, and each modality's part in it.
+
+        Returns
+        -------
+        position : Tensor, shape (n_subjects, n_dimensions)
+        parts : Tensor, shape (n_modalities, n_subjects, n_dimensions)
+            Sums to ``position`` over modalities; 0 where a modality is absent.
+        """
+
+    @abstractmethod
+    def decoded(self, z: Tensor, design: Tensor) -> list[Tensor]:
+        """Expected features of every modality at latents z as training draws them."""
+
+    @abstractmethod
+    def decode(self, standard: Tensor, design: Tensor) -> list[Tensor]:
+        """Expected features of every modality, shape (..., n_subjects, n_features_m)."""
+
+    @abstractmethod
+    def fused_in_training(self, present: Tensor, *, one_component: bool) -> Tensor:
+        """The modalities that one training step fuses for each subject.
+
+        ``one_component``: of a mixture over whole hierarchies, draw one subset of them.
+        """
+
+    def loss(self, batch: Batch, warmup: float = 1.0) -> dict[str, Tensor]:
+        """Named terms whose sum is minimised; ``warmup`` in [0, 1] scales the KL."""
+        terms, squares = self.recipe.bound.terms(self, batch, warmup)
+        if self.training:
+            self._remember(batch, squares)
+        return terms
+
+    def scatters(self, z: Tensor, batch: Batch) -> dict[str, MeasuredNormal]:
+        """p(x_m | z) of every modality."""
+        means = self.decoded(z, batch.design)
+        return {name: MeasuredNormal(mean, self.noise_sd[k], batch.measured[k])
+                for k, (name, mean) in enumerate(zip(self.names, means))}
+
+    def inputs(self, batch: Batch) -> list[Tensor]:
+        """What the encoders read."""
+        xs = [_filled(x, m) for x, m in zip(batch.x, batch.measured)]
+        if self.training and self.recipe.hide_cells:
+            xs = [nn.functional.dropout(x, self.recipe.hide_cells) for x in xs]
+        return xs
+
+    def _remember(self, batch: Batch, squares: Mapping[str, Tensor]) -> None:
+        for k, name in enumerate(self.names):
+            measured = batch.measured[k]
+            self._squares[k][0] += squares[name]
+            self._squares[k][1] += len(batch) if measured is None else measured.sum(0)
+
+    def end_epoch(self) -> None:
+        """Set the noise to its optimum for the epoch that ends."""
+        for sd, squares in zip(self.noise_sd, self._squares):
+            total, count = squares
+            seen = count > 0
+            sd.data[seen] = (total[seen] / count[seen]).sqrt().clamp_min(NOISE_FLOOR).to(sd.dtype)
+            squares.zero_()
+
+
+def masked(z: Tensor, owned: Tensor | None, modality: int) -> Tensor:
+    """The latent dimensions that this modality has to do with, the others 0."""
+    return z if owned is None else z * owned[modality]
+
+
+def _filled(x: Tensor, measured: Tensor | None) -> Tensor:
+    """Cells that were not measured are 0; the others stand in for them, as under dropout.
+
+    Without that, a latent position would shrink towards 0 with every failed region.
+    """
+    if measured is None:
+        return x
+    count = measured.sum(-1, keepdim=True).clamp_min(1)
+    return x * (measured.shape[-1] / count).to(x.dtype)
+
+
+def hide_some(present: Tensor, probability: float) -> Tensor:
+    """Hide each present modality with this probability, but never all of a subject's.
+
+    Examples
+    --------
+    >>> present = torch.tensor([[True, True], [True, False]])
+    >>> hide_some(present, 0.9).any(0)
+    tensor([True, True])
+    """
+    kept = present & (torch.rand(present.shape) >= probability)
+    return torch.where(kept.any(0), kept, present)
