@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "GroupComparison": "group_comparison",
     "RegionalDeviations": "regional",
+    "attribution_table": "attribution",
     "compare_distances": "ranks",
     "compare_extremes": "ranks",
     "compare_groups": "groups",
     "group_map": "deviation_maps",
+    "modality_shares": "attribution",
     "overlap": "deviation_maps",
     "parcellate": "regional",
     "subject_map": "deviation_maps",
@@ -22,6 +24,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from .attribution import attribution_table, modality_shares
     from .deviation_maps import group_map, overlap, subject_map
     from .group_comparison import GroupComparison
     from .groups import compare_groups
@@ -30,9 +33,9 @@ if TYPE_CHECKING:
     from .regional import RegionalDeviations, parcellate
     from .report import write_report
 
-__all__ = ["GroupComparison", "RegionalDeviations", "compare_distances", "compare_extremes",
-           "compare_groups", "group_map", "overlap", "parcellate", "subject_map", "write_maps",
-           "write_report"]
+__all__ = ["GroupComparison", "RegionalDeviations", "attribution_table", "compare_distances",
+           "compare_extremes", "compare_groups", "group_map", "modality_shares", "overlap",
+           "parcellate", "subject_map", "write_maps", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -67,7 +68,7 @@ def name_rows(ax: Axes, labels: Sequence[str]) -> None:
     ax.tick_params(axis="y", length=0)
 
 
-def legend_beside(ax: Axes, handles: Sequence[Line2D] | None = None) -> Axes:
+def legend_beside(ax: Axes, handles: Sequence[Artist] | None = None) -> Axes:
     """A legend that covers nothing, because it stands to the right of the axis."""
     ax.legend(**({} if handles is None else {"handles": handles}), frameon=False,
               loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)

@@ -12,6 +12,7 @@ of groups
 of people
 :func:`plot_missingness`                    which modalities people have together
 :func:`plot_subject`                        where one person deviates most
+:func:`plot_attribution`                    what each modality adds to one person's latent z
 in the brain
 :func:`plot_brain`                          axial slices of a map over the MNI152 template
 ==========================================  =====================================================
@@ -21,10 +22,11 @@ from __future__ import annotations
 from .drawing import EXTREME, MARKERS, PALETTE, SIGNIFICANT
 from .figures_brain import AXIAL_CUTS, plot_brain
 from .figures_groups import plot_distances, plot_extremes, plot_group_effects
-from .figures_people import plot_missingness, plot_subject
+from .figures_people import plot_attribution, plot_missingness, plot_subject
 from .figures_reference import plot_calibration, plot_qq, plot_training
 from .wording import region_label
 
-__all__ = ["AXIAL_CUTS", "EXTREME", "MARKERS", "PALETTE", "SIGNIFICANT", "plot_brain",
-           "plot_calibration", "plot_distances", "plot_extremes", "plot_group_effects",
-           "plot_missingness", "plot_qq", "plot_subject", "plot_training", "region_label"]
+__all__ = ["AXIAL_CUTS", "EXTREME", "MARKERS", "PALETTE", "SIGNIFICANT", "plot_attribution",
+           "plot_brain", "plot_calibration", "plot_distances", "plot_extremes",
+           "plot_group_effects", "plot_missingness", "plot_qq", "plot_subject", "plot_training",
+           "region_label"]

@@ -77,7 +77,8 @@ def compare_groups(deviations: Scores, group: str, *,
     >>> cohort = tiny_cohort()
     >>> raw, empty = pd.concat(cohort.features, axis=1), cohort.subjects[[]]
     >>> deviations = replace(tiny_deviations(), z=(raw - raw.mean()) / raw.std(), observed=raw,
-    ...                      expected=raw, latent=empty, distance=empty, subjects=cohort.subjects)
+    ...                      expected=raw, latent=empty, distance=empty, attribution=None,
+    ...                      subjects=cohort.subjects)
     >>> found = compare_groups(deviations, "diagnosis", adjust=["age", "sex"])
     >>> found.n, found.family
     ({'CN': 35, 'AD': 5}, 'Benjamini-Hochberg over 15 tests (contrasts x features), raw over 15')

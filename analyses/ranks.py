@@ -56,7 +56,8 @@ def compare_extremes(deviations: Scores, group: str, *,
     >>> from normfuse.testing import tiny_cohort, tiny_deviations
     >>> cohort = tiny_cohort()
     >>> z = pd.concat(cohort.features, axis=1).apply(stats.zscore, ddof=1, nan_policy="omit")
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance"), z[[]])
+    >>> empty = ("observed", "expected", "latent", "distance", "attribution")
+    >>> none = dict.fromkeys(empty, z[[]])
     >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
     >>> compare_extremes(deviations, "diagnosis").table["auc"].round(2).tolist()
     [0.41, 0.47, 0.39, 0.4]
@@ -112,7 +113,8 @@ def compare_distances(deviations: Scores, group: str, *,
     >>> from normfuse.testing import tiny_cohort, tiny_deviations
     >>> people = tiny_cohort().subjects
     >>> far = people[[]].assign(distance=people["age"], p=1 - people["age"] / 100)
-    >>> none = dict.fromkeys(("z", "observed", "expected", "latent"), people[[]])
+    >>> empty = ("z", "observed", "expected", "latent", "attribution")
+    >>> none = dict.fromkeys(empty, people[[]])
     >>> deviations = replace(tiny_deviations(), distance=far, subjects=people, **none)
     >>> compare_distances(deviations, "sex").table.iloc[0][["auc", "n_case"]].round(2).to_dict()
     {'auc': 0.53, 'n_case': 20}

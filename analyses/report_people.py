@@ -10,6 +10,7 @@ from normfuse.deviations import ROLE, Deviations
 from normfuse.errors import listed
 
 from . import figures
+from .attribution import modality_shares
 from .deviation_maps import subject_map
 from .drawing import EXTREME
 from .effects import corrected
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from .regional import RegionalDeviations
 
+TOP_LATENT = 10  # latent dimensions in a figure
 Z_LIMIT = 4.0  # one scale for everybody's maps: two pages can be held side by side
 
 
@@ -95,7 +97,7 @@ def persons(people: Deviations, n: int, regional: RegionalDeviations | None, atl
     """The n most deviant people, and how many they were chosen from."""
     order = most_deviant(people)
     by = (order["latent"] == order["p"]).map({True: "latent distance", False: "strongest feature"})
-    return {"n_ranked": len(order),
+    return {"n_ranked": len(order), "has_attribution": people.attribution is not None,
             "persons": [{"by": why, **_person(people, subject, regional, atlas, groups)}
                         for subject, why in zip(order.index[:max(n, 0)], by)]}
 
@@ -120,7 +122,24 @@ def _person(people: Deviations, subject: str, regional: RegionalDeviations | Non
                           "deviation, z") for name in _modalities_of(regional.z, subject)],
         "regions": None if z.empty else picture(
             lambda ax: figures.plot_subject(people, subject, TOP, ax=ax),
-            (WIDTH, 0.8 + 0.25 * min(TOP, len(z))))}
+            (WIDTH, 0.8 + 0.25 * min(TOP, len(z)))),
+        **_attribution(people, subject)}
+
+
+def _attribution(people: Deviations, subject: str) -> dict[str, Any]:
+    """What each modality carries of one person's latent z, most first, and the picture."""
+    none: dict[str, Any] = {"attribution": None, "carried": [], "squares": None}
+    if people.attribution is None:
+        return none
+    person = people.select([subject])
+    z, shares = person.latent.iloc[0].dropna(), modality_shares(person).iloc[0].dropna()
+    if shares.empty:
+        return none
+    return {"carried": list(shares.sort_values(ascending=False, kind="stable").items()),
+            "squares": (float((z ** 2).sum()), len(z)),
+            "attribution": picture(
+                lambda ax: figures.plot_attribution(people, subject, n=TOP_LATENT, ax=ax),
+                (6.2, 1 + 0.26 * min(TOP_LATENT, len(z))))}
 
 
 def _modalities_of(z: pd.DataFrame, subject: str) -> list[str]:

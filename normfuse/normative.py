@@ -20,6 +20,7 @@ from .fingerprints import calibration_folds, known_roles, person_of, roles_to_ha
 from .fusion import Aggregator, WassersteinBarycenter
 from .inference import Inference, Refined
 from .models import OneLatent, Recipe, Vae
+from .noise import refit_noise
 from .pattern_law import PatternLaw
 from .preparation import Preparation
 from .provenance import describe_fit
@@ -168,7 +169,9 @@ class NormativeModel:
         if not history.best_epoch:
             raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
                                 f"{self.plan.warmup}; raise max_epochs or lower warmup")
-        return vae.double().requires_grad_(False), history
+        vae.double().requires_grad_(False)
+        refit_noise(vae, preparation.batch(training, torch.float64), self.inference)
+        return vae, history
 
     def deviations(self, cohort: Cohort, *, include_seen: bool = False,
                    skip_uncalibrated: bool = False) -> Deviations:

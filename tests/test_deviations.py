@@ -13,7 +13,7 @@ from normfuse.deviations import Deviations
 from normfuse.errors import CohortError, ModelFileError, OutputExistsError
 from normfuse.testing import tiny_deviations
 
-TABLES = ("z", "observed", "expected", "latent", "distance", "subjects")
+TABLES = ("z", "observed", "expected", "attribution", "latent", "distance", "subjects")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What README.md shows is run as it is written."""
+"""What README.md, CONTRIBUTING.md and the guide show is run as it is written."""
 from __future__ import annotations
 
 import re
@@ -8,12 +8,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from matplotlib import pyplot as plt
 from typer.testing import CliRunner
 
 from normfuse.cli import app
 from normfuse.cohort_file import read_cohort
 from normfuse.simulate import write_cohort
-from normfuse.testing import tiny_cohort
+from normfuse.testing import tiny_cohort, tiny_deviations
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +42,13 @@ def test_the_python_lines(here, capsys):
     (code,) = blocks("python")
     exec(compile(code, "README.md", "exec"), {})
     assert "diagnosis: " in capsys.readouterr().out
+
+
+def test_the_python_lines_of_the_guide(capsys):
+    for code in blocks("python", "docs/guide/what_a_z_means.md"):
+        exec(compile(code, "what_a_z_means.md", "exec"), {"deviations": tiny_deviations()})
+    assert re.search(r"t1 +0\.829\d*\npet +0\.170", capsys.readouterr().out)
+    plt.close("all")
 
 
 @pytest.mark.slow

@@ -173,6 +173,11 @@ class CoordinateBarycenter(Aggregator, ABC):
     def full(self, experts: Distribution, present: Tensor, prior: Distribution | None
              ) -> tuple[Tensor, Tensor]:
         """Loc and Cholesky factor for experts with full covariances."""
-        raise TypeError(f"{type(self).__name__} fuses diagonal Gaussians only; "
-                        "WassersteinBarycenter, GeneralizedWassersteinBarycenter and "
-                        "ProductOfExperts take full covariances")
+        raise diagonal_only(self)
+
+
+def diagonal_only(aggregator: Aggregator) -> TypeError:
+    """What to say to full covariances."""
+    return TypeError(f"{type(aggregator).__name__} fuses diagonal Gaussians only; "
+                     "WassersteinBarycenter, GeneralizedWassersteinBarycenter and "
+                     "ProductOfExperts take full covariances")

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.distributions import (Distribution, Independent, MultivariateNormal, Normal,
                                  kl_divergence, register_kl)
 
+from pyro.distributions.util import sum_rightmost
+
 from .bures import bures_distance2
 from .experts import is_full, moments
 from .mixture import SubsetPosterior
@@ -26,8 +28,7 @@ def _kl_full_diagonal(q: Any, p: Any) -> Tensor:
     away = (mine - theirs)[..., None]
     if is_full(p):
         low_seen = torch.linalg.solve_triangular(unit, low, upper=False)
-        away = torch.linalg.solve_triangular(unit, away.expand(*unit.shape[:-2], *away.shape[-2:]),
-                                             upper=False)
+        away = torch.linalg.solve_triangular(unit, away, upper=False)
     else:  # a diagonal prior needs no solving
         sd = moments(p)[1][..., None]
         low_seen, away = low / sd, away / sd
@@ -70,7 +71,8 @@ def mixture_kl_bracket(q: SubsetPosterior, p: Distribution) -> tuple[Tensor, Ten
     H(w) = -sum_k w_k log w_k: what knowing the component could tell at most.
     """
     above = component_kl(q, p)
-    return above - torch.special.entr(q.weights).sum(0), above
+    there = torch.where(q.weights > 0, q.weights, 1.0)  # entr(1) = 0; at 0 its slope is infinite
+    return above - torch.special.entr(there).sum(0), above
 
 
 def gaussian_kl(q: Distribution, p: Distribution) -> Tensor:
@@ -81,7 +83,7 @@ def gaussian_kl(q: Distribution, p: Distribution) -> Tensor:
     var, away = prior.scale.square(), mine.loc - prior.loc
     each = 0.5 * ((mine.scale.square() + away.square()) / var - 1) \
         - (mine.scale / prior.scale).log()
-    return each.flatten(len(q.batch_shape)).sum(-1)
+    return sum_rightmost(each, len(q.event_shape))
 
 
 def wasserstein2(q: Distribution, p: Distribution) -> Tensor:
@@ -100,9 +102,9 @@ def wasserstein2(q: Distribution, p: Distribution) -> Tensor:
     >>> wasserstein2(q, gaussian(torch.tensor([[0.0]]), torch.tensor([[5.0]])))
     tensor([25.])
     """
-    away = (moments(q)[0] - moments(p)[0]).square().flatten(len(q.batch_shape)).sum(-1)
+    away = sum_rightmost((moments(q)[0] - moments(p)[0]).square(), len(q.event_shape))
     if is_full(q) or is_full(p):
         low, other = _tril(q), _tril(p)
         return away + bures_distance2(low @ low.mT, other @ other.mT)
     apart = (moments(q)[1] - moments(p)[1]).square()
-    return away + apart.flatten(len(q.batch_shape)).sum(-1)
+    return away + sum_rightmost(apart, len(q.event_shape))

@@ -123,7 +123,7 @@ class GeneralizedWassersteinBarycenter(Aggregator):
     def _blockwise(self, blocks: SharedPrivate, experts: Distribution, present: Tensor,
                    prior: Distribution | None) -> Distribution:
         """Full covariances, shared and private blocks: iterate over the shared block only."""
-        loc, scale, weight = weighted(experts, present, self.weights)
+        loc, scale, weight = self._weighted_whole(experts, present)
         s, covariance = slice(0, blocks.shared), scale @ scale.mT
         common = bures_barycenter(covariance[..., s, s], weight[..., 0])
         base = torch.linalg.cholesky(common)
@@ -147,9 +147,7 @@ class GeneralizedWassersteinBarycenter(Aggregator):
     def _by_iteration(self, experts: Distribution, present: Tensor, prior: Distribution | None,
                       prior_weight: float) -> Distribution:
         """Any maps: the change of variables, then the Bures iteration in all of z."""
-        loc, scale, weight = weighted(experts, present, self.weights)
-        if weight[0, 0].numel() != 1:
-            raise TypeError("weights per latent dimension need shared and private blocks")
+        loc, scale, weight = self._weighted_whole(experts, present)
         if not is_full(experts):
             scale = torch.diag_embed(scale)
         maps = self.maps.matrices().to(loc)  # (M, e, d)
@@ -171,6 +169,14 @@ class GeneralizedWassersteinBarycenter(Aggregator):
         common = bures_barycenter(pushed, torch.cat([share, extra[None]]))
         half = torch.linalg.solve_triangular(factor.mT, torch.linalg.cholesky(common), upper=True)
         return full(mean, torch.linalg.cholesky(half @ half.mT))
+
+    def _weighted_whole(self, experts: Distribution, present: Tensor
+                        ) -> tuple[Tensor, Tensor, Tensor]:
+        loc, scale, weight = weighted(experts, present, self.weights)
+        if weight[0, 0].numel() != 1:
+            raise TypeError("weights per latent dimension need shared and private blocks, and "
+                            "experts with diagonal covariances")
+        return loc, scale, weight
 
 
 def _standard(loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from .choice import Choice
 
+# Relative to the largest: maps computed in float32 have rounding of 1e-7 in the place of zeros.
+LEAST_SINGULAR_VALUE = 1e-6
+
 
 class Maps(Choice, nn.Module, ABC):
     """Linear maps P_m from the joint latent space R^d to what modality m can see of it."""
@@ -109,7 +112,7 @@ class LinearMaps(Maps):
             raise ValueError("maps are finite numbers of shape (n_modalities, n_expert, n_latent);"
                              f" got shape {tuple(table.shape)}")
         self.values = table.tolist()
-        self.register_buffer("table", table.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("table", table, persistent=False)
 
     def sized(self, n_modalities: int, n_latent: int) -> Self:
         table = self.get_buffer("table")
@@ -122,12 +125,13 @@ class LinearMaps(Maps):
         return self.get_buffer("table")
 
     def check(self, prior_weight: float) -> None:
-        ranks = torch.linalg.matrix_rank(self.get_buffer("table"))
-        if not prior_weight and bool((ranks < self.get_buffer("table").shape[2]).any()):
+        table = self.get_buffer("table")
+        ranks = torch.linalg.matrix_rank(table, rtol=LEAST_SINGULAR_VALUE)
+        if not prior_weight and bool((ranks < table.shape[2]).any()):
             raise ValueError(
-                f"maps of ranks {ranks.tolist()} do not each see all "
-                f"{self.get_buffer('table').shape[2]} latent dimensions; their barycenter can be "
-                "singular, and its KL infinite. Give prior_weight > 0, .05 for instance")
+                f"maps of ranks {ranks.tolist()} do not each see all {table.shape[2]} latent "
+                "dimensions; their barycenter can be singular, and its KL infinite. Give "
+                "prior_weight > 0, .05 for instance")
 
 
 class LearnedMaps(Maps):

@@ -130,6 +130,9 @@ class Mixture(Aggregator, ABC):
         """
         subsets = self.table(len(present))
         given = self.weights()
+        if given is not None and given.dim() > 1:
+            raise TypeError("a component of a mixture has one weight for all its dimensions; got "
+                            f"{self.weights!r}")
         weight = torch.ones(len(subsets)) if given is None else given
         weight = weight.double()  # so that float64 models get float64 weights
         legal = subsets @ (~present).to(subsets) == 0

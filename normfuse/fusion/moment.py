@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .aggregator import Aggregator
-from .experts import gaussian, moments
+from .aggregator import Aggregator, diagonal_only
+from .experts import gaussian, is_full, moments
 from .missing import Drop, Missing
 from .weights import Uniform, Weights, weighted
 
@@ -43,6 +43,8 @@ class MomentMatchingBarycenter(Aggregator):
 
     def forward(self, experts: Distribution, present: Tensor,
                 priors: Distribution | None = None) -> Distribution:
+        if is_full(experts):
+            raise diagonal_only(self)
         experts, present = self.missing.fill(experts, present, priors)
         loc, scale, weight = weighted(experts, present, self.weights)
         total = weight.sum(0)

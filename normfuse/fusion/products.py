@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from .aggregator import CoordinateBarycenter
-from .experts import moments
+from .experts import full, is_full, moments
 from .missing import Drop
 from .weights import Learned, Uniform, Weights, weighted
 
@@ -65,21 +65,35 @@ class ProductOfExperts(CoordinateBarycenter):
     def at(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         return first / second, second.rsqrt()
 
+    def prior(self, priors: Distribution) -> Distribution:
+        if not is_full(priors):
+            return super().prior(priors)
+        pulls, precisions = _natural(*moments(priors))
+        return full(*_from_natural(pulls.mean(0), precisions.mean(0)))
+
     def full(self, experts: Distribution, present: Tensor, prior: Distribution | None
              ) -> tuple[Tensor, Tensor]:
         loc, scale, keep = weighted(experts, present, self.weights)
-        precision = keep[..., None] * torch.cholesky_inverse(scale)
-        pull = (precision @ loc[..., None]).sum(0)
-        total = precision.sum(0)
+        pulls, precisions = _natural(loc, scale)
+        pull, total = (keep * pulls).sum(0), (keep[..., None] * precisions).sum(0)
         times = torch.ones_like(pull) if self.prior_expert else \
-            (~present.any(0)).to(loc.dtype).reshape(-1, 1, 1)
+            (~present.any(0)).to(loc.dtype)[:, None]
         origin, extent = (torch.zeros_like(loc[0]), torch.eye(loc.shape[-1], dtype=loc.dtype)) \
             if prior is None else moments(prior)
-        belief = torch.cholesky_inverse(extent)
-        total = total + times * belief
-        pull = pull + times * (belief @ origin[..., None])
-        return torch.cholesky_solve(pull, torch.linalg.cholesky(total))[..., 0], \
-            lower_of_inverse(total)
+        pulled, belief = _natural(origin, extent)
+        return _from_natural(pull + times * pulled, total + times[..., None] * belief)
+
+
+def _natural(loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """C^-1 mu and C^-1 from mu and the Cholesky factor of C."""
+    precision = torch.cholesky_inverse(scale)
+    return (precision @ loc[..., None])[..., 0], precision
+
+
+def _from_natural(pull: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+    """mu and the Cholesky factor of C from C^-1 mu and C^-1."""
+    factor = torch.linalg.cholesky(precision)
+    return torch.cholesky_solve(pull[..., None], factor)[..., 0], lower_of_inverse(precision)
 
 
 def lower_of_inverse(precision: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Given(Weights):
     Examples
     --------
     >>> Given([2, 1, 1])()
-    tensor([0.5000, 0.2500, 0.2500])
+    tensor([0.5000, 0.2500, 0.2500], dtype=torch.float64)
     """
 
     def __init__(self, values: Sequence[float]) -> None:
@@ -57,7 +57,7 @@ class Given(Weights):
         self.values = [float(v) for v in values]
         if not self.values or not all(0 < v < math.inf for v in self.values):
             raise ValueError(f"weights are positive numbers; got {self.values}")
-        table = torch.tensor(self.values)
+        table = torch.tensor(self.values, dtype=torch.float64)  # rounded to what it weighs
         self.register_buffer("table", table / table.sum(), persistent=False)
 
     def sized(self, n_modalities: int, n_latent: int) -> Self:

@@ -292,7 +292,7 @@ class LadderVAE(Vae):
 
     def draws(self, batch: Batch, fused: Tensor, n_draws: int) -> Draws:
         told = self.told(batch, fused)
-        chances = torch.ones(1, len(batch))
+        chances = told.loc.new_ones(1, len(batch))
         strata = told
         if self.mixture is not None:
             strata, chances = _components(self.mixture, told)

@@ -66,12 +66,13 @@ class MeasuredNormal(TorchDistribution):
         return (self.loc + self.sd * torch.randn(shape, dtype=self.loc.dtype)).detach()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        squares = (value - self.loc).square()
+        away = value - self.loc
         constant = -self.sd.log() - 0.5 * math.log(2 * math.pi)
         if self.measured is None:
             normaliser = constant.sum()
         else:
-            squares = squares * self.measured
+            away = torch.where(self.measured, away, 0.0)  # not away * 0: NaN may stand there
             normaliser = self.measured.to(constant) @ constant
+        squares = away.square()
         self.squares = squares.detach()
         return normaliser - squares @ (0.5 / self.sd.square())

@@ -34,7 +34,7 @@ class OneLatent(Recipe):
     planted deviations (benchmarks/planted_deviations.py measures them on others).
     """
 
-    n_latent: int = 10
+    n_latent: int = 16
     full_covariance: bool = False
 
     def __post_init__(self) -> None:

@@ -160,12 +160,13 @@ def masked(z: Tensor, owned: Tensor | None, modality: int) -> Tensor:
 def _filled(x: Tensor, measured: Tensor | None) -> Tensor:
     """Cells that were not measured are 0; the others stand in for them, as under dropout.
 
-    Without that, a latent position would shrink towards 0 with every failed region.
+    Without that, a latent position would shrink towards 0 with every failed region. Whatever such
+    a cell holds is not read: 0 * NaN would be NaN, and so would the encoder's gradient.
     """
     if measured is None:
         return x
     count = measured.sum(-1, keepdim=True).clamp_min(1)
-    return x * (measured.shape[-1] / count).to(x.dtype)
+    return torch.where(measured, x, 0.0) * (measured.shape[-1] / count).to(x.dtype)
 
 
 def hide_some(present: Tensor, probability: float) -> Tensor:

@@ -56,10 +56,13 @@ def tiny_deviations() -> Deviations:
     columns = pd.MultiIndex.from_tuples([("t1", "insula"), ("t1", "cuneus"), ("pet", "insula")],
                                         names=["modality", "feature"])
     z = pd.DataFrame([[-2.5, 0.3, 2.1], [0.4, -0.9, np.nan]], index, columns)
+    shares = [[1.2, -0.5, 0.3, 0.3], [0.1, 0.4, np.nan, np.nan]]
+    parts = pd.MultiIndex.from_product([["t1", "pet"], ["z1", "z2"]], names=["modality", "latent"])
     expected = pd.DataFrame([[6.0, 2.0, 1.1], [6.2, 2.1, np.nan]], index, columns)
     return Deviations(
         z=z, observed=expected + 0.1 * z, expected=expected,
         latent=pd.DataFrame([[1.5, -0.2], [0.1, 0.4]], index, columns=["z1", "z2"]),
+        attribution=pd.DataFrame(shares, index, parts),
         distance=pd.DataFrame({"distance": [1.6, 0.4], "p": [0.31, 0.93],
                                "n_calibration": [18, 25]}, index),
         subjects=pd.DataFrame({"age": [71.0, 64.0], "sex": ["F", "M"], "diagnosis": ["AD", "CN"],
