@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -119,7 +120,6 @@ def floor(net: Any, bench: Any, kind: str) -> Peer:
 def multivae(model: Any, bench: Any, kind: str) -> Peer:
     """multivae 1.0.3: MVAE, MMVAE (normal), MoPoE and MVTCAE."""
     from multivae.data.datasets.base import MultimodalBaseDataset
-    from multivae.metrics import LikelihoodsEvaluator, LikelihoodsEvaluatorConfig
 
     names: list[str] = bench.NAMES
 
@@ -138,11 +138,10 @@ def multivae(model: Any, bench: Any, kind: str) -> Peer:
             lv = torch.stack([h.log_covariance for h in heads])
         return (mu, lv.div(2).exp()) if mu.ndim == 3 else (mu[None], lv.div(2).exp()[None])
 
-    def package(x: Blocks, draws: int) -> float:
-        evaluator = LikelihoodsEvaluator(
-            model, MultimodalBaseDataset(dict(zip(names, x))),
-            eval_config=LikelihoodsEvaluatorConfig(num_samples=draws))
-        return -float(evaluator.joint_nll())
+    def package(x: Blocks, draws: int) -> float:  # its LikelihoodsEvaluator: batches of 512
+        batches = [MultimodalBaseDataset(dict(zip(names, part)))
+                   for part in zip(*(block.split(512) for block in x))]
+        return -float(sum(model.compute_joint_nll(b, draws) for b in batches)) / len(x[0])
 
     def sd(m: str) -> Tensor:  # the configuration forgets its scale, the density does not
         zero = torch.zeros(bench.DIMS[m])
@@ -170,9 +169,17 @@ def multiviewae(model: Any, bench: Any, kind: str) -> Peer:
             raise ValueError(f"multiviewae's routine always takes 1,000 draws, not {draws}")
         return -float(model.predict_nll(*[block.numpy() for block in x]))
 
-    return Peer(posterior, lambda z: torch.cat([d(z).loc for d in model.decoders], -1),
-                torch.cat([d.logvar_out.detach()[0] for d in model.decoders]).div(2).exp(),
-                package)
+    def decode(z: Tensor) -> Tensor:  # d(z).loc, which builds a distribution on every call
+        expected = []
+        for d in model.decoders:
+            h = z
+            for layer in d.decoder_layers:
+                h = torch.relu(layer(h))
+            expected.append(d.dec_mean_layer(h))
+        return torch.cat(expected, -1)
+
+    log_variance = torch.cat([d.logvar_out.detach()[0] for d in model.decoders])
+    return Peer(posterior, decode, log_variance.div(2).exp(), package)
 
 
 ADAPTERS: dict[str, Callable[[Any, Any, str], Peer]] = {
@@ -349,6 +356,7 @@ def measure(name: str, seed: int, folder: Path, draws: int, epochs: int) -> dict
     peer = ADAPTERS[package](models[-1], bench, kind)
     known, new = ([torch.from_numpy(data[m]) for m in bench.NAMES] for data in (train, test))
     torch.manual_seed(seed)
+    np.random.seed(seed)  # multivae's MMVAE draws its component with it
     with torch.no_grad():
         report = likelihoods(peer, known, new, draws)
         start = time.process_time()

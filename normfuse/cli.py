@@ -24,12 +24,16 @@ if TYPE_CHECKING:
     from .deviations import Deviations, Reference
     from .fusion import Aggregator
 
-Fusion = StrEnum("Fusion", ["wasserstein", "poe", "gpoe", "moe", "mopoe", "mwb"])
+Fusion = StrEnum("Fusion", ["wasserstein", "gwb", "poe", "gpoe", "moment", "moe", "mopoe",
+                            "mwb"])
 
 WHEN = {
     Fusion.wasserstein: "means and sds average; no modality can outvote the others. The default",
+    Fusion.gwb: "the same for what is shared, beside a private part of each; modalities that each "
+                "see much of their own",
     Fusion.poe: "precisions add; the sharpest, if every modality's confidence can be trusted",
     Fusion.gpoe: "precisions average with learned weights; modalities that know unequally much",
+    Fusion.moment: "one Gaussian as wide as the modalities disagree; disagreement means doubt",
     Fusion.moe: "one modality at a time; when most people have a single one",
     Fusion.mopoe: "products of all subsets, mixed; people with many different sets of scans",
     Fusion.mwb: "Wasserstein barycenters of all subsets, mixed; the same, nobody outvoted",
@@ -125,7 +129,11 @@ def demo(out: NewFolder,
              + "\n".join(f"* **{name}**: {when}" for name, when in WHEN.items()))
 def fit(cohort: CohortFile, out: NewFolder,
         fusion: Annotated[Fusion, typer.Option(help="See above.")] = Fusion.wasserstein,
-        latent: Annotated[int, typer.Option(min=1, help="Latent dimensions.")] = 10,
+        latent: Annotated[int | None, typer.Option(
+            min=1, help="Latent dimensions; by default one per ten people, 16 at most.")] = None,
+        levels: Annotated[str | None, typer.Option(
+            metavar="SIZES", help="Several latent levels instead, from the features inwards, as "
+            "16,6.")] = None,
         seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
         epochs: Annotated[int | None, typer.Option(
             min=1, help="Most epochs; training stops early by itself.")] = None,
@@ -133,6 +141,7 @@ def fit(cohort: CohortFile, out: NewFolder,
     """Learn from the cohort's reference people and save the model."""
     _free(out, overwrite, "model.json")
     from .cohort import Cohort
+    from .models import Ladder
     from .normative import NormativeModel
     from .training import TrainingPlan
 
@@ -140,7 +149,9 @@ def fit(cohort: CohortFile, out: NewFolder,
     plan = TrainingPlan()
     if epochs is not None:  # the KL warm-up must end before the training does
         plan = TrainingPlan(max_epochs=epochs, warmup=min(plan.warmup, epochs // 4))
-    model = NormativeModel(_aggregator(fusion), n_latent=latent, plan=plan, seed=seed)
+    recipe = None if levels is None else Ladder(levels=_sizes(levels, latent))
+    model = NormativeModel(_aggregator(fusion), model=recipe, n_latent=latent, plan=plan,
+                           seed=seed)
     model.fit(controls).save(out, overwrite=overwrite)
     typer.echo(f"model: {out}\n{_account(model.fitted.reference)}")
 
@@ -246,11 +257,23 @@ def _free(out: Path, overwrite: bool, mark: str | None) -> None:
                                 "will not be replaced; choose another name")
 
 
+def _sizes(levels: str, latent: int | None) -> tuple[int, ...]:
+    """Latent sizes from the command line."""
+    words = [word.strip() for word in levels.split(",")]
+    if latent is not None:
+        raise CohortError("give --latent for one latent vector, or --levels for several levels")
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise CohortError(f"--levels is a list of whole numbers such as 16,6; got {levels!r}")
+    return tuple(map(int, words))
+
+
 def _aggregator(name: Fusion) -> Aggregator:
     from . import fusion as f
 
     made: dict[Fusion, Aggregator] = {
         Fusion.wasserstein: f.WassersteinBarycenter(), Fusion.poe: f.ProductOfExperts(),
+        Fusion.gwb: f.GeneralizedWassersteinBarycenter(),
+        Fusion.moment: f.MomentMatchingBarycenter(),
         Fusion.gpoe: f.GeneralizedProductOfExperts(), Fusion.moe: f.MixtureOfExperts(),
         Fusion.mopoe: f.SubsetMixture(f.ProductOfExperts()),
         Fusion.mwb: f.SubsetMixture(f.WassersteinBarycenter())}

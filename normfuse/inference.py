@@ -74,13 +74,12 @@ def _newton_terms(vae: Vae, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
     """Minus the gradient (n, L) and the Gauss-Newton Hessian (n, L, L) of the energy."""
     n_latent = z.shape[-1]
 
-    def residuals(at: Tensor) -> Tensor:
-        return _residuals(vae, batch, at)
+    def slope(axis: Tensor) -> Any:
+        return torch.func.jvp(lambda at: _residuals(vae, batch, at), (z,), (axis.expand_as(z),))
 
-    columns: list[Any] = [torch.func.jvp(residuals, (z,), (axis.expand_as(z),))
-                          for axis in torch.eye(n_latent, dtype=z.dtype)]
-    residual = columns[0][0]
-    jacobian = torch.stack([slope for _, slope in columns], -1)
+    # all directions at once, forward mode: there are far fewer latents than features
+    residuals, slopes = torch.func.vmap(slope)(torch.eye(n_latent, dtype=z.dtype))
+    residual, jacobian = residuals[0], slopes.movedim(0, -1)
     gradient = -(jacobian * residual[..., None]).sum(1) - z
     return gradient, jacobian.mT @ jacobian + torch.eye(n_latent, dtype=z.dtype)
 

@@ -50,7 +50,7 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
     weights = save(_tensors(fitted.vae, preparation, fitted.laws))
     content = {
         "format": FORMAT, "fusion": choice_to_dict(model.fusion),
-        "model": choice_to_dict(model.model), "inference": choice_to_dict(model.inference),
+        "model": choice_to_dict(fitted.vae.recipe), "inference": choice_to_dict(model.inference),
         "plan": asdict(model.plan), "calibration": asdict(model.calibration), "seed": model.seed,
         "modalities": [asdict(m) for m in preparation.modalities],
         "encoder": preparation.encoder.to_dict(),

@@ -20,7 +20,7 @@ from .fingerprints import calibration_folds, known_roles, person_of, roles_to_ha
 from .fusion import Aggregator, WassersteinBarycenter
 from .inference import Inference, Refined
 from .models import OneLatent, Recipe, Vae
-from .noise import refit_noise
+from .refit import refit
 from .pattern_law import PatternLaw
 from .preparation import Preparation
 from .provenance import describe_fit
@@ -53,8 +53,8 @@ class NormativeModel:
     ----------
     fusion : Aggregator
         How the modalities' posteriors become one; see :mod:`normfuse.fusion`.
-    n_latent : int
-        Dimensions of the latent space; overrules the model's own.
+    n_latent : int, optional
+        Dimensions of the latent space; by default one per ten reference people, 16 at most.
     model : Recipe, optional
         Networks and latent levels: :class:`~normfuse.models.OneLatent` (default) or
         :class:`~normfuse.models.Ladder`.
@@ -132,8 +132,9 @@ class NormativeModel:
         for m in controls.modalities:
             refuse_empty_features(controls.features[m.name], m.name)
         warn_of_reference_values(controls)
+        recipe = self.model.for_people(len(controls))
         roles = self.calibration.roles(controls.subjects, controls.covariates,
-                                       n_latent=self.model.n_dimensions, seed=self.seed)
+                                       n_latent=recipe.n_dimensions, seed=self.seed)
         groups = {role: controls.select(controls.ids[(roles == role).to_numpy()])
                   for role in ("training", "early_stop", "calibration")}
         for m in controls.modalities:
@@ -142,13 +143,14 @@ class NormativeModel:
         preparation = Preparation.fit(groups["training"])
         with warnings.catch_warnings():  # a control just beyond the training ages is no news
             warnings.simplefilter("ignore", UserWarning)
-            vae, history = self._train(preparation, groups["training"], groups["early_stop"])
+            vae, history = self._train(recipe, preparation, groups["training"],
+                                       groups["early_stop"])
             laws = calibrate(vae, self.inference,
                              preparation.batch(groups["calibration"], torch.float64),
                              calibration_folds(groups["calibration"].ids),
                              torch.as_tensor(controls.present.to_numpy().T.copy()),
                              preparation.slices)
-            reference = describe_fit(self, controls, groups, history, laws)
+            reference = describe_fit(self, vae, controls, groups, history, laws)
             known = roles_to_hashes(preparation.aligned(controls), roles)
             fitted = Fitted(preparation, vae, laws, known, reference)
             held_out = self._score(fitted, _judgeable(groups["calibration"], laws))
@@ -158,19 +160,20 @@ class NormativeModel:
         self._controls = replace(held_out, reference=reference)
         return self
 
-    def _train(self, preparation: Preparation, training: Cohort,
+    def _train(self, recipe: Recipe, preparation: Preparation, training: Cohort,
                early_stop: Cohort) -> tuple[Vae, History]:
         batch = preparation.batch(training)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            vae = self.model.build({m.name: m.n_features for m in preparation.modalities},
-                                   batch.design.shape[1], self.fusion)
+            vae = recipe.build({m.name: m.n_features for m in preparation.modalities},
+                               batch.design.shape[1], self.fusion)
         history = fit(vae, batch, preparation.batch(early_stop), self.plan, seed=self.seed)
         if not history.best_epoch:
             raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
                                 f"{self.plan.warmup}; raise max_epochs or lower warmup")
         vae.double().requires_grad_(False)
-        refit_noise(vae, preparation.batch(training, torch.float64), self.inference)
+        refit(vae, preparation.batch(training, torch.float64).joined(
+            preparation.batch(early_stop, torch.float64)), self.inference)
         return vae, history
 
     def deviations(self, cohort: Cohort, *, include_seen: bool = False,
@@ -230,7 +233,7 @@ class NormativeModel:
         warn_of_scored_values(list(cohort.features), cohort.ids, [x.numpy() for x in batch.x],
                               [m.features for m in f.preparation.modalities])
         z = np.full((len(cohort), len(f.preparation.columns)), np.nan)
-        expected, latent = z.copy(), np.empty((len(cohort), self.model.n_dimensions))
+        expected, latent = z.copy(), np.empty((len(cohort), f.vae.n_dimensions))
         distance = np.empty((len(cohort), 3))
         shares = np.empty((len(cohort.modalities), *latent.shape))
         folds = np.where(roles == "calibration", calibration_folds(cohort.ids), -1)
@@ -317,10 +320,11 @@ class NormativeModel:
         return read_model(Path(folder), fusion)
 
     def __repr__(self) -> str:
-        state = "not fitted" if self._fitted is None else \
-            f"fitted on {sum(self._fitted.reference.n_subjects.values())} people"
-        return (f"<NormativeModel {self.fusion!r}, n_latent={self.model.n_dimensions}, "
-                f"{state}>")
+        if self._fitted is None:
+            return f"<NormativeModel {self.fusion!r}, {self.model!r}, not fitted>"
+        people = sum(self._fitted.reference.n_subjects.values())
+        return (f"<NormativeModel {self.fusion!r}, {self._fitted.vae.recipe!r}, "
+                f"fitted on {people} people>")
 
 
 def _judgeable(people: Cohort, laws: Mapping[Pattern, PatternLaw]) -> Cohort:

@@ -75,10 +75,10 @@ class PatternLaw:
 
         The deviation h - mean is the sum over modalities of part - mean part, and z is a function
         of it that is 0 at 0: every part is stretched by z / (h - mean), so the shares sum to z.
+        Where z is NaN (a latent in which nobody measured alike differs) so are the shares.
         """
         away = h - self.latent.mean
-        tiny = np.abs(away) < 1e-9
-        stretch = np.where(tiny, 0.0, latent_z / np.where(tiny, 1.0, away))
+        stretch = latent_z / np.where(np.abs(away) < 1e-9, np.inf, away)
         return stretch * (parts - self.parts[:, None])
 
     def distance(self, h: np.ndarray, folds: np.ndarray) -> np.ndarray:

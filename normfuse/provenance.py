@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .cohort import Cohort
 from .deviations import Reference
 from .errors import listed
+from .models import Vae
 from .pattern_law import PatternLaw
 from .scoring import Pattern
 from .training import History
@@ -24,7 +25,7 @@ people there lay beyond 1.96; with 10, 8 %."""
 _PACKAGES = ("normfuse", "torch", "pyro-ppl", "numpy", "scipy", "pandas", "scikit-learn")
 
 
-def describe_fit(model: NormativeModel, controls: Cohort, groups: Mapping[str, Cohort],
+def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapping[str, Cohort],
                  history: History, laws: Mapping[Pattern, PatternLaw]) -> Reference:
     """The provenance of a fit, before its calibration is checked."""
     from .covariates import CovariateEncoder
@@ -45,7 +46,7 @@ def describe_fit(model: NormativeModel, controls: Cohort, groups: Mapping[str, C
         notes += (f"{listed(thin, 8)}: too few reference people to know the offset; z and p of "
                   "people there are too extreme",)
     return Reference(
-        kind="reconstruction", fusion=repr(model.fusion), n_latent=model.model.n_dimensions,
+        kind="reconstruction", fusion=repr(model.fusion), n_latent=vae.n_dimensions,
         seed=model.seed, n_subjects={role: len(group) for role, group in groups.items()},
         covariates=encoder.describe(controls.subjects),
         modalities={m.name: {"unit": m.unit, "n_features": m.n_features,

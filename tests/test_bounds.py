@@ -26,6 +26,7 @@ from normfuse.fusion import (Learned, MixtureOfExperts, ProductOfExperts, Subset
 from normfuse.models import Elbo, Iwae, OneLatent, StratifiedElbo
 from normfuse.models.bounds import importance
 
+
 @pytest.mark.parametrize("name", CASES)
 def test_bounds_are_ordered_below_the_exact_log_p(name):
     truth, vae = made(name)

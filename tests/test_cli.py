@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -113,8 +114,23 @@ class TestTheVerbs:
         assert result.exit_code == 0, result.output
         named = {"mopoe": "SubsetMixture(inner=ProductOfExperts", "moe": "MixtureOfExperts",
                  "mwb": "SubsetMixture(inner=WassersteinBarycenter", "poe": "ProductOfExperts",
-                 "gpoe": "GeneralizedProductOfExperts", "wasserstein": "WassersteinBarycenter"}
+                 "gpoe": "GeneralizedProductOfExperts", "wasserstein": "WassersteinBarycenter",
+                 "gwb": "GeneralizedWassersteinBarycenter", "moment": "MomentMatching"}
         assert repr(nf.NormativeModel.load(tmp_path / "model").fusion).startswith(named[name])
+
+
+    def test_a_ladder_can_be_asked_for(self, home, tmp_path):
+        line = FIT.replace("{home}/model", "{out}").replace("--epochs 6", "--epochs 1")
+        line = re.sub(r" --latent \d+", "", line)
+        assert run(f"{line} --levels 3,2", home=home, out=tmp_path / "model").exit_code == 0
+        assert nf.NormativeModel.load(tmp_path / "model").model.levels == (3, 2)
+
+    @pytest.mark.parametrize("levels, message", [("3,x", "whole numbers such as"),
+                                                 ("3,2 --latent 4", "or --levels for several")])
+    def test_wrong_levels_are_refused(self, levels, message, home, tmp_path):
+        line = re.sub(r" --latent \d+", "", FIT.replace("{home}/model", "{out}"))
+        result = run(f"{line} --levels {levels}", home=home, out=tmp_path / "model")
+        assert result.exit_code == 2 and message in result.output
 
 
 class TestRefusals:

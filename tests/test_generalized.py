@@ -140,7 +140,7 @@ def test_given_maps_minimise_the_objective(rows, prior_weight, present):
     least, mean, covariance = minimised(terms, 4)
     assert value(q, terms) == pytest.approx(least, rel=1e-13)
     np.testing.assert_allclose(moments(q)[0], mean, rtol=0, atol=3e-8)
-    np.testing.assert_allclose(moments(q)[1], covariance, rtol=0, atol=3e-8)
+    np.testing.assert_allclose(moments(q)[1], covariance, rtol=0, atol=1e-7)
 
 
 def test_the_modalities_priors_are_fused_into_the_prior_expert():
@@ -202,7 +202,7 @@ def test_maps_that_see_everything_give_the_plain_barycenter(maps, whole):
             GeneralizedWassersteinBarycenter(maps, weights=Given(WEIGHTS)),
             WassersteinBarycenter(weights=Given(WEIGHTS))))
         np.testing.assert_allclose(ours[0], plain[0], rtol=1e-14)
-        np.testing.assert_allclose(ours[1], plain[1], rtol=0, atol=1e-14)
+        np.testing.assert_allclose(ours[1], plain[1], rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -233,7 +233,7 @@ def test_coordinatewise_form_equals_the_iteration(present):
         maps, prior_weight=0.12, weights=Given(WEIGHTS)), loc, scale, present))
         for maps in (blocks, matrices))
     np.testing.assert_allclose(ours[0], other[0], rtol=0, atol=1e-14)
-    np.testing.assert_allclose(ours[1], other[1], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(ours[1], other[1], rtol=0, atol=1e-13)
     assert present.any() != np.allclose(np.diag(ours[1]), 1)
 
 
@@ -262,12 +262,12 @@ def test_barycenter_of_samples():
     loc = np.array([[*mu, 0.0] for _, _, mu, _ in terms])
     q = fused(GeneralizedWassersteinBarycenter(LinearMaps(wide), prior_weight=1e-6), loc, scale)
     mean, covariance = moments(q)
-    np.testing.assert_allclose(mean, points.mean(0), rtol=0, atol=4e-6)  # pulled by the prior
+    np.testing.assert_allclose(mean, points.mean(0), rtol=0, atol=1e-6)  # pulled by the prior
     theirs = np.cov(points.T)
     sds = np.diag(covariance) ** 0.5
     np.testing.assert_allclose(np.diag(theirs) ** 0.5, sds, rtol=0.01)
     np.testing.assert_allclose(theirs / np.outer(sds, sds), covariance / np.outer(sds, sds),
-                               rtol=0, atol=0.09)
+                               rtol=0, atol=0.07)
     worth = float(objective(torch.tensor(points.mean(0)),
                             torch.linalg.cholesky(torch.tensor(theirs)), terms))
     assert value(q, terms) < worth < 1.001 * value(q, terms)

@@ -168,15 +168,15 @@ def test_named_terms_add_up_to_pyros_elbo(name, elbo):
         assert abs(value - expected) < 5 * error < 0.1 * expected
 
 
-@pytest.mark.parametrize("name", ["wb", "poe", "moment", "gwb, drop", "gwb, maps", "mwb"])
+@pytest.mark.parametrize("name", ["wb", "poe", "moment", "gwb, drop", "moe"])
 def test_moments_of_the_posterior_are_those_of_its_draws(name):
     vae, batch = toy(FUSIONS[name])
     with torch.no_grad():
-        q, draws = vae.posterior(batch), vae.draws(batch, batch.present, 4000)
+        q, draws = vae.posterior(batch), vae.draws(batch, batch.present, 9000)
         e = to_standard(vae, draws.z.flatten(0, 1)).unflatten(0, draws.share.shape)
         mean = (draws.share[..., None] * e).sum(0)
         variance = (draws.share[..., None] * (e - mean) ** 2).sum(0)
-        assert (q.mean - mean).abs().max() < 0.06 and (mean.abs() > 0.3).any()
+        assert ((q.mean - mean).abs() < 0.08 * variance.sqrt()).all()
         assert ((q.variance / variance).log().abs() < 0.2).all()
 
 
@@ -228,9 +228,9 @@ def test_a_mixture_is_one_over_whole_hierarchies(name):
     inner = LadderVAE(WIDTHS, 2, FUSIONS[name].inner, vae.recipe).double().eval()
     inner.load_state_dict(vae.state_dict())
     table = vae.mixture.table(3).bool()
-    n, each = len(table), -(-500 // len(table))
+    n, each = len(table), -(-280 // len(table))
     with torch.no_grad():
-        draws = vae.draws(batch, batch.present, 500)
+        draws = vae.draws(batch, batch.present, 280)
         assert draws.z.shape == (n * each, 5, 9)
         torch.testing.assert_close(draws.share.sum(0), torch.ones(5).double())
         given = torch.tensor(FUSIONS[name].weights.values).double()
@@ -258,19 +258,22 @@ def test_a_mixture_is_one_over_whole_hierarchies(name):
 
 def test_free_bits_and_warm_up_act_on_each_level():
     vae, batch = toy(FUSIONS["wb"], hide=0.0)
-    kls = {}
-    for bound, training, warmup in ((Elbo(), True, 1.0), (Elbo(free_bits=4.0), True, 1.0),
-                                    (Elbo(free_bits=4.0), False, 1.0), (Elbo(), True, 0.25),
-                                    (Elbo(free_bits=4.0), True, 0.25)):
+
+    def found(floor, training, warmup):
         vae.train(training)
         torch.manual_seed(8)
-        terms = bound.terms(vae, batch, warmup)[0]
+        terms = Elbo(free_bits=floor).terms(vae, batch, warmup)[0]
         assert list(terms) == ["kl z2", "kl z1", *WIDTHS]
-        kls[bound.free_bits, training, warmup] = [v.item() for v in terms.values()]
-    (top, low, *rest), floored, *others = kls.values()
-    assert low < 4 < top
-    assert floored == [top, 4.0, *rest] and others[0] == [top, low, *rest]
-    assert others[1] == [top / 4, low / 4, *rest] and others[2] == [top / 4, 1.0, *rest]
+        return [v.item() for v in terms.values()]
+
+    top, low, *rest = found(0.0, True, 1.0)
+    floor = (top + low) / 2
+    assert 0 < top < low - 0.5
+    assert found(floor, True, 1.0) == pytest.approx([floor, low, *rest], rel=1e-12)
+    assert found(floor, False, 1.0) == [top, low, *rest]  # validation: the true bound
+    for floored, training in ((0.0, True), (floor, False)):
+        assert found(floored, training, 0.25) == [top / 4, low / 4, *rest]
+    assert found(floor, True, 0.25) == pytest.approx([floor / 4, low / 4, *rest], rel=1e-12)
     assert list(StratifiedElbo().terms(vae, batch, 0.5)[0]) == ["kl", *WIDTHS]
 
 

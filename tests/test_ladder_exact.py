@@ -53,13 +53,14 @@ def test_bounds_are_ordered_below_the_exact_log_p_of_a_hierarchy(name):
             assert value <= exact + 5 * error + 1e-9
         for (low, error), (high, another) in pairwise(found):
             assert low <= high + 5 * math.hypot(error, another) + 1e-9
-        assert found[2][0] < found[-1][0] - 3 * math.hypot(found[2][1], found[-1][1])
-        assert exact - found[-1][0] < (1.5 if truth is DEEP_BLOCKS else 0.1)
+        if all(pattern):
+            assert found[2][0] < found[-1][0] - 4 * math.hypot(found[2][1], found[-1][1])
+            assert exact - found[-1][0] < (1.5 if truth is DEEP_BLOCKS else 0.1)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_importance_weights_are_literal(name):
-    """log p(x, z) = log p(x) + log p(z | x) at every draw, by the exact posterior of all levels."""
+    """log p(x, z) = log p(x) + log p(z | x) at every draw, z being all levels."""
     truth, fusion, options = CASES[name]
     vae, batch = linear_ladder(truth, fusion, **options), everyone(truth, 1)
     draws = vae.draws(batch, batch.present, 10)
@@ -81,6 +82,7 @@ def test_moments_of_the_posterior_are_those_of_its_draws(name):
         q, draws, top = vae.posterior(batch), vae.draws(batch, batch.present, n), vae.widths[0]
     low = draws.z[..., top:] - draws.z[..., :top] @ truth.link.T - truth.link_offset
     e = torch.cat([draws.z[..., :top], low / truth.link_sd], -1)
+    torch.testing.assert_close(vae.position(batch)[0], q.mean, atol=1e-9, rtol=0)
     share = draws.share[..., None]
     mean = (share * e).sum(0)
     away = e - mean

@@ -15,8 +15,6 @@ import torch
 from normfuse import fusion
 from normfuse.errors import ModelFileError
 from normfuse.fusion import (
-    Aggregator,
-    Drop,
     GeneralizedProductOfExperts,
     GeneralizedWassersteinBarycenter,
     Given,
@@ -61,7 +59,7 @@ def arrays(q):
 
 @pytest.mark.parametrize("factor", [1, 7])
 def test_given_weights_are_renormalised_over_the_present(factor):
-    """To the last digit of float64, also though given as Python numbers that float32 rounds."""
+    """To the last digit of float64, which float32 would round."""
     fuse = WassersteinBarycenter(weights=Given(factor * VALUES)).sized(3, 5).double()
     experts = drawn()
     for ours, theirs in zip(arrays(fuse(experts, PRESENT)), arrays(experts)):
@@ -79,7 +77,7 @@ def test_uniform_weights_are_equal_given_ones():
 
 
 @pytest.mark.parametrize("values", [[], [1, 0], [1, -2], [1, float("nan")], [1, float("inf")]])
-def test_weights_that_are_none_are_refused(values):
+def test_weights_that_do_not_weigh_are_refused(values):
     with pytest.raises(ValueError, match="weights are positive numbers; got "):
         Given(values)
 
@@ -96,7 +94,6 @@ def test_the_wrong_number_of_weights_is_refused():
 @pytest.mark.parametrize("mixture", [MixtureOfExperts, lambda weights: SubsetMixture(
     WassersteinBarycenter(), weights=weights)])
 def test_mixtures_refuse_weights_per_dimension(mixture):
-    """Also where as many subjects as dimensions would let them broadcast."""
     fuse = mixture(weights=Learned(per_dimension=True)).sized(3, 5)
     with pytest.raises(TypeError, match=r"got Learned\(per_dimension=True\)"):
         fuse(drawn(shape=(3, 5, 5)), torch.ones(3, 5, dtype=torch.bool))
@@ -201,7 +198,7 @@ def test_stratified_draws_are_unbiased(whole):
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("fuse", [WassersteinBarycenter, MomentMatchingBarycenter])
 def test_policies_for_the_absent(fuse, whole):
-    """Drop sees the others only; SubstitutePrior sees the prior of the absent, weights as given."""
+    """Drop sees the others only, SubstitutePrior the absent one's prior with its full weight."""
     if whole and fuse is MomentMatchingBarycenter:
         with pytest.raises(TypeError, match="MomentMatchingBarycenter fuses diagonal Gaussians"):
             fuse()(drawn(whole=True), PRESENT)
@@ -226,28 +223,75 @@ def test_policies_for_the_absent(fuse, whole):
         assert kept.all() == torch.allclose(q.mean[n], other.mean[n])
 
 
-def test_a_full_products_prior_has_the_mean_precision():
-    """However many modalities tell the same prior, that is the prior: it is not sharpened."""
-    priors = drawn(7, whole=True)
-    p = ProductOfExperts().prior(priors)
-    precision = np.linalg.inv(priors.covariance_matrix.numpy())
-    np.testing.assert_allclose(np.linalg.inv(p.covariance_matrix.numpy()), precision.mean(0),
-                               rtol=1e-10)
-    pull = np.einsum("mnij,mnj->ni", precision, priors.mean.numpy()) / 3
-    np.testing.assert_allclose(np.einsum("nij,nj->ni", precision.mean(0), p.mean.numpy()), pull,
-                               rtol=1e-10)
+def test_a_modality_where_its_prior_is_might_as_well_be_absent():
+    """Under SubstitutePrior; mixtures do not say so, their weights change with what is there."""
+    for fuse, whole in ((MomentMatchingBarycenter, False), (WassersteinBarycenter, True)):
+        ready = fuse(weights=Given(VALUES), missing=SubstitutePrior()).sized(3, 5)
+        experts, priors = drawn(whole=whole), drawn(6, whole=whole)
+        both = [torch.where(PRESENT.reshape(3, 4, *(1 for _ in mine.shape[2:])), mine, own)
+                for mine, own in zip(moments(experts), moments(priors))]
+        q = ready(experts, PRESENT, priors)
+        other = ready((full if whole else gaussian)(*both), PRESENT | True, priors)
+        assert all((a == b).all() for a, b in zip(moments(q), moments(other)))
 
 
-EVERY = [*INNER, MixtureOfExperts(weights=Learned()), SubsetMixture(INNER[0]),
-         SubsetMixture(INNER[4]), SubsetMixture(INNER[6])]
+UNUSUAL = [
+    ProductOfExperts(prior_expert=False),
+    GeneralizedProductOfExperts(weights=Given([0.1, 1 / 3, 7])),
+    WassersteinBarycenter(weights=Learned(per_dimension=True), missing=SubstitutePrior()),
+    MomentMatchingBarycenter(weights=Given(VALUES), missing=SubstitutePrior()),
+    GeneralizedWassersteinBarycenter(SharedPrivate(private=1), prior_weight=0.07,
+                                     weights=Learned(), missing=SubstitutePrior()),
+    GeneralizedWassersteinBarycenter(LinearMaps(np.arange(45).reshape(3, 3, 5) / 7),
+                                     prior_weight=1 / 3, weights=Given([1, 2, 3])),
+    GeneralizedWassersteinBarycenter(LearnedMaps(), prior_weight=0.05, weights=Learned()),
+    MixtureOfExperts(weights=Given([0.3, 0.3, 0.4])),
+    SubsetMixture(GeneralizedWassersteinBarycenter(
+        SharedPrivate(private=1), missing=SubstitutePrior(), weights=Given([3, 1, 2])),
+        weights=Learned()),
+]
 
 
-@pytest.mark.parametrize("fuse, whole", [(fuse, whole) for fuse in EVERY for whole in (0, 1) if not (
-    whole and isinstance(fuse, (GeneralizedProductOfExperts, MomentMatchingBarycenter)))])
-def test_standard_priors_are_the_default(fuse, whole):
-    """And a prior that all modalities share is the fused prior."""
-    ready, experts = stirred(fuse.sized(3, 5)), drawn(whole=whole)
-    unit = torch.eye(5).double().expand(3, 4, 5, 5)
-    standard = full(0 * unit[..., 0], unit) if whole else gaussian(0 * unit[..., 0], unit[..., 0])
-    if not whole:
-        standard = gaussian(torch.zeros(3, 4, 5).double(), torch.ones(3, 4, 5).double())
+@pytest.mark.parametrize("fuse", UNUSUAL, ids=lambda fuse: type(fuse).__name__)
+def test_choices_are_saved_and_read(fuse):
+    """Through JSON text, inner choices and all; what is read fuses as what was saved."""
+    spec = json.loads(json.dumps(choice_to_dict(fuse)))
+    again = choice_from_dict(spec)
+    assert repr(again) == repr(fuse) and choice_to_dict(again) == spec
+    maps = getattr(fuse, "maps", None)
+    experts = drawn(shape=(3, 4, 3 if isinstance(maps, LinearMaps) else 5))
+    one, other = (moments(getattr(q, "components", q)) for q in (
+        a.sized(3, 5)(experts, PRESENT) for a in (fuse, again)))
+    assert all((a == b).all() for a, b in zip(one, other))
+    # its printed form is the code that makes it, without what is so by default
+    names = {name: getattr(fusion, name) for name in fusion.__all__}
+    assert repr(eval(repr(fuse), names)) == repr(fuse)
+    assert repr(SubsetMixture(ProductOfExperts())) == "SubsetMixture(inner=ProductOfExperts())"
+
+
+def test_every_option_of_every_choice_was_saved():
+    """So that a new class or option cannot be forgotten above."""
+    def inside(choice):
+        yield choice
+        for value in choice.options().values():
+            if isinstance(value, fusion.Choice):
+                yield from inside(value)
+
+    unusual = {}
+    for choice in (c for fuse in UNUSUAL for c in inside(fuse)):
+        default = inspect.signature(type(choice)).parameters
+        unusual.setdefault(type(choice), set()).update(
+            name for name, value in choice.options().items()
+            if repr(value) != repr(default[name].default))
+    classes = {c for _, c in inspect.getmembers(fusion, inspect.isclass)
+               if issubclass(c, fusion.Choice) and not inspect.isabstract(c)}
+    assert set(unusual) == classes - {fusion.Choice, Uniform}  # the default weights
+    for choice in (c for fuse in UNUSUAL for c in inside(fuse)):
+        assert unusual[type(choice)] == set(choice.options())
+
+
+def test_choices_of_others_are_not_read():
+    with pytest.raises(ModelFileError, match="made with 'Mine', which normfuse does not know"):
+        choice_from_dict({"class": "SubsetMixture", "options": {
+            "inner": {"class": "Mine", "options": {}},
+            "weights": {"class": "Uniform", "options": {}}}})

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 LOOSEST_INNER_SOLUTION = 0.1  # of a Newton step that is itself further off
 MOST_INNER_STEPS = 200  # 3 to 9 are usual in float32, as each leaves a tenth of the error
 LARGEST_EXPANSION = 0.5  # of the factor by a Newton step: (I - K)^-1 has its pole at 1
+LONGEST_LAST_STEP = 0.3  # relative change of the factor: from further off it squares nothing
 
 
 def sqrtm(matrices: Tensor) -> Tensor:
@@ -118,28 +119,28 @@ def bures_barycenter(covariances: Tensor, weights: Tensor, *, tolerance: float |
 
     sum_m w_m (S^(1/2) C_m S^(1/2))^(1/2) = (sum_m w_m) S.
 
-    Equal experts give themselves back, and diagonal ones the weighted mean of their sds. With
-    S = L L' and R_m = (L' C_m L)^(1/2) the equation is sum_m w_m (R_m - L' L) = 0. Each Newton
-    step solves H[X] = sum_m w_m (R_m - L' L), where H[X] = sum_m w_m Z_m and Z_m solves
-    Z_m R_m + R_m Z_m = R_m X R_m, by conjugate gradients (the same H gives the derivatives).
+    Diagonal covariances give the weighted mean of their sds, one alone gives itself. In the form
+    solved here, S = L L' and R_m = (L' C_m L)^(1/2), it is sum_m w_m (R_m - L' L) = 0. A change
+    dS = L X L' lowers that by H[X] = sum_m w_m Z_m, where Z_m R_m + R_m Z_m = R_m X R_m. Newton's
+    steps and the derivatives both invert H, by conjugate gradients.
 
     Parameters
     ----------
     covariances : Tensor, shape (M, ..., d, d)
         Symmetric positive semidefinite. At least one with a positive weight must be positive
-        definite; if all are singular the answer may be wrong in their null spaces, or not
-        converge.
+        definite; with all singular the iteration may stall at a wrong point. float32 serves
+        condition numbers up to about 1e6.
     weights : Tensor, shape (M, ...)
         Not negative; only ratios matter. A slot of weight 0 may hold anything (NaN): it changes
         neither result nor gradients, and its own gradients are 0. Where all are 0 the result is
         the identity, with gradients 0.
     tolerance : float, optional
-        Largest ``|sum_m w_m R_m - L' L| / |L' L|`` at which the gradients are taken, and
-        relative error of their linear solver. The result is one Newton step better: about the
-        square. Default: the square root of the floating point's resolution (1.5e-8 for float64,
-        3.5e-4 for float32), as no more is known of the root of a nearly singular matrix.
+        Largest ``|sum_m w_m R_m - L' L| / |L' L|`` before the last Newton step. That step about
+        squares it; the gradients, taken before it, have about this relative error. Default: the
+        square root of the resolution (1.5e-8 for float64, 3.5e-4 for float32), beyond which the
+        root of a singular matrix is not known.
     max_iterations : int
-        Newton steps; 3 to 5 are usual.
+        Newton steps; 2 to 6 are usual.
 
     Returns
     -------
@@ -148,13 +149,13 @@ def bures_barycenter(covariances: Tensor, weights: Tensor, *, tolerance: float |
     Warns
     -----
     RuntimeWarning
-        Not converged after ``max_iterations``; with the residual.
+        Not converged after ``max_iterations``, or a linear system not solved; with the residual.
 
     References
     ----------
     Agueh and Carlier (2011), SIAM J. Math. Anal. 43(2), doi 10.1137/100805741; Alvarez-Esteban
-    et al. (2016), J. Math. Anal. Appl. 441(2), doi 10.1016/j.jmaa.2016.04.045. Their fixed point
-    is the same, their iteration is our Newton step with H replaced by its value at R_m = L' L.
+    et al. (2016), J. Math. Anal. Appl. 441(2), doi 10.1016/j.jmaa.2016.04.045. Our fixed point is
+    theirs; we take their step only where Newton's would go astray.
 
     Examples
     --------
@@ -170,9 +171,9 @@ def bures_barycenter(covariances: Tensor, weights: Tensor, *, tolerance: float |
     present = weights > 0
     eye = torch.eye(d, dtype=covariances.dtype, device=covariances.device)
     known = torch.where(present[..., None, None], covariances, eye)
-    weights = torch.where(present, weights, 0)
     nothing = ~present.any(0)
-    weights = torch.where(nothing, 1.0, weights)
+    weights = torch.where(present, weights, 0).to(covariances.dtype)
+    weights = torch.where(nothing, 1, weights)
     weights = weights / weights.sum(0)
     if tolerance is None:
         tolerance = torch.finfo(covariances.dtype).eps ** 0.5
@@ -194,7 +195,7 @@ class _SquareRoot(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         roots, vectors = ctx.saved_tensors
         inner = vectors.mT @ _symmetric(grad) @ vectors
-        return vectors @ (inner / _pair_sums(_resolved(roots))) @ vectors.mT
+        return vectors @ (inner / _pair_sums(_resolved(roots, roots.dtype))) @ vectors.mT
 
 
 class _Barycenter(torch.autograd.Function):
@@ -218,10 +219,14 @@ class _Barycenter(torch.autograd.Function):
         factor, rows, roots, weights = ctx.saved_tensors
         equation = _Equation(factor, rows, roots, weights)
         right = factor.mT @ _symmetric(grad) @ factor
-        dual = equation.solve(right, right.new_full(right.shape[:1], ctx.tolerance))
+        dual, reached = equation.solve(right, right.new_full(right.shape[:1], ctx.tolerance))
+        if (reached > 2 * ctx.tolerance).any():
+            warnings.warn(f"the gradient of a Bures barycenter has a relative error of about "
+                          f"{reached.max():.1e} after {MOST_INNER_STEPS} steps, tolerance "
+                          f"{ctx.tolerance:.1e}", RuntimeWarning, stacklevel=2)
         inner = equation.to_eigenbases(dual)
         for_weights = (inner.diagonal(dim1=-2, dim2=-1) * roots).sum(-1)
-        inner = inner / _pair_sums(_resolved(roots)) * weights[..., None, None]
+        inner = inner / _pair_sums(_resolved(roots, torch.double)) * weights[..., None, None]
         lifted = torch.bmm(equation.rows, factor.mT).view(equation.each.shape)
         outer = torch.bmm(lifted.mT, torch.bmm(inner.flatten(0, 1), lifted))
         return outer.view(rows.shape).transpose(1, 2), for_weights, None, None
@@ -242,7 +247,7 @@ class _Equation:
         self.gram = torch.bmm(factor.mT, factor)
         self.diagonal = self.gram.diagonal(dim1=-2, dim2=-1)
         self.scaling = 1 / _pair_sums(self.diagonal.reciprocal())
-        inverses = (self.weights * _resolved(roots)).reciprocal()  # infinite where w = 0: no part
+        inverses = (self.weights * _resolved(roots, torch.double)).reciprocal()  # w = 0: infinite
         self.kernel = _pair_sums(inverses).reciprocal_()  # w r_i r_j / (r_i + r_j)
 
     def gap(self) -> Tensor:
@@ -258,8 +263,11 @@ class _Equation:
         inner = self.to_eigenbases(matrix).mul_(self.kernel).view(self.each.shape)
         return torch.bmm(self.rows.mT, torch.bmm(inner, self.each).view(self.rows.shape))
 
-    def solve(self, right: Tensor, accuracy: Tensor) -> Tensor:
-        """H^-1[right] by preconditioned conjugate gradients; each element stops by itself."""
+    def solve(self, right: Tensor, accuracy: Tensor) -> tuple[Tensor, Tensor]:
+        """H^-1[right] and the accuracy reached, by preconditioned conjugate gradients.
+
+        Each element of the batch stops by itself.
+        """
         solution, residual = torch.zeros_like(right), right.clone()
         direction = residual / self.scaling
         energy = (residual * direction).sum((-2, -1))
@@ -276,29 +284,24 @@ class _Equation:
             before, energy = energy, (residual * scaled).sum((-2, -1))
             ratio = torch.where(going, energy / before, 0)
             direction = torch.addcmul(scaled, ratio[:, None, None], direction)
-        else:
-            warnings.warn(
-                f"{going.sum()} of {len(going)} linear systems of the Bures barycenter were not "
-                f"solved in {MOST_INNER_STEPS} steps: relative residual "
-                f"{(accuracy * (energy / enough).sqrt()).max():.1e}", RuntimeWarning, stacklevel=4)
-        return solution
+        return solution, accuracy * torch.where(energy > enough, (energy / enough).sqrt(), 1)
 
-    def step(self, gap: Tensor, solution: Tensor) -> Tensor:
-        """Newton's L (I - K)^-1, or where that would expand too much Alvarez-Esteban's L^-T R.
+    def step(self, gap: Tensor, solution: Tensor) -> tuple[Tensor, Tensor]:
+        """Newton's L (I - K)^-1; where that expands too much, Alvarez-Esteban's L^-T sum w_m R_m.
 
-        K = D^-1 P[X], so that K + K' = X, and R = sum_m w_m R_m. The latter never fails to
-        descend but takes away only about two thirds of the error.
+        K = D^-1 P[X], so that K + K' = X. The latter never fails to descend, but leaves about a
+        third of the error at each step. Also returns the length of Newton's step.
         """
         change = solution * self.scaling
+        found = _moved(self.factor, change / self.diagonal[:, :, None])
         balance = self.diagonal.rsqrt()
-        expansion = balance[:, :, None] * change * balance[:, None, :]  # similar to K, symmetric
+        relative = balance[:, :, None] * change * balance[:, None, :]  # similar to K, symmetric
         eye = torch.eye(gap.shape[-1], dtype=gap.dtype, device=gap.device)
-        _, wide = torch.linalg.cholesky_ex(eye - expansion / LARGEST_EXPANSION)
-        found = _moved(self.factor, change / self.diagonal[..., None])
+        _, wide = torch.linalg.cholesky_ex(eye - relative / LARGEST_EXPANSION)
         if wide.any():
             safe = torch.linalg.solve_ex(self.gram, self.gram + gap)[0]
             found = torch.where(wide[:, None, None] > 0, torch.bmm(self.factor, safe), found)
-        return found
+        return found, relative.flatten(1).norm(dim=1)
 
 
 def _newton(covariances: Tensor, weights: Tensor, tolerance: float, max_iterations: int
@@ -308,57 +311,58 @@ def _newton(covariances: Tensor, weights: Tensor, tolerance: float, max_iteratio
     factor = _start(covariances, weights)
     found, active = torch.empty_like(factor), torch.arange(b, device=factor.device)
     rows, roots = factor.new_empty(b, m, d, d), factor.new_empty(b, m, d)
-    doubles, resolution = covariances.double(), torch.finfo(factor.dtype).eps
+    doubles, rounding = covariances.double(), 8 * torch.finfo(factor.dtype).eps
     for _ in range(max_iterations):
         left = factor[active]
-        # Conditions multiply in L' C_m L. The widest axes are last, where "U" keeps the narrow ones
+        # In double, as L' C_m L has the conditions of S and C_m multiplied; "U", as with its large
+        # entries last LAPACK then keeps the digits of the small eigenvalues (if d < 26).
         values, vectors = torch.linalg.eigh(_congruent(doubles[active], left.double()), UPLO="U")
         rows[active], roots[active] = vectors.mT.to(rows), values.clamp_min(0).sqrt().to(roots)
         equation = _Equation(left, rows[active], roots[active], weights[active])
         gap = equation.gap()
-        largest = equation.diagonal.amax(1, keepdim=True)
-        scale = torch.maximum(equation.diagonal, largest * (resolution / tolerance)).rsqrt()
-        size = (scale[:, :, None] * gap * scale[:, None, :]).flatten(1).norm(dim=1) / d ** 0.5
-        noise = resolution * largest[:, 0] * scale.square().amax(1)
+        size = gap.flatten(1).norm(dim=1) / equation.gram.flatten(1).norm(dim=1)
         # Newton's own error is about size * size; nothing is gained below rounding
-        accuracy = torch.maximum(size, noise / size).clamp_max(LOOSEST_INNER_SOLUTION)
-        moved = equation.step(gap, equation.solve(gap, accuracy))
-        found[active] = torch.where((size > noise)[:, None, None], moved, left)
-        unfinished = ~(size <= tolerance)
-        active = active[unfinished]
+        accuracy = torch.maximum(size, rounding / size).clamp_max(LOOSEST_INNER_SOLUTION)
+        moved, length = equation.step(gap, equation.solve(gap, accuracy)[0])
+        exact = size <= rounding
+        useful = ~exact & moved.flatten(1).isfinite().all(1)
+        found[active] = torch.where(useful[:, None, None], moved, left)
+        finished = exact | (size <= tolerance) & (length <= LONGEST_LAST_STEP)
+        active = active[~finished]
         if not len(active):
             break
         factor[active] = found[active]
     if len(active):
         warnings.warn(
             f"{len(active)} of {b} Bures barycenters did not converge in {max_iterations} "
-            f"iterations: residual {size.max():.1e}, tolerance {tolerance:.1e}. Is at least one "
-            "covariance of each positive definite?", RuntimeWarning, stacklevel=5)
+            f"iterations: residual {size.max():.1e}, tolerance {tolerance:.1e}. Each needs at "
+            "least one positive definite covariance.", RuntimeWarning, stacklevel=5)
     return found, factor, rows, roots
 
 
 def _start(covariances: Tensor, weights: Tensor) -> Tensor:
     """L = V D^(1/2) of the weighted mean, moved to the solution of a quadratic approximation.
 
-    R_m = D + E_m - Lyap_D[E_m^2] + ...,  E_m = Lyap_D[L' C_m L - D^2]: on average E is 0, so the
-    first gap is -Lyap_D[sum_m w_m E_m^2].
+    R_m = D + E_m - Lyap[E_m^2] + ...  with  E_m = Lyap[L' C_m L - D^2]  and  Lyap[X]_ij =
+    X_ij / (d_i + d_j). The weighted mean of E_m is 0, so the gap is -Lyap[sum_m w_m E_m^2] + ...
     """
     mean = (covariances * weights[:, None, :, None]).sum(2)
     values, vectors = torch.linalg.eigh(mean)
     values = torch.maximum(values, values[:, -1:] * torch.finfo(mean.dtype).eps)
     factor = vectors * values[:, None, :].sqrt()
     sums = _pair_sums(values)
-    linear = _congruent(covariances, factor) / sums[:, None] - torch.diag_embed(values / 2)[:, None]
-    quadratic = (linear * weights[..., None, None]).transpose(1, 2).flatten(2) @ linear.flatten(1, 2)
-    # H is about P / 1.2 (measured on random covariances), and P[X] * share = X_ij / d_i
-    return _moved(factor, -1.2 * quadratic / sums / values[:, :, None])
+    linear = _congruent(covariances, factor) / sums[:, None]
+    linear = linear - torch.diag_embed(values / 2)[:, None]
+    weighted = (linear * weights[..., None, None]).transpose(1, 2).flatten(2)
+    gap = -torch.bmm(weighted, linear.flatten(1, 2)) / sums
+    # K = D^-1 P[H^-1[gap]] with H = P / 1.2, the best such constant on random covariances
+    return _moved(factor, 1.2 * gap / values[:, :, None])
 
 
 def _moved(factor: Tensor, change: Tensor) -> Tensor:
-    """L (I - K)^-1: to first order L (I + K).
+    """L (I - K)^-1, to first order L (I + K), whose error after a Newton step is ten times larger.
 
-    Linear in S^(-1/2), as the gap is for commuting covariances, so that one Newton step solves
-    these; with L (I + K) the errors are ten times larger.
+    The gap of commuting covariances is linear in L^-1, so for these one Newton step is exact.
     """
     eye = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
     return torch.linalg.solve(eye - change.mT, factor.mT).mT
@@ -371,11 +375,10 @@ def _congruent(covariances: Tensor, factor: Tensor) -> Tensor:
     return torch.bmm(half, factor).view(b, d, m, d).transpose(1, 2)
 
 
-def _resolved(roots: Tensor) -> Tensor:
-    """Ascending roots, kept above their noise: sqrt(resolution) of the largest."""
-    number = torch.finfo(roots.dtype)
-    floor = (roots[..., -1:] * number.eps ** 0.5).clamp_min(number.tiny ** 0.5)
-    return torch.maximum(roots, floor)
+def _resolved(roots: Tensor, computed: torch.dtype) -> Tensor:
+    """Ascending roots, kept above the noise of their computation and off 0."""
+    floor = roots[..., -1:] * torch.finfo(computed).eps ** 0.5
+    return torch.maximum(roots, floor.clamp_min(torch.finfo(roots.dtype).tiny ** 0.5))
 
 
 def _pair_sums(values: Tensor) -> Tensor:

@@ -38,6 +38,19 @@ class Batch:
                      tuple(None if m is None else cut(m) for m in self.measured),
                      self.present.index_select(1, rows), cut(self.design))
 
+    def joined(self, other: Batch) -> Batch:
+        """These subjects and then the others."""
+        def cells(m: int, batch: Batch) -> Tensor:
+            known = batch.measured[m]
+            return torch.ones_like(batch.x[m], dtype=torch.bool) if known is None else known
+
+        complete = [a is None and b is None for a, b in zip(self.measured, other.measured)]
+        return Batch(tuple(torch.cat(pair) for pair in zip(self.x, other.x)),
+                     tuple(None if whole else torch.cat([cells(m, self), cells(m, other)])
+                           for m, whole in enumerate(complete)),
+                     torch.cat([self.present, other.present], 1),
+                     torch.cat([self.design, other.design]))
+
     def hide(self, kept: Tensor) -> Batch:
         """The same subjects measured with only the modalities where ``kept`` (n_modalities,)."""
         x = tuple(x if k else torch.zeros_like(x) for x, k in zip(self.x, kept))

@@ -18,7 +18,7 @@ from ..fusion.mixture import log_weights
 from ..networks import MlpEncoder, TopDown
 from .batch import Batch
 from .recipe import Recipe, _is_size
-from .vae import Draws, Vae, hide_some, masked
+from .vae import Draws, Vae, hide_some
 from .whitening import coloured, whitened, whitened_cov
 
 
@@ -50,6 +50,9 @@ class Ladder(Recipe):
     @property
     def n_dimensions(self) -> int:
         return sum(self.levels)
+
+    def for_people(self, n_reference: int) -> Ladder:
+        return self
 
     def resized(self, n_latent: int) -> Ladder:
         raise ValueError("n_latent is for models with one latent vector; give a ladder its levels,"
@@ -214,17 +217,15 @@ class LadderVAE(Vae):
     def _site(self, k: int) -> str:
         return f"z{len(self.widths) - k}"
 
-    def decoded(self, z: Tensor, design: Tensor) -> list[Tensor]:
-        owned = None if self.fusions[0].owned() is None else \
-            torch.cat([fuse.owned() for fuse in self.fusions], -1)
-        return [decoder(masked(z, owned, m), design) for m, decoder in enumerate(self.decoders)]
+    def owned(self) -> Tensor | None:
+        owned = [fuse.owned() for fuse in self.fusions]
+        return None if owned[0] is None else torch.cat(owned, -1)
 
-    def decode(self, standard: Tensor, design: Tensor) -> list[Tensor]:
-        z = self.from_standard(standard.reshape(-1, standard.shape[-1]))
-        return self.decoded(z.reshape(standard.shape), design)
+    def from_standard(self, standard: Tensor) -> Tensor:
+        return self._upper(standard.reshape(-1, standard.shape[-1])).reshape(standard.shape)
 
-    def from_standard(self, e: Tensor) -> Tensor:
-        """z of standard coordinates e, of all levels or of the upper ones, (n, n_above)."""
+    def _upper(self, e: Tensor) -> Tensor:
+        """z of standard coordinates e of all levels or of the upper ones, (n, n_above)."""
         z = e[:, :0]
         for k, width in enumerate(self.widths):
             if z.shape[1] == e.shape[1]:
@@ -259,7 +260,7 @@ class LadderVAE(Vae):
         e = full(top.posterior.mean, whitened_cov(top.prior, top.posterior, factor=True))
         for k in range(1, len(self.widths)):
             points, weights = sigma_points(e)
-            level = self.level(k, self.from_standard(points.flatten(0, 1)),
+            level = self.level(k, self._upper(points.flatten(0, 1)),
                                told.repeated(len(points)))
             means = whitened(level.prior, level.posterior.mean).unflatten(0, points.shape[:2])
             spread = whitened_cov(level.prior, level.posterior).unflatten(0, points.shape[:2])

@@ -15,7 +15,12 @@ from ..fusion import Aggregator, SubsetPosterior, component_kl, stack
 from ..networks import MlpEncoder
 from .batch import Batch
 from .recipe import Recipe, _is_size
-from .vae import Draws, Vae, hide_some, masked
+from .vae import Draws, Vae, hide_some
+
+
+MOST_LATENT, PEOPLE_PER_LATENT = 16, 10
+"""Of the default size. More than 16 gained nothing on any cohort tried; calibrating a latent
+distance takes several people a dimension."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,7 +29,9 @@ class OneLatent(Recipe):
 
     Parameters
     ----------
-    n_latent : int
+    n_latent : int or None
+        None: one dimension per ten reference people, 2 at least and 16 at most. Dimensions that
+        the data do not need cost little: their posterior stays at the prior.
     full_covariance : bool
         Encoders give full covariance matrices; for small n_latent and a fusion that takes them.
 
@@ -34,17 +41,25 @@ class OneLatent(Recipe):
     planted deviations (benchmarks/planted_deviations.py measures them on others).
     """
 
-    n_latent: int = 16
+    n_latent: int | None = None
     full_covariance: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not _is_size(self.n_latent):
+        if self.n_latent is not None and not _is_size(self.n_latent):
             raise ValueError(f"n_latent is a whole number above 0; got {self.n_latent!r}")
 
     @property
     def n_dimensions(self) -> int:
+        if self.n_latent is None:
+            raise ValueError("n_latent is decided when the model meets the reference; give a "
+                             "number to build one without")
         return self.n_latent
+
+    def for_people(self, n_reference: int) -> OneLatent:
+        if self.n_latent is not None:
+            return self
+        return replace(self, n_latent=min(MOST_LATENT, max(2, n_reference // PEOPLE_PER_LATENT)))
 
     def resized(self, n_latent: int) -> OneLatent:
         return replace(self, n_latent=n_latent)
@@ -88,13 +103,13 @@ class MultimodalVAE(Vae):
     """
 
     def __init__(self, n_features: Mapping[str, int], n_design: int, fusion: Aggregator,
-                 recipe: OneLatent = OneLatent()) -> None:
+                 recipe: OneLatent) -> None:
         super().__init__(n_features, n_design, recipe)
         self.encoders = nn.ModuleList(
-            MlpEncoder(width, n_design, recipe.n_latent, recipe.hidden, recipe.dropout,
+            MlpEncoder(width, n_design, self.n_dimensions, recipe.hidden, recipe.dropout,
                        skip=recipe.skip, full_covariance=recipe.full_covariance)
             for width in n_features.values())
-        self.fusion = fusion.sized(len(self.names), recipe.n_latent)
+        self.fusion = fusion.sized(len(self.names), self.n_dimensions)
 
     def experts(self, batch: Batch) -> Distribution:
         """The modalities' own posteriors, batch shape (n_modalities, n_subjects)."""
@@ -109,13 +124,11 @@ class MultimodalVAE(Vae):
         return self.fusion(experts, batch.present).mean, \
             self.fusion.contributions(experts, batch.present)
 
-    def decode(self, standard: Tensor, design: Tensor) -> list[Tensor]:
-        owned = self.fusion.owned()
-        return [decoder(masked(standard, owned, m), design)
-                for m, decoder in enumerate(self.decoders)]
+    def from_standard(self, standard: Tensor) -> Tensor:
+        return standard
 
-    def decoded(self, z: Tensor, design: Tensor) -> list[Tensor]:
-        return self.decode(z, design)
+    def owned(self) -> Tensor | None:
+        return self.fusion.owned()
 
     def fused_in_training(self, present: Tensor, *, one_component: bool) -> Tensor:
         if self.recipe.hide and not self.fusion.spans_subsets:

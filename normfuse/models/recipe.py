@@ -52,7 +52,11 @@ class Recipe(Choice, ABC):
     @property
     @abstractmethod
     def n_dimensions(self) -> int:
-        """Latent dimensions in all."""
+        """Latent dimensions in all; only once :meth:`for_people` has decided them."""
+
+    @abstractmethod
+    def for_people(self, n_reference: int) -> Recipe:
+        """The recipe with what was left open decided for so many reference people."""
 
     @abstractmethod
     def resized(self, n_latent: int) -> Recipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ class Vae(nn.Module, ABC):
         super().__init__()
         self.names = tuple(n_features)
         self.recipe, self.n_dimensions = recipe, recipe.n_dimensions
-        self.decoders = nn.ModuleList(
+        self.decoders: Any = nn.ModuleList(
             MlpDecoder(self.n_dimensions, n_design, width, recipe.hidden[::-1], recipe.dropout,
                        skip=recipe.skip) for width in n_features.values())
         self.noise_sd = nn.ParameterList(
@@ -103,12 +104,28 @@ class Vae(nn.Module, ABC):
         """
 
     @abstractmethod
-    def decoded(self, z: Tensor, design: Tensor) -> list[Tensor]:
-        """Expected features of every modality at latents z as training draws them."""
+    def from_standard(self, standard: Tensor) -> Tensor:
+        """z, as training draws it, of standard coordinates, (..., n_subjects, n_dimensions)."""
 
     @abstractmethod
+    def owned(self) -> Tensor | None:
+        """Which of the dimensions of z each modality's decoder reads; None: all."""
+
     def decode(self, standard: Tensor, design: Tensor) -> list[Tensor]:
         """Expected features of every modality, shape (..., n_subjects, n_features_m)."""
+        return self.decoded(self.from_standard(standard), design)
+
+    def decoded(self, z: Tensor, design: Tensor) -> list[Tensor]:
+        """The same at latents z."""
+        return [decode(part, design) for decode, part in zip(self.decoders, self._read(z))]
+
+    def read_by_decoders(self, standard: Tensor) -> list[Tensor]:
+        """What each decoder reads of these latents."""
+        return self._read(self.from_standard(standard))
+
+    def _read(self, z: Tensor) -> list[Tensor]:
+        owned = self.owned()
+        return [z if owned is None else z * owned[m] for m in range(len(self.names))]
 
     @abstractmethod
     def fused_in_training(self, present: Tensor, *, one_component: bool) -> Tensor:
@@ -150,11 +167,6 @@ class Vae(nn.Module, ABC):
             seen = count > 0
             sd.data[seen] = (total[seen] / count[seen]).sqrt().clamp_min(NOISE_FLOOR).to(sd.dtype)
             squares.zero_()
-
-
-def masked(z: Tensor, owned: Tensor | None, modality: int) -> Tensor:
-    """The latent dimensions that this modality has to do with, the others 0."""
-    return z if owned is None else z * owned[modality]
 
 
 def _filled(x: Tensor, measured: Tensor | None) -> Tensor:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,11 +94,36 @@ class MlpDecoder(nn.Module):
         self.net = mlp([width, *hidden, n_features], dropout)
         self.skip = nn.Linear(width, n_features, bias=False) if skip and hidden else None
 
+    def inputs(self, z: Tensor, design: Tensor) -> Tensor:
+        """[z, c] as the layers read it."""
+        if not design.shape[-1]:
+            return z
+        return torch.cat([z, design.expand(*z.shape[:-1], design.shape[-1])], -1)
+
     def forward(self, z: Tensor, design: Tensor) -> Tensor:
-        if design.shape[-1]:
-            z = torch.cat([z, design.expand(*z.shape[:-1], design.shape[-1])], -1)
+        z = self.inputs(z, design)
         mean = self.net(z)
         return mean if self.skip is None else mean + self.skip(z)
+
+    def affine(self) -> Tensor:
+        """[W, b] of the linear path, shape (n_features, n_latent + n_design + 1).
+
+        Without a linear path, only what the last layer adds is there: W = 0.
+        """
+        last: Any = self.net[-1]
+        if self.skip is not None:
+            return torch.cat([self.skip.weight, last.bias[:, None]], -1)
+        if len(self.net) == 1:
+            return torch.cat([last.weight, last.bias[:, None]], -1)
+        return last.bias[:, None]
+
+    def set_affine(self, values: Tensor) -> None:
+        """Set what :meth:`affine` gives."""
+        last: Any = self.net[-1]
+        last.bias.data = values[:, -1].contiguous()
+        if values.shape[1] > 1:
+            linear: Any = self.skip or last
+            linear.weight.data = values[:, :-1].contiguous()
 
 
 class TopDown(nn.Module):
