@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench clean
+.PHONY: help demo test bench study clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ test: $(INSTALLED) ## Style, import contracts, types, then all tests and doctest
 
 bench: $(INSTALLED) ## Speed and quality; some need ../shared/data; each prints JSON
 	set -e; for script in benchmarks/*.py; do echo "# $$script"; $(BIN)/python $$script; done
+
+study: $(INSTALLED) ## Which fusion to use: hours; goes on where it stopped; then the tables of the guide
+	$(BIN)/python benchmarks/study/run.py
+	$(BIN)/python benchmarks/study/table.py
 
 clean: ## Remove everything these commands made, .venv and out/ included
 	rm -rf .venv out build dist *.egg-info .mypy_cache .pytest_cache .import_linter_cache .hypothesis

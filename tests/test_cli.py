@@ -118,7 +118,6 @@ class TestTheVerbs:
                  "gwb": "GeneralizedWassersteinBarycenter", "moment": "MomentMatching"}
         assert repr(nf.NormativeModel.load(tmp_path / "model").fusion).startswith(named[name])
 
-
     def test_a_ladder_can_be_asked_for(self, home, tmp_path):
         line = FIT.replace("{home}/model", "{out}").replace("--epochs 6", "--epochs 1")
         line = re.sub(r" --latent \d+", "", line)

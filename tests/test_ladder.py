@@ -149,6 +149,11 @@ def test_standard_coordinates_are_a_change_of_variables(name):
         assert means.shape == (3, 5, list(WIDTHS.values())[m])
         again = vae.decoded(vae.from_standard(2 * e), batch.design)[m]
         torch.testing.assert_close(means[2], again)
+    if vae.fusions[0].owned() is not None:  # no decoder reads what is private to another
+        owned = torch.cat([fuse.owned() for fuse in vae.fusions], 1)
+        for m, means in enumerate(vae.decoded(z, batch.design)):
+            elsewhere = [vae.decoded(z + step, batch.design)[m] for step in (~owned[m], owned[m])]
+            assert torch.equal(elsewhere[0], means) and not torch.equal(elsewhere[1], means)
 
 
 @pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
@@ -24,13 +25,15 @@ REVERSE, FORWARD, TRANSPORT = "#0072B2", "#D55E00", "#009E73"
 MODALITIES = {"T1": "#56B4E9", "DTI": "#E69F00", "PET": "#CC79A7"}
 INK, GREY, PALE = "0.15", "0.45", "0.85"
 
+RADIUS = np.sqrt(-2 * np.log(1 - 0.8))  # sds at which an ellipse holds 80 % of the mass
 WIDTH = 8.0  # inches; 800 px on a page are then 100 px an inch, and 8 points 11 px
 STYLE = {"font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "legend.fontsize": 8.5,
          "xtick.labelsize": 8, "ytick.labelsize": 8, "axes.spines.top": False,
          "axes.spines.right": False, "axes.edgecolor": GREY, "xtick.color": GREY,
          "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
          "text.color": INK, "axes.labelcolor": INK, "legend.frameon": False,
-         "mathtext.fontset": "dejavusans"}
+         "mathtext.fontset": "dejavusans", "figure.constrained_layout.w_pad": 0.08,
+         "figure.constrained_layout.h_pad": 0.08}
 
 
 def one_subject(locs: Sequence[float], sds: Sequence[float]) -> Distribution:
@@ -75,15 +78,16 @@ def turned(sds: tuple[float, float], degrees: float) -> Tensor:
     return torch.from_numpy(axes @ np.diag(np.square(sds)) @ axes.T)
 
 
-def draw_ellipse(ax: Axes, mean: np.ndarray, covariance: np.ndarray, mass: float = 0.8,
+def draw_ellipse(ax: Axes, mean: np.ndarray, covariance: np.ndarray, centre: bool = True,
                  **look: object) -> Ellipse:
-    """The ellipse that holds this share of a two-dimensional Gaussian's mass, and its centre."""
+    """The ellipse that holds 80 % of a two-dimensional Gaussian's mass, and its centre."""
     values, vectors = np.linalg.eigh(covariance)
-    width, height = 2 * np.sqrt(-2 * np.log(1 - mass) * values)
+    width, height = 2 * RADIUS * np.sqrt(values)
     turn = np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0]))
     patch = Ellipse(tuple(mean), width, height, angle=turn, **({"fill": False} | look))
     ax.add_patch(patch)
-    ax.plot(*mean, "o", ms=3, color=patch.get_edgecolor(), zorder=patch.get_zorder() + 0.1)
+    if centre:
+        ax.plot(*mean, "o", ms=3, color=patch.get_edgecolor(), zorder=patch.get_zorder() + 0.1)
     return patch
 
 
@@ -97,6 +101,7 @@ def save(figure: Figure, path: Path) -> Path:
     """A PNG of 64 colours, 1280 px wide: a third of the bytes, and no difference to the eye."""
     memory = io.BytesIO()
     figure.savefig(memory, dpi=160, format="png")
+    plt.close(figure)
     picture = Image.open(memory).convert("RGB")
     picture.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
     return path

@@ -21,10 +21,10 @@ from normfuse.fusion import (Aggregator, Drop, GeneralizedProductOfExperts, Miss
 
 # short name, what it is, colour of its divergence
 FUSIONS: dict[str, tuple[Aggregator, str, str]] = {
-    "PoE, with prior expert": (ProductOfExperts(), "precisions add, prior too", REVERSE),
-    "PoE, without": (ProductOfExperts(prior_expert=False), "precisions add", REVERSE),
+    "PoE, prior expert": (ProductOfExperts(), "precisions add, the prior's too", REVERSE),
+    "PoE": (ProductOfExperts(prior_expert=False), "precisions add", REVERSE),
     "gPoE": (GeneralizedProductOfExperts(weights=Uniform()), "precisions average", REVERSE),
-    "Moment matching": (MomentMatchingBarycenter(), "one Gaussian as wide as MoE", FORWARD),
+    "Moment matching": (MomentMatchingBarycenter(), "the Gaussian nearest to MoE", FORWARD),
     "MoE": (MixtureOfExperts(), "densities average", FORWARD),
     "WB": (WassersteinBarycenter(), "means and sds average", TRANSPORT),
     "MoPoE": (SubsetMixture(ProductOfExperts(prior_expert=False)), "mixture of PoE over subsets",
@@ -45,7 +45,7 @@ def over_confident(sd: float = 0.05) -> Distribution:
 
 def three_scans() -> Distribution:
     """T1, DTI and PET of somebody who deviates from the prior N(0, 1)."""
-    return one_subject([2.4, 1.2, 3.3], [0.6, 0.8, 0.5])
+    return one_subject([2.4, 3.4, 1.0], [0.6, 0.5, 0.8])
 
 
 def each_expert(experts: Distribution) -> list[Distribution]:
@@ -78,11 +78,9 @@ def draw_two_experts() -> Figure:
 def label_experts(ax: Axes, grid: np.ndarray) -> None:
     headline(ax, "Two experts", "what each scan says by itself", INK)
     ax.text(-1.0, 0.70, "mean −1\nsd 0.6", ha="center", color=GREY)
-    ax.text(1.9, 0.38, "mean 1.5\nsd 1.1", ha="center", color=GREY)
-    prior = normal(0.0, 1.0)
-    ax.plot(grid, density(prior, grid), color=INK, lw=1, ls=(0, (1, 1.5)))
-    ax.annotate("prior, mean 0, sd 1", (1.35, 0.155), (1.75, 0.78), fontsize=8, color=INK,
-                arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.6, "shrinkB": 1})
+    ax.text(2.55, 0.27, "mean 1.5\nsd 1.1", color=GREY)
+    ax.plot(grid, density(normal(0.0, 1.0), grid), color=INK, lw=1.1, ls=(0, (1, 1.5)))
+    ax.text(0.0, 0.425, "prior N(0, 1)", ha="left", color=INK, fontsize=8)
 
 
 def draw_density(ax: Axes, q: Distribution, grid: np.ndarray, colour: str) -> None:
@@ -126,13 +124,13 @@ def draw_over_confident() -> Figure:
         draw_interval(ax, y, q, colour)
     ax.axhline(2.5, color="0.8", lw=0.8)
     ax.set_yticks(range(len(rows)), [name for name, _, _ in rows])
-    ax.set(ylim=(len(rows) - 0.4, -0.6), xlim=(-2.7, 8.8), xlabel="one latent dimension, z",
-           xticks=range(-2, 7))
+    ax.set(ylim=(len(rows) - 0.4, -0.6), xlim=(-3.5, 9.0), xlabel="one latent dimension, z",
+           xticks=range(-3, 7))
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    for x, text in ((7.1, "mean"), (8.4, "sd")):
+    for x, text in ((7.3, "mean"), (8.5, "sd")):
         ax.text(x, -0.75, text, ha="center", va="bottom", weight="bold")
-    ax.set_title("Where the mass is: half of it (thick), 95 % (thin)", loc="left", pad=18)
+    ax.set_title("Half of the mass (thick), 95 % (thin), mean (▲)", loc="left", pad=18)
     draw_sweep(beside)
     return figure
 
@@ -142,27 +140,28 @@ def draw_interval(ax: Axes, y: float, q: Distribution, colour: str) -> None:
         for low, high in intervals(q, mass):
             ax.plot([low, high], [y, y], color=colour, lw=width, solid_capstyle="butt")
     mean, sd = mean_sd(q)
-    ax.plot(mean, y, "o", ms=5, mfc="white", mec=colour, mew=1.4, zorder=3)
-    for x, value in ((7.1, mean), (8.4, sd)):
+    ax.plot(mean, y + 0.36, "^", ms=5, color=colour, mew=0)
+    for x, value in ((7.3, mean), (8.5, sd)):
         ax.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour)
 
 
 def draw_sweep(ax: Axes) -> None:
     """The fused mean against the sd that expert 3 claims."""
     sds = np.geomspace(0.03, 10.0, 120)
-    curves = {"PoE, with prior expert": ("PoE with prior expert", REVERSE, "--"),
-              "PoE, without": ("PoE without; gPoE", REVERSE, "-"),
-              "MoPoE": ("MoPoE", REVERSE, ":"), "WB": ("WB, MWB, MoE,\nmoment matching",
-                                                      TRANSPORT, "-")}
-    for name, (label, colour, dashes) in curves.items():
+    for name, colour, dashes in (("PoE, prior expert", REVERSE, (0, (4, 1.5))),
+                                 ("PoE", REVERSE, "-"), ("MoPoE", REVERSE, (0, (1, 1))),
+                                 ("WB", TRANSPORT, "-"), ("MoE", FORWARD, (0, (4, 4)))):
         means = [FUSIONS[name][0](over_confident(sd), present(True, True, True)).mean.item()
                  for sd in sds]
-        ax.plot(sds, means, color=colour, ls=dashes, lw=1.8, label=label)
+        ax.plot(sds, means, color=colour, ls=dashes, lw=1.8)
     ax.axvline(0.05, color="0.8", lw=0.8, zorder=0)
+    for x, y, text, colour in ((0.46, 4.5, "PoE, gPoE (solid),\nprior expert (dashed)", REVERSE),
+                               (0.06, 2.95, "MoPoE", REVERSE), (0.06, 1.73, "WB, MWB", TRANSPORT),
+                               (0.06, 1.16, "MoE, moment\nmatching", FORWARD)):
+        ax.text(x, y, text, color=colour, fontsize=8.5)
     ax.set(xscale="log", xlabel="sd that expert 3 claims", ylim=(-0.2, 5.6))
     ax.set_xticks([0.05, 0.2, 1, 5], ["0.05", "0.2", "1", "5"])
     ax.set_title("Fused mean", loc="left", pad=18)
-    ax.legend(loc="upper right", handlelength=1.8, borderaxespad=0)
 
 
 def draw_absent() -> Figure:
@@ -173,13 +172,20 @@ def draw_absent() -> Figure:
     for row, (name, policy) in zip(axes, policies.items()):
         for ax, there in zip(row, ((1, 1, 1), (1, 1, 0), (1, 0, 0), (0, 0, 0))):
             draw_case(ax, WassersteinBarycenter(missing=policy), tuple(map(bool, there)))
-        row[0].set_ylabel(name, weight="bold", color=TRANSPORT, fontsize=11)
-    titles = ("T1, DTI and PET", "no PET", "T1 alone", "nothing measured")
+        row[0].set_ylabel(name, weight="bold", color=TRANSPORT, fontsize=10.5)
+    name_curves(axes[0, 0])
+    titles = ("T1, DTI and PET", "T1 and DTI", "T1 alone", "nothing measured")
     for ax, title in zip(axes[0], titles):
         ax.set_title(title, loc="left")
     for ax in axes[1]:
         ax.set_xlabel("z")
     return figure
+
+
+def name_curves(ax: Axes) -> None:
+    for x, y, name, side in ((1.85, 0.62, "T1", "right"), (3.75, 0.78, "DTI", "left"),
+                             (0.75, 0.52, "PET", "right"), (-1.0, 0.29, "prior", "right")):
+        ax.text(x, y, name, color=MODALITIES.get(name, INK), weight="bold", ha=side)
 
 
 def draw_case(ax: Axes, fusion: Aggregator, there: tuple[bool, ...]) -> None:
@@ -193,15 +199,13 @@ def draw_case(ax: Axes, fusion: Aggregator, there: tuple[bool, ...]) -> None:
             ax.plot(grid, density(expert, grid), color=colour, lw=1.4)
     ax.fill_between(grid, density(q, grid), color=TRANSPORT, alpha=0.3, lw=0)
     ax.plot(grid, density(q, grid), color=TRANSPORT, lw=1.8)
-    start = 0.0
     parts = fusion.contributions(experts, present(*there))[:, 0, 0].tolist()
-    for (name, colour), part in zip(MODALITIES.items(), parts):
-        if part:
-            ax.barh(-0.13, part, left=start, height=0.09, color=colour, ec="white", lw=0.8)
-            ax.text(start + part / 2, -0.21, name, ha="center", va="top", fontsize=7.5)
-        start += part
+    starts = np.cumsum([0.0, *parts[:-1]])
+    ax.barh([-0.12] * 3, parts, left=starts, height=0.09, color=list(MODALITIES.values()),
+            ec="white", lw=0.8)
+    ax.text(0, -0.2, " + ".join(f"{part:.2f}" for part in parts if part), va="top", fontsize=8)
     mean, sd = mean_sd(q)
-    ax.plot([mean, mean], [-0.18, density(q, np.array([mean]))[0]], color=TRANSPORT, lw=0.9)
+    ax.plot([mean, mean], [-0.165, density(q, np.array([mean]))[0]], color=TRANSPORT, lw=0.9)
     ax.text(0.02, 0.97, f"mean {mean:.2f}\nsd {sd:.2f}", transform=ax.transAxes, va="top",
             color=TRANSPORT)
     ax.set(yticks=[], ylim=(-0.32, 1.0), xlim=(-2.8, 5.2), xticks=[-2, 0, 2, 4])

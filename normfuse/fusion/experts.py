@@ -20,6 +20,19 @@ def full(loc: Tensor, scale_tril: Tensor) -> dist.MultivariateNormal:
     return dist.MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
 
 
+def lower_factor(covariance: Tensor) -> Tensor:
+    """Cholesky factor; a matrix that rounding made singular is first lifted by that rounding.
+
+    Float32 holds condition numbers up to 1e7; beyond, training would stop with an error.
+    """
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if not bool(failed.any()):
+        return factor
+    lift = 8 * torch.finfo(covariance.dtype).eps * covariance.diagonal(dim1=-2, dim2=-1).amax(-1)
+    return torch.linalg.cholesky(covariance + torch.diag_embed(
+        torch.where(failed > 0, lift, 0.0)[..., None].expand(covariance.shape[:-1])))
+
+
 def is_full(q: Distribution) -> bool:
     """Whether these Gaussians have full covariance matrices."""
     return isinstance(q, torch.distributions.MultivariateNormal)

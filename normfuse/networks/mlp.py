@@ -14,6 +14,9 @@ SCALE_FLOOR = 1e-3
 """Smallest posterior sd. Latents have prior sd 1, so a thousandth of it is certainty; below it the
 gradient of a square root of variance grows without bound."""
 
+FULL_FLOOR = 1e-2
+"""The same for full covariances, whose condition number float32 must hold."""
+
 UNIT = 0.5413
 """softplus of it is 1: priors start with sd 1."""
 
@@ -66,13 +69,14 @@ class MlpEncoder(nn.Module):
         loc, raw, below = self.net(inputs).split(self.sizes, -1)
         if self.skip is not None:
             loc = loc + self.skip(inputs)
-        scale = nn.functional.softplus(raw) + SCALE_FLOOR
         if not self.full_covariance:
-            return gaussian(loc, scale)
+            return gaussian(loc, nn.functional.softplus(raw) + SCALE_FLOOR)
         rows, columns = torch.tril_indices(loc.shape[-1], loc.shape[-1], -1)
-        lower = torch.diag_embed(scale)
+        lower = torch.diag_embed(torch.ones_like(raw))
         lower[..., rows, columns] = below
-        return full(loc, lower)
+        # rows of unit length are a correlation matrix's; so an sd is one, whatever is correlated
+        lower = lower / lower.norm(dim=-1, keepdim=True)
+        return full(loc, (nn.functional.softplus(raw) + FULL_FLOOR)[..., None] * lower)
 
 
 class MlpDecoder(nn.Module):
