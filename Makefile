@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench study clean
+.PHONY: help demo test bench study figures clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ bench: $(INSTALLED) ## Speed and quality; some need ../shared/data; each prints 
 study: $(INSTALLED) ## Which fusion to use: hours; goes on where it stopped; then the tables of the guide
 	$(BIN)/python benchmarks/study/run.py
 	$(BIN)/python benchmarks/study/table.py
+
+figures: $(INSTALLED) ## The pictures of docs/guide
+	set -e; for script in docs/gallery/plot_*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script --out docs/guide/images; done
 
 clean: ## Remove everything these commands made, .venv and out/ included
 	rm -rf .venv out build dist *.egg-info .mypy_cache .pytest_cache .import_linter_cache .hypothesis

@@ -45,6 +45,8 @@ def moments(q: Distribution) -> tuple[Tensor, Tensor]:
     base = getattr(q, "base_dist", q)
     if not isinstance(base, torch.distributions.Normal):
         raise TypeError(f"experts must be Gaussians; got {type(base).__name__}")
+    if not base.loc.is_floating_point():
+        raise TypeError(f"experts must have floating-point parameters; got {base.loc.dtype}")
     return base.loc, base.scale
 
 
