@@ -61,8 +61,8 @@ INSTALL = {
     "multivae": "pip install torch==2.13.0 multivae==1.0.3",
     "multiviewae": (
         "pip install --no-deps multiviewae==1.1.8; pip install hydra-core ordereddict schema "
-        "tensorboard torchmetrics lightning-utilities pandas 'setuptools<80'; pip install "
-        "--no-deps --target FOLDER pytorch-lightning==1.9.5; MULTIVIEWAE_LIGHTNING=FOLDER in the "
+        "tensorboard torchmetrics lightning-utilities pandas scipy matplotlib tqdm "
+        "'setuptools<80'; pip install --no-deps --target FOLDER pytorch-lightning==1.9.5; MULTIVIEWAE_LIGHTNING=FOLDER in the "
         "environment (its own pin, pytorch-lightning 1.5.10, no longer installs)"),
 }
 
@@ -163,10 +163,8 @@ def multiviewae(model: Any, bench: Any, kind: str) -> Peer:
         return torch.stack([q.loc for q in found]), torch.stack([q.scale for q in found])
 
     def package(x: Blocks, draws: int) -> float | None:
-        if not hasattr(model, "calc_nll"):
+        if not hasattr(model, "calc_nll") or draws != 1000:  # its number of draws is fixed
             return None
-        if draws != 1000:
-            raise ValueError(f"multiviewae's routine always takes 1,000 draws, not {draws}")
         return -float(model.predict_nll(*[block.numpy() for block in x]))
 
     def decode(z: Tensor) -> Tensor:  # d(z).loc, which builds a distribution on every call
@@ -426,6 +424,8 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     arguments = options()
+    if not (arguments.peers / "bench_mmvae.py").is_file():
+        sys.exit(f"--peers must be the folder of bench_mmvae.py; {arguments.peers} has none")
     if arguments.one:
         row = measure(arguments.one, arguments.first_seed, arguments.peers, arguments.draws,
                       arguments.epochs)

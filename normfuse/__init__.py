@@ -14,9 +14,11 @@ _HOMES = {
     "Atlas": "atlas",
     "Cohort": "cohort",
     "Deviations": "deviations",
+    "Ladder": "models",
     "Modality": "modality",
     "NormativeModel": "normative",
     "NormfuseError": "errors",
+    "OneLatent": "models",
     "TrainingPlan": "training",
     "cross_fit": "cross_fitting",
     "load_atlas": "atlas",
@@ -31,13 +33,14 @@ if TYPE_CHECKING:
     from .deviations import Deviations
     from .errors import NormfuseError
     from .modality import Modality
+    from .models import Ladder, OneLatent
     from .normative import NormativeModel
     from .simulate import simulate_cohort, write_cohort
     from .training import TrainingPlan
 
-__all__ = ["Atlas", "Cohort", "Deviations", "Modality", "NormativeModel", "NormfuseError",
-           "TrainingPlan", "__version__", "cross_fit", "load_atlas", "simulate_cohort",
-           "write_cohort"]
+__all__ = ["Atlas", "Cohort", "Deviations", "Ladder", "Modality", "NormativeModel",
+           "NormfuseError", "OneLatent", "TrainingPlan", "__version__", "cross_fit", "load_atlas",
+           "simulate_cohort", "write_cohort"]
 
 
 def __getattr__(name: str) -> Any:

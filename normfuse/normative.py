@@ -172,8 +172,8 @@ class NormativeModel:
             raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
                                 f"{self.plan.warmup}; raise max_epochs or lower warmup")
         vae.double().requires_grad_(False)
-        refit(vae, preparation.batch(training, torch.float64).joined(
-            preparation.batch(early_stop, torch.float64)), self.inference)
+        refit(vae, preparation.batch(training, torch.float64),
+              preparation.batch(early_stop, torch.float64), self.inference)
         return vae, history
 
     def deviations(self, cohort: Cohort, *, include_seen: bool = False,

@@ -40,6 +40,9 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
     if history.best_epoch == model.plan.max_epochs:
         notes += (f"training was still improving at its last epoch ({history.best_epoch}); raise "
                   "max_epochs",)
+    if any(len(d.net) > 1 for d in vae.decoders) and all(d.is_straight for d in vae.decoders):
+        notes += ("decoders are linear: perceptrons made people whom training did not see less "
+                  "probable",)
     thin = thin_levels(encoder.describe(groups["training"].subjects),
                        encoder.describe(groups["calibration"].subjects))
     if thin:

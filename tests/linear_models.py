@@ -11,7 +11,7 @@ from normfuse.fusion import (GeneralizedProductOfExperts, GeneralizedWasserstein
                              ProductOfExperts, SharedPrivate, SubsetMixture, SubstitutePrior,
                              WassersteinBarycenter)
 from normfuse.models import Batch, Ladder, MultimodalVAE, OneLatent
-from normfuse.networks.mlp import SCALE_FLOOR, UNIT
+from normfuse.networks.mlp import FULL_FLOOR, SCALE_FLOOR, UNIT
 from normfuse.testing.linear_gaussian import LinearGaussian
 from normfuse.testing.linear_hierarchy import LinearHierarchy
 
@@ -79,14 +79,15 @@ def linear_vae(truth, fusion, *, factors=False, full=False, **options):
         for m, (w, c, s) in enumerate(zip(truth.loadings, truth.offsets, truth.sds)):
             scaled = w / s.square()[:, None]
             covariance = torch.linalg.inv(scaled.T @ w + torch.eye(d) * (not factors))
-            tril = torch.linalg.cholesky(covariance) if full else \
-                covariance.diagonal().sqrt().diag()
+            sds, tril = covariance.diagonal().sqrt(), torch.linalg.cholesky(covariance)
             encoder, decoder = vae.encoders[m].net[-1], vae.decoders[m].net[-1]
             encoder.weight.zero_(), encoder.bias.zero_()
             encoder.weight[:d] = covariance @ scaled.T
             encoder.bias[:d] = -covariance @ scaled.T @ c
-            encoder.bias[d:2 * d] = (tril.diagonal() - SCALE_FLOOR).expm1().log()
-            encoder.bias[2 * d:] = tril[tuple(torch.tril_indices(d, d, -1))] if full else 0
+            encoder.bias[d:2 * d] = (sds - (FULL_FLOOR if full else SCALE_FLOOR)).expm1().log()
+            if full:  # rows of the Cholesky factor, up to their length
+                rows, columns = torch.tril_indices(d, d, -1)
+                encoder.bias[2 * d:] = tril[rows, columns] / tril.diagonal()[rows]
             decoder.weight.copy_(w), decoder.bias.copy_(c), vae.noise_sd[m].copy_(s)
     return vae
 

@@ -21,7 +21,7 @@ from normfuse.models import Elbo, Iwae, Ladder, OneLatent, StratifiedElbo
 from normfuse.testing import tiny_cohort
 
 pytestmark = pytest.mark.filterwarnings("ignore:age of .* lies outside")  # random ages do
-PLAN = nf.TrainingPlan(max_epochs=40, warmup=3, batch_size=32, learning_rate=0.01)
+PLAN = nf.TrainingPlan(max_epochs=25, warmup=3, batch_size=32, learning_rate=0.02)
 WIDE = {"hidden": (8,)}
 MODELS = {
     "flat": (WassersteinBarycenter(), OneLatent(n_latent=2, **WIDE)),

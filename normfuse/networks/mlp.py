@@ -94,7 +94,7 @@ class MlpDecoder(nn.Module):
     def __init__(self, n_latent: int, n_design: int, n_features: int,
                  hidden: Sequence[int], dropout: float = 0.0, *, skip: bool = True) -> None:
         super().__init__()
-        width = n_latent + n_design
+        width, self.n_latent = n_latent + n_design, n_latent
         self.net = mlp([width, *hidden, n_features], dropout)
         self.skip = nn.Linear(width, n_features, bias=False) if skip and hidden else None
 
@@ -120,6 +120,18 @@ class MlpDecoder(nn.Module):
         if len(self.net) == 1:
             return torch.cat([last.weight, last.bias[:, None]], -1)
         return last.bias[:, None]
+
+    @property
+    def is_straight(self) -> bool:
+        """Whether the decoder is linear in z and c."""
+        last: Any = self.net[-1]
+        return len(self.net) == 1 or not bool(last.weight.any())
+
+    def straighten(self) -> None:
+        """Leave the perceptron out, its last bias excepted."""
+        last: Any = self.net[-1]
+        if len(self.net) > 1:
+            last.weight.data = torch.zeros_like(last.weight)
 
     def set_affine(self, values: Tensor) -> None:
         """Set what :meth:`affine` gives."""
