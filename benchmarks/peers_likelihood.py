@@ -62,8 +62,9 @@ INSTALL = {
     "multiviewae": (
         "pip install --no-deps multiviewae==1.1.8; pip install hydra-core ordereddict schema "
         "tensorboard torchmetrics lightning-utilities pandas scipy matplotlib tqdm "
-        "'setuptools<80'; pip install --no-deps --target FOLDER pytorch-lightning==1.9.5; MULTIVIEWAE_LIGHTNING=FOLDER in the "
-        "environment (its own pin, pytorch-lightning 1.5.10, no longer installs)"),
+        "'setuptools<80'; pip install --no-deps --target FOLDER pytorch-lightning==1.9.5; "
+        "MULTIVIEWAE_LIGHTNING=FOLDER in the environment (its own pin, pytorch-lightning "
+        "1.5.10, no longer installs)"),
 }
 
 Blocks = list[Tensor]

@@ -90,7 +90,7 @@ def _residuals(vae: Vae, batch: Batch, z: Tensor) -> Tensor:
     for x, mean, sd, measured in zip(batch.x, vae.decode(z, batch.design), vae.noise_sd,
                                      batch.measured):
         u = (x - mean) / sd
-        parts.append(u if measured is None else u * measured)
+        parts.append(u if measured is None else torch.where(measured, u, torch.zeros_like(u)))
     return torch.cat(parts, -1)
 
 

@@ -1,7 +1,7 @@
 """Bounds of log p(x) that training maximises, on models whose log p(x) is known exactly.
 
 Outside witnesses: the exact log p(x_S) and p(z | x_S) of the linear-Gaussian truths of
-linear_models.py (themselves tested against dense Gaussian algebra in test_linear_gaussian.py);
+linear_truths.py (themselves tested against dense Gaussian algebra in test_linear_gaussian.py);
 log p - ELBO = KL(q || p(z | x)) by torch's KL of multivariate normals; Pyro's RenyiELBO for
 importance weighting; torch's MixtureSameFamily; central differences. The divergence of a mixture
 from the exact posterior has no closed form: it is averaged over draws.
@@ -14,7 +14,7 @@ from itertools import pairwise, product
 import pyro
 import pytest
 import torch
-from linear_models import (ALIGNED, CASES, EXACT, ITERATED, PATTERNS, alike, estimate, everyone,
+from linear_truths import (ALIGNED, CASES, EXACT, ITERATED, PATTERNS, alike, estimate, everyone,
                            linear_vae, made)
 from pyro.infer import RenyiELBO
 from torch.distributions import (Categorical, MixtureSameFamily, MultivariateNormal, Normal,

@@ -39,8 +39,9 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:age of", "ignore:.*used to train")
 def test_the_python_lines(here, capsys):
-    (code,) = blocks("python")
+    code, fusions = blocks("python")
     exec(compile(code, "README.md", "exec"), {})
+    exec(compile("import normfuse as nf\n" + fusions, "README.md", "exec"), {})
     assert "diagnosis: " in capsys.readouterr().out
 
 

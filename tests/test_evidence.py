@@ -1,6 +1,6 @@
 """log p(x) by importance sampling, on models where it is known exactly.
 
-Outside witnesses: the exact log p(x_S) of the linear-Gaussian truths of linear_models.py, and the
+Outside witnesses: the exact log p(x_S) of the linear-Gaussian truths of linear_truths.py, and the
 exact value stored beside what another package gives for the same networks
 (../shared/peers/peer_fixtures.json). No witness: nonlinear decoders.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from linear_models import CASES, EXACT, everyone, linear_vae, made
+from linear_truths import CASES, EXACT, everyone, linear_vae, made
 
 from normfuse import evidence
 from normfuse.evidence import log_likelihood

@@ -12,7 +12,7 @@ import math
 import pyro
 import pytest
 import torch
-from linear_models import SEVEN, blocked
+from linear_truths import SEVEN, blocked
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch.autograd.functional import jacobian
 from torch.distributions import Normal

@@ -1,7 +1,7 @@
 """The hierarchical model on linear hierarchies, where everything is known exactly.
 
 Outside witnesses: exact log p(x_S) and p(z1, z2 | x_S) of the linear hierarchies of
-linear_models.py (themselves tested against dense Gaussian algebra in test_linear_gaussian.py).
+linear_truths.py (themselves tested against dense Gaussian algebra in test_linear_gaussian.py).
 The networks have the truth's decoders, noise and priors; from one modality their posterior is
 exact too, from several no fusion's is.
 """
@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from linear_models import (DEEP, DEEP_BLOCKS, PATTERNS, SEVEN, alike, blocked, estimate, everyone,
+from linear_truths import (DEEP, DEEP_BLOCKS, PATTERNS, SEVEN, alike, blocked, estimate, everyone,
                            linear_ladder)
 
 from normfuse.evidence import log_likelihood
