@@ -20,6 +20,10 @@ from .models import Batch, Vae
 class Inference(Choice, ABC):
     """How a posterior is found at scoring time; training always uses the fused posterior."""
 
+    def quick(self) -> Inference:
+        """A cheaper form of the same, for use inside an iteration."""
+        return self
+
     @abstractmethod
     def posterior(self, vae: Vae, batch: Batch) -> Distribution:
         """q(e | x_S, c) in standard coordinates, batch shape (n_subjects,), event (n_dim,)."""
@@ -56,6 +60,9 @@ class Refined(Inference):
     """
 
     steps: int = 6
+
+    def quick(self) -> Refined:
+        return Refined(min(self.steps, 2))
 
     def posterior(self, vae: Vae, batch: Batch) -> Distribution:
         z = vae.posterior(batch).mean
