@@ -7,7 +7,7 @@ from torch.distributions import Distribution
 
 from .aggregator import Aggregator
 from .bures import bures_barycenter, transport_map
-from .experts import full, gaussian, is_full, moments
+from .experts import full, gaussian, is_full, lower_factor, moments
 from .maps import Maps, SharedPrivate
 from .missing import Drop, Missing
 from .weights import Uniform, Weights, weighted
@@ -126,7 +126,7 @@ class GeneralizedWassersteinBarycenter(Aggregator):
         loc, scale, weight = self._weighted_whole(experts, present)
         s, covariance = slice(0, blocks.shared), scale @ scale.mT
         common = bures_barycenter(covariance[..., s, s], weight[..., 0])
-        base = torch.linalg.cholesky(common)
+        base = lower_factor(common)
         origin, extent = _standard(loc[0], scale[0]) if prior is None else moments(prior)
         extent = (extent @ extent.mT).expand_as(common.new_empty(scale.shape[1:]))
         nobody = ~present.any(0)
@@ -137,11 +137,11 @@ class GeneralizedWassersteinBarycenter(Aggregator):
             own, there = blocks.block(m), present[m][:, None]
             means.append(torch.where(there, loc[m][:, own], origin[:, own]))
             across, within = _carried(covariance[m], common, blocks.shared, own)
-            alone = torch.linalg.cholesky(extent[:, own, own])
+            alone = lower_factor(extent[:, own, own])
             tril[:, own, s] = torch.where(there[..., None], across @ base, 0.0)
             tril[:, own, own] = torch.where(there[..., None], within, alone)
         mean = torch.where(nobody[:, None], origin, torch.cat(means, -1))
-        whole = torch.linalg.cholesky(extent)
+        whole = lower_factor(extent)
         return full(mean, torch.where(nobody[:, None, None], whole, tril))
 
     def _by_iteration(self, experts: Distribution, present: Tensor, prior: Distribution | None,
@@ -161,14 +161,14 @@ class GeneralizedWassersteinBarycenter(Aggregator):
         if prior is not None:
             origin, extent = prior.mean, _tril(prior)
         normal = torch.einsum("mn,mij->nij", share, maps.mT @ maps) + extra[:, None, None] * unit
-        factor = torch.linalg.cholesky(normal)
+        factor = lower_factor(normal)
         pull = torch.einsum("mn,mei,mne->ni", share, maps, loc) + extra[:, None] * origin
         mean = torch.cholesky_solve(pull[..., None], factor)[..., 0]
         pushed = torch.cat([_spread(factor, maps.mT[:, None] @ scale),
                             _spread(factor, extent[None])])
         common = bures_barycenter(pushed, torch.cat([share, extra[None]]))
-        half = torch.linalg.solve_triangular(factor.mT, torch.linalg.cholesky(common), upper=True)
-        return full(mean, torch.linalg.cholesky(half @ half.mT))
+        half = torch.linalg.solve_triangular(factor.mT, lower_factor(common), upper=True)
+        return full(mean, lower_factor(half @ half.mT))
 
     def _weighted_whole(self, experts: Distribution, present: Tensor
                         ) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,6 +201,6 @@ def _carried(covariance: Tensor, common: Tensor, shared: int, own: slice
     """Regression of a private block on the fused shared block, and what it leaves."""
     part = covariance[:, :shared, :shared]
     across = covariance[:, :shared, own]
-    slope = torch.cholesky_solve(across, torch.linalg.cholesky(part)).mT
+    slope = torch.cholesky_solve(across, lower_factor(part)).mT
     left = covariance[:, own, own] - slope @ across
-    return slope @ transport_map(common, part), torch.linalg.cholesky(left)
+    return slope @ transport_map(common, part), lower_factor(left)
