@@ -58,7 +58,8 @@ def measures(scored: Scored, who: People) -> dict[str, float]:
             found[f"flagged_{name}_{level}"] = float((p.loc[patients, name] < level).sum())
             found[f"false_{name}_{level}"] = float((p.loc[healthy, name] < level).sum())
     z = scored.z.abs()
-    found["z_beyond_1.96"] = float((z.loc[healthy].stack([0, 1]) > 1.96).mean())
+    measured = z.loc[healthy].to_numpy()
+    found["z_beyond_1.96"] = float((measured[~np.isnan(measured)] > 1.96).mean())
     found["auc_cells"] = _cells(z.loc[patients], who.planted)
     return {**found, "n_healthy": float(len(healthy)), "n_patients": float(len(patients))}
 
