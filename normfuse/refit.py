@@ -19,7 +19,7 @@ ROUNDS = 10
 
 RIDGE, COVARIATE_RIDGE = 10.0, 1000.0
 """As if so many more people said that a feature has nothing to do with a latent, and with a
-covariate: the baseline has taken their effects out already, and learning them again cost .02 nats
+covariate: the baseline has taken their effects out already, and learning them again cost .01 nats
 a feature with 210 people."""
 
 ENOUGH = 500

@@ -19,8 +19,8 @@ from .vae import Draws, Vae, hide_some
 
 
 MOST_LATENT, PEOPLE_PER_LATENT = 16, 10
-"""Of the default size. More than 16 gained nothing on any cohort tried; calibrating a latent
-distance takes several people a dimension."""
+"""Of the default size. 32 gained .001 in cross-modal R2 over 16 with 2,000 people and 12 true
+factors; calibrating a latent distance takes several people a dimension."""
 
 
 @dataclass(frozen=True, repr=False)
