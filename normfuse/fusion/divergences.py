@@ -11,20 +11,15 @@ from torch.distributions import (Distribution, Independent, MultivariateNormal, 
 from pyro.distributions.util import sum_rightmost
 
 from .bures import bures_distance2
-from .experts import is_full, moments
+from .experts import cholesky_factor, is_full, moments
 from .mixture import SubsetPosterior
-
-
-def _tril(q: Distribution) -> Tensor:
-    scale = moments(q)[1]
-    return scale if is_full(q) else torch.diag_embed(scale)
 
 
 @register_kl(MultivariateNormal, Independent)
 @register_kl(Independent, MultivariateNormal)
 def _kl_full_diagonal(q: Any, p: Any) -> Tensor:
     """KL(N(m, L L') || N(a, R R')) = 1/2 (|R^-1 L|^2 + |R^-1 (m - a)|^2 - d) + log|R| - log|L|."""
-    (mine, low), (theirs, unit) = (moments(q)[0], _tril(q)), (moments(p)[0], _tril(p))
+    (mine, low), (theirs, unit) = (moments(q)[0], cholesky_factor(q)), (moments(p)[0], cholesky_factor(p))
     away = (mine - theirs)[..., None]
     if is_full(p):
         low_seen = torch.linalg.solve_triangular(unit, low, upper=False)
@@ -104,7 +99,7 @@ def wasserstein2(q: Distribution, p: Distribution) -> Tensor:
     """
     away = sum_rightmost((moments(q)[0] - moments(p)[0]).square(), len(q.event_shape))
     if is_full(q) or is_full(p):
-        low, other = _tril(q), _tril(p)
+        low, other = cholesky_factor(q), cholesky_factor(p)
         return away + bures_distance2(low @ low.mT, other @ other.mT)
     apart = (moments(q)[1] - moments(p)[1]).square()
     return away + sum_rightmost(apart, len(q.event_shape))

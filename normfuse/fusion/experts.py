@@ -50,6 +50,12 @@ def moments(q: Distribution) -> tuple[Tensor, Tensor]:
     return base.loc, base.scale
 
 
+def cholesky_factor(q: Distribution) -> Tensor:
+    """Lower Cholesky factors of the covariances, of diagonal Gaussians too."""
+    scale = moments(q)[1]
+    return scale if is_full(q) else torch.diag_embed(scale)
+
+
 def rebuilt(like: Distribution, loc: Tensor, scale: Tensor) -> Distribution:
     """Gaussians of the same kind with another loc and scale."""
     return full(loc, scale) if is_full(like) else gaussian(loc, scale, len(like.event_shape))

@@ -7,7 +7,7 @@ from torch.distributions import Distribution
 
 from .aggregator import Aggregator
 from .bures import bures_barycenter, transport_map
-from .experts import full, gaussian, is_full, lower_factor, moments
+from .experts import cholesky_factor, full, gaussian, is_full, lower_factor, moments
 from .maps import Maps, SharedPrivate
 from .missing import Drop, Missing
 from .weights import Uniform, Weights, weighted
@@ -159,7 +159,7 @@ class GeneralizedWassersteinBarycenter(Aggregator):
         extra = torch.where(nobody, 1.0, torch.full_like(share[0], prior_weight))
         origin, extent = _standard(loc[0], unit.expand(len(extra), -1, -1))
         if prior is not None:
-            origin, extent = prior.mean, _tril(prior)
+            origin, extent = prior.mean, cholesky_factor(prior)
         normal = torch.einsum("mn,mij->nij", share, maps.mT @ maps) + extra[:, None, None] * unit
         factor = lower_factor(normal)
         pull = torch.einsum("mn,mei,mne->ni", share, maps, loc) + extra[:, None] * origin
@@ -183,11 +183,6 @@ def _standard(loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """N(0, I) for every subject."""
     unit = torch.eye(scale.shape[-1], dtype=scale.dtype)
     return loc.new_zeros(len(loc), scale.shape[-1]), unit.expand_as(scale)
-
-
-def _tril(q: Distribution) -> Tensor:
-    scale = moments(q)[1]
-    return scale if is_full(q) else torch.diag_embed(scale)
 
 
 def _spread(factor: Tensor, scale: Tensor) -> Tensor:

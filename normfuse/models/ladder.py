@@ -17,7 +17,7 @@ from ..fusion.experts import moments, rebuilt
 from ..fusion.mixture import log_weights
 from ..networks import MlpEncoder, TopDown
 from .batch import Batch
-from .recipe import Recipe, _is_size
+from .recipe import Recipe, is_size
 from .vae import Draws, Vae, hide_some
 from .whitening import coloured, whitened, whitened_cov
 
@@ -42,7 +42,7 @@ class Ladder(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.levels, list | tuple) or not self.levels \
-                or not all(map(_is_size, self.levels)):
+                or not all(map(is_size, self.levels)):
             raise ValueError("levels is a tuple of whole numbers above 0, from the features "
                              f"inwards; got {self.levels!r}")
         object.__setattr__(self, "levels", tuple(self.levels))

@@ -14,7 +14,7 @@ import pyro.distributions as dist
 from ..fusion import Aggregator, SubsetPosterior, component_kl, stack
 from ..networks import MlpEncoder
 from .batch import Batch
-from .recipe import Recipe, _is_size
+from .recipe import Recipe, is_size
 from .vae import Draws, Vae, hide_some
 
 
@@ -46,7 +46,7 @@ class OneLatent(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n_latent is not None and not _is_size(self.n_latent):
+        if self.n_latent is not None and not is_size(self.n_latent):
             raise ValueError(f"n_latent is a whole number above 0; got {self.n_latent!r}")
 
     @property

@@ -42,7 +42,7 @@ class Recipe(Choice, ABC):
     bound: Bound = Elbo()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.hidden, list | tuple) or not all(map(_is_size, self.hidden)):
+        if not isinstance(self.hidden, list | tuple) or not all(map(is_size, self.hidden)):
             raise ValueError(f"hidden is a tuple of whole numbers above 0; got {self.hidden!r}")
         object.__setattr__(self, "hidden", tuple(self.hidden))
         for name in ("dropout", "hide", "hide_cells"):
@@ -84,5 +84,6 @@ class Recipe(Choice, ABC):
                              "bound=StratifiedElbo() or Iwae()")
 
 
-def _is_size(value: object) -> bool:
+def is_size(value: object) -> bool:
+    """A whole number above 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
