@@ -19,7 +19,8 @@ from .mixture import SubsetPosterior
 @register_kl(Independent, MultivariateNormal)
 def _kl_full_diagonal(q: Any, p: Any) -> Tensor:
     """KL(N(m, L L') || N(a, R R')) = 1/2 (|R^-1 L|^2 + |R^-1 (m - a)|^2 - d) + log|R| - log|L|."""
-    (mine, low), (theirs, unit) = (moments(q)[0], cholesky_factor(q)), (moments(p)[0], cholesky_factor(p))
+    mine, low = moments(q)[0], cholesky_factor(q)
+    theirs, unit = moments(p)[0], cholesky_factor(p)
     away = (mine - theirs)[..., None]
     if is_full(p):
         low_seen = torch.linalg.solve_triangular(unit, low, upper=False)
