@@ -45,7 +45,7 @@ def quick(tmp_path_factory):
 @pytest.mark.slow
 def test_every_contender_finishes_with_finite_measures(quick, modules):
     rows = pd.read_csv(quick).set_index("contender")
-    assert len(rows) == 13 and rows.index.is_unique
+    assert len(rows) == 22 and rows.index.is_unique
     assert np.isfinite(rows[["ll_per_feature", "r2_joint", "auc_cells", "auc_regional",
                              "z_beyond_1.96", "auc_latent", "auc_union"]]).all(axis=None)
     assert rows["r2_cross"].isna().tolist() == (rows.index == "unimodal").tolist()
@@ -66,6 +66,8 @@ def test_the_design_varies_one_factor_at_a_time(modules):
     assert len(set(found)) == len(found) == 2 * (8 + 6)
     assert {s.missing for s in found} == {0.0, 0.3, 0.6}
     assert {s.latent for s in found} == {5, 10, 15, 20}
+    second = [s for name, s in settings.runs(found, ["poe", "poe, amortised"]) if "," in name]
+    assert len(second) == 2 * (3 + 3) and {s.latent for s in second} == {10}
 
 
 @pytest.fixture
@@ -102,3 +104,13 @@ def test_ratios_pool_the_counts_of_all_seeds(modules, made_up):
 def test_unfinished_seeds_do_not_count(modules, made_up):
     _, _, table = modules
     assert set(table.complete(made_up.iloc[:-1])["seed"]) == set(range(5))
+
+
+def test_the_two_arms_are_completed_apart(modules, made_up):
+    _, _, table = modules
+    second = made_up[made_up["contender"] == "wb"].assign(contender="wb, amortised").iloc[:-2]
+    kept = table.complete(pd.concat([made_up, second]))
+    assert kept["contender"].value_counts().to_dict() == {
+        "factor analysis": 6, "wb": 6, "wb, amortised": 4}
+    text = table.sections(kept)
+    assert text.index("refined posteriors") < text.index("amortised posteriors")

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from linear_models import FactorModel, LinearModel, predict_from_others
 from people import People
 from probabilistic_cca import ProbabilisticCCA
 from scored import Scored
+from settings import AMORTISED
 
 import normfuse as nf
 from normfuse.calibration import HeldOut
@@ -18,6 +19,7 @@ from normfuse.fingerprints import calibration_folds
 from normfuse.fusion import (Aggregator, GeneralizedProductOfExperts,
                              GeneralizedWassersteinBarycenter, MixtureOfExperts, ProductOfExperts,
                              SubsetMixture, SubstitutePrior, WassersteinBarycenter)
+from normfuse.inference import Amortised, Inference, Refined
 from normfuse.models import Ladder, OneLatent
 from normfuse.pattern_law import PatternLaw
 from normfuse.preparation import Preparation
@@ -34,11 +36,13 @@ class Fused:
 
     fusion: Aggregator
     ladder: bool = False
+    inference: Inference = field(default_factory=Refined)
 
     def __call__(self, who: People, latent: int, seed: int, plan: TrainingPlan) -> Scored:
         recipe = Ladder(levels=(latent, max(2, latent // 2))) if self.ladder \
             else OneLatent(n_latent=latent)
-        model = nf.NormativeModel(self.fusion, model=recipe, seed=seed, plan=plan)
+        model = nf.NormativeModel(self.fusion, model=recipe, seed=seed, plan=plan,
+                                  inference=self.inference)
         model.fit(who.reference)
         names = list(who.healthy.features)
         expected = model.predict(who.healthy)
@@ -192,7 +196,7 @@ class Residuals:
                 pd.Series(p[kept], new.ids[kept]))
 
 
-CONTENDERS: dict[str, Contender] = {
+FUSIONS: dict[str, Fused] = {
     "poe": Fused(ProductOfExperts()),
     "gpoe": Fused(GeneralizedProductOfExperts()),
     "moe": Fused(MixtureOfExperts()),
@@ -202,10 +206,15 @@ CONTENDERS: dict[str, Contender] = {
     "gwb": Fused(GeneralizedWassersteinBarycenter()),
     "wb ladder": Fused(WassersteinBarycenter(), ladder=True),
     "gwb ladder": Fused(GeneralizedWassersteinBarycenter(missing=SubstitutePrior()), ladder=True),
+}
+
+CONTENDERS: dict[str, Contender] = {
+    **FUSIONS,
     "concatenated": concatenated,
     "unimodal": unimodal,
     "factor analysis": Linear(FactorModel),
     "probabilistic cca": Linear(ProbabilisticCCA),
+    **{name + AMORTISED: replace(fused, inference=Amortised()) for name, fused in FUSIONS.items()},
 }
 
 

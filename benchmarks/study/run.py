@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import pandas as pd  # noqa: E402
-from settings import Setting, design  # noqa: E402
+from settings import Setting, design, runs  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 RESULTS = HERE / "results.csv"
@@ -57,14 +57,13 @@ def one_run(run: Run, quick: bool) -> dict[str, Any]:
     return {**asdict(setting), "contender": name, **measures(scored, who), "cpu_seconds": seconds}
 
 
-def todo(settings: list[Setting], names: list[str], results: Path) -> Iterator[Run]:
+def todo(planned: Iterable[Run], results: Path) -> Iterator[Run]:
     """Runs that the table of results does not have yet."""
     done: set[tuple[object, ...]] = set()
     if results.exists():
         keys = [*asdict(Setting()), "contender"]
         done = set(pd.read_csv(results, usecols=keys)[keys].itertuples(index=False, name=None))
-    for setting in settings:
-        yield from ((name, setting) for name in names if (*setting.key(), name) not in done)
+    yield from ((name, s) for name, s in planned if (*s.key(), name) not in done)
 
 
 def append(row: dict[str, Any], results: Path) -> None:
@@ -96,21 +95,22 @@ def main() -> None:
     parser.add_argument("--data", choices=["simulated", "nspn"], help="only this data set")
     parser.add_argument("--out", type=Path, help=f"default: {RESULTS.name} beside this file")
     arguments = parser.parse_args()
-    settings = QUICK if arguments.quick else list(design(arguments.seeds))
+    planned = [(name, s) for s in QUICK for name in arguments.contenders] if arguments.quick \
+        else list(runs(design(arguments.seeds), arguments.contenders))
     if arguments.data:
-        settings = [s for s in settings if s.data == arguments.data]
+        planned = [(name, s) for name, s in planned if s.data == arguments.data]
     out = arguments.out or (Path(tempfile.mkdtemp()) / "quick.csv" if arguments.quick else RESULTS)
-    runs = list(todo(settings, arguments.contenders, out))
+    left = list(todo(planned, out))
     failed = 0
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(one_run, run, arguments.quick): run for run in runs}
-        for future in tqdm(as_completed(waiting), total=len(runs), unit="run", desc="study"):
+        waiting = {pool.submit(one_run, run, arguments.quick): run for run in left}
+        for future in tqdm(as_completed(waiting), total=len(left), unit="run", desc="study"):
             try:
                 append(future.result(), out)
             except Exception as problem:  # one failure must not end hours of other runs
                 failed += 1
                 tqdm.write(f"{waiting[future]}: {type(problem).__name__}: {problem}")
-    print(f"{len(runs) - failed} runs done, {failed} failed; results: {out}")
+    print(f"{len(left) - failed} runs done, {failed} failed; results: {out}")
     sys.exit(1 if failed else 0)
 
 

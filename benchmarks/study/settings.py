@@ -1,13 +1,15 @@
 """What the study varies: data set, number of people, missingness, latent size, seed."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 SEEDS = 10
 LATENTS = (5, 10, 15, 20)
 SIZES = (150, 300, 600)
 MISSING = (0.0, 0.3, 0.6)
+AMORTISED = ", amortised"
+"""How the names of the second arm end: posteriors as the encoders give them, not refined."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Setting:
     latent: int = 10
     seed: int = 0
 
+    @property
+    def plain(self) -> bool:
+        """Whether neither the latent size nor the number of people departs from the base."""
+        return self.latent == Setting.latent and self.n in (Setting.n, 0)
+
     def key(self) -> tuple[object, ...]:
         """What identifies it in the table of results."""
         return tuple(asdict(self).values())
@@ -52,3 +59,11 @@ def design(seeds: int = SEEDS) -> Iterator[Setting]:
             yield from (replace(base, latent=k) for k in LATENTS if k != base.latent)
             if base.data == "simulated":
                 yield from (replace(base, n=n) for n in SIZES if n != base.n)
+
+
+def runs(settings: Iterable[Setting], names: Iterable[str]) -> Iterator[tuple[str, Setting]]:
+    """Contender and setting; the amortised arm only where missingness alone is varied."""
+    names = list(names)
+    for setting in settings:
+        yield from ((name, setting) for name in names
+                    if setting.plain or not name.endswith(AMORTISED))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from contenders import CONTENDERS
+from settings import AMORTISED
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "guide" / "choosing_a_fusion.md"
@@ -22,13 +24,19 @@ MEASURES = {
 BASES = {"simulated": {"n": 300, "missing": 0.0, "latent": 10},
          "nspn": {"n": 0, "missing": 0.0, "latent": 10}}
 RIVAL, OURS = "factor analysis", "wb"
+FACTORS = {"simulated": ("missing", "latent", "n"), "nspn": ("missing", "latent")}
+VARIED = ("ll_per_feature", "r2_cross", "auc_cells", "auc_latent")
+TITLES = {"simulated": "Simulated cohort", "nspn": "NSPN, planted deviations"}
 
 
 def complete(results: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the settings and seeds that every contender has finished."""
-    wanted = results["contender"].nunique()
-    have = results.groupby([*SETTING, "seed"])["contender"].transform("nunique")
-    return results[have == wanted]
+    """Rows of the settings and seeds that every contender of their arm has finished."""
+    second = results["contender"].str.endswith(AMORTISED)
+    kept = []
+    for arm in (results[~second], results[second]):
+        have = arm.groupby([*SETTING, "seed"])["contender"].transform("nunique")
+        kept.append(arm[have == arm["contender"].nunique()])
+    return pd.concat(kept)
 
 
 def base(results: pd.DataFrame, data: str, **other: float) -> pd.DataFrame:
@@ -117,20 +125,29 @@ def ratio_table(rows: pd.DataFrame, names: list[str], level: float = 0.05) -> st
 def sections(results: pd.DataFrame) -> str:
     """All tables, for the page."""
     parts = []
-    for data, title in (("simulated", "Simulated cohort"), ("nspn", "NSPN, planted deviations")):
-        rows = base(results, data)
-        if rows.empty:
-            continue
-        names = [n for n in results["contender"].unique() if n in set(rows["contender"])]
-        seeds = rows["seed"].nunique()
-        parts += [f"### {title}, base setting ({seeds} seeds)", main_table(rows, names),
-                  lead_table(rows, names, RIVAL), lead_table(rows, names, OURS),
-                  ratio_table(rows, names)]
-        for factor in ("missing", "latent", *(["n"] if data == "simulated" else [])):
-            parts.append(f"#### {title}: {factor} varied")
-            parts += [varied(results, data, factor, m, names)
-                      for m in ("ll_per_feature", "r2_cross", "auc_cells", "auc_latent")]
+    for data, title in TITLES.items():
+        rows = results[results["data"] == data]
+        second = rows["contender"].str.endswith(AMORTISED)
+        if not second.all():
+            parts += [f"### {title}, refined posteriors",
+                      *arm(rows[~second], data, [RIVAL, OURS], FACTORS[data])]
+        if second.any():
+            parts += [f"### {title}, amortised posteriors",
+                      *arm(rows[second], data, ["poe" + AMORTISED], ("missing",))]
     return "\n\n".join(parts)
+
+
+def arm(results: pd.DataFrame, data: str, rivals: list[str], factors: tuple[str, ...]) -> list[str]:
+    """Tables of one arm on one data set."""
+    rows = base(results, data)
+    names = [name for name in CONTENDERS if (rows["contender"] == name).any()]
+    parts = [f"Base setting, {rows['seed'].nunique()} seeds.", main_table(rows, names),
+             *(lead_table(rows, names, over) for over in rivals if over in names),
+             ratio_table(rows, names)]
+    for factor in factors:
+        parts.append(f"#### {factor} varied")
+        parts += [varied(results, data, factor, m, names) for m in VARIED]
+    return parts
 
 
 def insert(page: Path, text: str) -> None:
