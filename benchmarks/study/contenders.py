@@ -39,7 +39,8 @@ class Fused:
     inference: Inference = field(default_factory=Refined)
 
     def __call__(self, who: People, latent: int, seed: int, plan: TrainingPlan) -> Scored:
-        recipe = Ladder(levels=(latent, max(2, latent // 2))) if self.ladder \
+        # as many dimensions in all: decoders read every level
+        recipe = Ladder(levels=(latent - latent // 3, latent // 3)) if self.ladder \
             else OneLatent(n_latent=latent)
         model = nf.NormativeModel(self.fusion, model=recipe, seed=seed, plan=plan,
                                   inference=self.inference)
