@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from contenders import CONTENDERS
+from picture import draw
 from settings import AMORTISED
 
 HERE = Path(__file__).parent
@@ -174,6 +175,7 @@ def main() -> None:
     count = results.groupby([*SETTING, "contender"])["seed"].nunique().rename("seeds")
     numbers.join(count).round(5).to_csv(HERE / "summary.csv")
     insert(arguments.page, sections(results))
+    draw(results, BASES, TITLES, RIVAL, arguments.page.parent / "images")
     print(f"{len(results)} runs -> {HERE / 'summary.csv'}, {arguments.page}")
 
 
