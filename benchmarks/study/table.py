@@ -138,7 +138,8 @@ def sections(results: pd.DataFrame) -> str:
     return "\n\n".join(parts)
 
 
-def arm(results: pd.DataFrame, data: str, rivals: list[str], factors: tuple[str, ...]) -> list[str]:
+def arm(results: pd.DataFrame, data: str, rivals: list[str],
+        factors: tuple[str, ...]) -> list[str]:
     """Tables of one arm on one data set."""
     rows = base(results, data)
     names = [name for name in CONTENDERS if (rows["contender"] == name).any()]
