@@ -92,15 +92,36 @@ class CovariateEncoder:
             self._check(subjects, name)
         return (self._columns(subjects) - self.center) / self.scale
 
+    def columns_of(self, *kinds: str) -> np.ndarray:
+        """Which columns of :meth:`encode` carry covariates of these kinds, as a boolean mask."""
+        return np.concatenate([np.zeros(0, bool)] + [
+            np.full(self._width(name), kind in kinds) for name, kind in self.kinds.items()])
+
+    def _width(self, name: str) -> int:
+        if self.kinds[name] != "continuous":
+            return len(self.levels[name])
+        return _spline(np.zeros(1), self.knots[name]).shape[1]
+
+    def block(self, subjects: pd.DataFrame, name: str) -> np.ndarray:
+        """The design columns of one covariate, as in :meth:`encode` but unchecked."""
+        start = 0
+        for other in self.kinds:
+            if other == name:
+                break
+            start += self._width(other)
+        raw = self._raw(subjects, name)
+        at = slice(start, start + raw.shape[1])
+        return (raw - self.center[at]) / self.scale[at]
+
     def _columns(self, subjects: pd.DataFrame) -> np.ndarray:
-        parts = [np.zeros((len(subjects), 0))]
-        for name, kind in self.kinds.items():
-            if kind == "continuous":
-                parts.append(_spline(subjects[name].to_numpy(float), self.knots[name]))
-            else:
-                values = subjects[name].astype(str).to_numpy()
-                parts.append((values[:, None] == np.array(self.levels[name])).astype(float))
-        return np.hstack(parts)
+        return np.hstack([np.zeros((len(subjects), 0)),
+                          *(self._raw(subjects, name) for name in self.kinds)])
+
+    def _raw(self, subjects: pd.DataFrame, name: str) -> np.ndarray:
+        if self.kinds[name] == "continuous":
+            return _spline(subjects[name].to_numpy(float), self.knots[name])
+        values = subjects[name].astype(str).to_numpy()
+        return (values[:, None] == np.array(self.levels[name])).astype(float)
 
     def _check(self, subjects: pd.DataFrame, name: str) -> None:
         if name not in subjects:

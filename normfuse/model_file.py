@@ -1,8 +1,8 @@
 """A fitted model on disk: JSON for what is said, safetensors for numbers; never a pickle.
 
 ``model.json`` holds the recipe, covariate encoding, provenance, and hashes that recognise the
-people of the fit (not their values). ``weights.safetensors`` holds networks, baselines and
-calibration. Both are checked against SHA-256 sums when read.
+people of the fit (not their values). ``weights.safetensors`` holds networks, covariate effects
+and calibration. Both are checked against SHA-256 sums when read.
 """
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ import torch
 from . import fusion as fusions
 from . import inference as inferences
 from . import models
-from .baseline import LinearBaseline
 from .calibration import HeldOut, ResidualLaw, TailShape
 from .covariates import CovariateEncoder
 from .deviations import Reference
@@ -32,12 +31,13 @@ from .latent_law import GRID, DistanceShape, LatentLaw
 from .outputs import new_folder
 from .pattern_law import PatternLaw
 from .preparation import Preparation
+from .regression import EffectColumns, Effects, PooledRegression
 from .training import TrainingPlan
 
 if TYPE_CHECKING:
     from .normative import NormativeModel
 
-FORMAT = 2
+FORMAT = 3
 JSON_NAME, WEIGHTS_NAME = "model.json", "weights.safetensors"
 
 
@@ -54,7 +54,7 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
         "plan": asdict(model.plan), "calibration": asdict(model.calibration), "seed": model.seed,
         "modalities": [asdict(m) for m in preparation.modalities],
         "encoder": preparation.encoder.to_dict(),
-        "penalties": {name: b.penalty for name, b in preparation.baselines.items()},
+        "sites": {name: r.columns.sites for name, r in preparation.regressions.items()},
         "patterns": [_pattern_to_dict(p, law) for p, law in fitted.laws.items()],
         "known": dict(fitted.known),
         "reference": fitted.reference.to_dict(),
@@ -83,7 +83,7 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
         preparation = _preparation(content, tensors)
         with torch.random.fork_rng(devices=[]):  # fresh weights draw; the caller's state stays
             vae = model.model.build({m.name: m.n_features for m in preparation.modalities},
-                                    len(preparation.encoder.center), model.fusion)
+                                    preparation.n_design, model.fusion)
         vae.double().requires_grad_(False).eval()
         vae.load_state_dict({k.removeprefix("vae."): v for k, v in tensors.items()
                              if k.startswith("vae.")})
@@ -138,9 +138,11 @@ def _tensors(vae: Vae, preparation: Preparation,
              laws: Mapping) -> dict[str, torch.Tensor]:
     found = {f"vae.{k}": v.contiguous() for k, v in vae.state_dict().items()}
     arrays: dict[str, Any] = {}
-    for name, baseline in preparation.baselines.items():
-        arrays[f"baseline.{name}.coefficients"] = baseline.coefficients
-        arrays[f"baseline.{name}.scale"] = baseline.scale
+    for name, regression in preparation.regressions.items():
+        found |= {f"effects.{name}.{field}": getattr(regression.effects, field).contiguous()
+                  for field in _EFFECTS}
+        arrays[f"effects.{name}.center"] = regression.center
+        arrays[f"effects.{name}.unit"] = regression.unit
     for k, law in enumerate(laws.values()):
         for field in ("n", "mean", "sd"):
             arrays[f"law.{k}.residual.{field}"] = getattr(law.residual, field)
@@ -157,12 +159,21 @@ def _stacked(shapes: Sequence[DistanceShape]) -> np.ndarray:
     return np.stack([np.zeros(GRID) if s.weights is None else s.weights for s in shapes])
 
 
+_EFFECTS = ("mean", "covariance", "pooled", "spread")
+
+
 def _preparation(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Preparation:
     modalities = tuple(Modality(**m) for m in content["modalities"])
-    baselines = {m.name: LinearBaseline(tensors[f"baseline.{m.name}.coefficients"].numpy(),
-                                        tensors[f"baseline.{m.name}.scale"].numpy(),
-                                        content["penalties"][m.name]) for m in modalities}
-    return Preparation(modalities, CovariateEncoder(**content["encoder"]), baselines)
+    encoder, regressions = CovariateEncoder(**content["encoder"]), {}
+    for m in modalities:
+        columns = EffectColumns(encoder, {name: tuple(sites) for name, sites
+                                          in content["sites"][m.name].items()})
+        effects = Effects(columns.groups, *(tensors[f"effects.{m.name}.{field}"]
+                                            for field in _EFFECTS))
+        regressions[m.name] = PooledRegression(columns,
+                                               tensors[f"effects.{m.name}.center"].numpy(),
+                                               tensors[f"effects.{m.name}.unit"].numpy(), effects)
+    return Preparation(modalities, encoder, regressions)
 
 
 def _pattern_to_dict(pattern: tuple[bool, ...], law: PatternLaw) -> dict[str, Any]:

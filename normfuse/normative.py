@@ -244,7 +244,7 @@ class NormativeModel:
             latent[at] = law.latent_z(raw.latent, folds[at])
             shares[:, at] = law.attribution(raw.latent, raw.parts, latent[at])
             distance[at] = law.distance(raw.latent, folds[at])
-            expected[at] = f.preparation.in_units(raw.expected, part.design)
+            expected[at] = f.preparation.in_units(raw.expected, raw.sd, cohort.subjects.iloc[at])
         return self._as_tables(f, cohort, roles, z, expected, latent, shares, distance)
 
     @staticmethod
@@ -280,7 +280,7 @@ class NormativeModel:
         cohort = f.preparation.aligned(cohort)
         batch = f.preparation.batch(cohort, torch.float64)
         raw = raw_scores(f.vae, batch, self.inference)
-        expected = f.preparation.in_units(raw.expected, batch.design)
+        expected = f.preparation.in_units(raw.expected, raw.sd, cohort.subjects)
         return pd.DataFrame(expected, cohort.ids, f.preparation.columns)
 
     def log_likelihood(self, cohort: Cohort, *, draws: int = 100) -> pd.DataFrame:
@@ -288,7 +288,7 @@ class NormativeModel:
 
         By importance sampling from the posterior (:func:`normfuse.evidence.log_likelihood`): a
         lower bound on average, nearer the more draws. Of the densities of features in the
-        modalities' units, so that models with different baselines can be compared. Compare models
+        modalities' units, so that models with different covariate models can be compared. Compare models
         on people that none of them was trained on.
 
         Returns
@@ -298,10 +298,9 @@ class NormativeModel:
         f = self.fitted
         cohort = f.preparation.aligned(cohort)
         batch = f.preparation.batch(cohort, torch.float64)
-        scales = np.hstack([f.preparation.baselines[m.name].scale for m in cohort.modalities])
         measured = np.hstack([b.notna().to_numpy() for b in cohort.features.values()])
         found = log_likelihood(f.vae, batch, self.inference, draws, seed=self.seed).numpy() \
-            - measured @ np.log(scales)
+            + f.preparation.log_slopes(cohort)
         n = measured.sum(1)
         return pd.DataFrame({"log_likelihood": found, "n_measured": n,
                              "per_feature": found / np.where(n, n, 1)}, index=cohort.ids)

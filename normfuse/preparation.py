@@ -9,40 +9,41 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .baseline import LinearBaseline
 from .cohort import Cohort
 from .covariates import CovariateEncoder
 from .errors import CohortError, listed
 from .modality import Modality
 from .models import Batch
+from .regression import PooledRegression, Residuals
 
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
-    """What turns subjects into model inputs: covariate encoding and per-modality baselines.
+    """What turns subjects into model inputs: a covariate model of every modality.
 
-    Learned from training subjects only.
+    Learned from training subjects only. The generative model after it works on what covariates
+    leave, standard normal residuals; covariates other than sites condition it once more.
 
     Attributes
     ----------
     modalities : tuple of Modality
         In the model's order; so are their features.
     encoder : CovariateEncoder
-    baselines : dict of LinearBaseline
+    regressions : dict of PooledRegression
     """
 
     modalities: tuple[Modality, ...]
     encoder: CovariateEncoder
-    baselines: Mapping[str, LinearBaseline]
+    regressions: Mapping[str, PooledRegression]
 
     @classmethod
     def fit(cls, cohort: Cohort) -> Preparation:
         """Learn from a cohort of training subjects."""
         encoder = CovariateEncoder.fit(cohort.subjects, cohort.covariates)
-        design = encoder.encode(cohort.subjects)
-        baselines = {m.name: LinearBaseline.fit(cohort.features[m.name], design)
-                     for m in cohort.modalities}
-        return cls(cohort.modalities, encoder, baselines)
+        regressions = {m.name: PooledRegression.fit(cohort.features[m.name].to_numpy(),
+                                                    cohort.subjects, encoder)
+                       for m in cohort.modalities}
+        return cls(cohort.modalities, encoder, regressions)
 
     @property
     def columns(self) -> pd.MultiIndex:
@@ -81,25 +82,51 @@ class Preparation:
         return Cohort(cohort.subjects, blocks, self.modalities, self.encoder.kinds,
                       cohort.reference)
 
+    def design(self, subjects: pd.DataFrame) -> np.ndarray:
+        """What conditions the networks: encoded covariates without sites, (n, n_design).
+
+        A site shifts and stretches features; the covariate model knows by how much, also of a site
+        added later, which networks could not.
+        """
+        return self.encoder.encode(subjects)[:, self._conditions]
+
+    @property
+    def n_design(self) -> int:
+        """Columns of :meth:`design`."""
+        return int(self._conditions.sum())
+
+    @property
+    def _conditions(self) -> np.ndarray:
+        return self.encoder.columns_of("continuous", "categorical")
+
+    def residuals(self, cohort: Cohort) -> dict[str, Residuals]:
+        """What covariates leave of an aligned cohort's features."""
+        return {m.name: self.regressions[m.name].residuals(cohort.features[m.name].to_numpy(),
+                                                           cohort.subjects)
+                for m in self.modalities}
+
     def batch(self, cohort: Cohort, dtype: torch.dtype = torch.float32) -> Batch:
         """An aligned cohort as tensors; unmeasured cells are 0 and marked."""
-        design = self.encoder.encode(cohort.subjects)
-        x, measured = [], []
-        for m in self.modalities:
-            values = cohort.features[m.name].to_numpy()
-            seen = ~np.isnan(values)
-            standard = self.baselines[m.name].standardise(values, design)
-            x.append(torch.as_tensor(np.where(seen, standard, 0.0), dtype=dtype))
+        x, measured, variance = [], [], []
+        design = self.design(cohort.subjects)
+        for found in self.residuals(cohort).values():
+            seen = ~np.isnan(found.u)
+            x.append(torch.as_tensor(np.where(seen, found.u, 0.0), dtype=dtype))
+            variance.append(torch.as_tensor(np.where(seen, found.variance, 0.0), dtype=dtype))
             measured.append(None if seen.all() else torch.as_tensor(seen))
         present = torch.as_tensor(cohort.present.to_numpy().T.copy())
-        return Batch(tuple(x), tuple(measured), present, torch.as_tensor(design, dtype=dtype))
+        return Batch(tuple(x), tuple(measured), present, torch.as_tensor(design, dtype=dtype),
+                     tuple(variance))
 
-    def in_units(self, standard: list[Tensor], design: Tensor) -> np.ndarray:
-        """Standardised expectations of every modality, back in each modality's unit."""
-        parts = [self.baselines[m.name].expected(design.numpy())
-                 + self.baselines[m.name].scale * block.numpy()
-                 for m, block in zip(self.modalities, standard)]
-        return np.hstack(parts)
+    def log_slopes(self, cohort: Cohort) -> np.ndarray:
+        """Sum of log du/dy over each person's measured features, y in the modalities' units."""
+        return np.sum([np.nansum(found.log_slope, axis=1)
+                       for found in self.residuals(cohort).values()], axis=0)
+
+    def in_units(self, mean: list[Tensor], sd: list[Tensor], subjects: pd.DataFrame) -> np.ndarray:
+        """E[y] in each modality's unit where u ~ N(mean, sd^2), shape (n_subjects, n_features)."""
+        return np.hstack([self.regressions[m.name].expected(at, spread, subjects)
+                          for m, at, spread in zip(self.modalities, mean, sd)])
 
 
 def _same_features(modality: Modality, have: set[str]) -> None:

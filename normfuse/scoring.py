@@ -32,10 +32,12 @@ class RawScores:
     Attributes
     ----------
     residual : ndarray, shape (n_subjects, n_features)
-        u = (x - E[mu(z)]) / sqrt(s^2 + var[mu(z)]): signed, over decoder noise plus the
-        posterior's spread. NaN where nothing was measured.
-    expected : list of Tensor
-        E[mu(z)] of each modality, standardised; also for modalities that were not measured.
+        u = (x - E[mu(z)]) / sqrt(s^2 + var[mu(z)] + var[x]): signed, over decoder noise, the
+        posterior's spread, and what is not known of the covariates' effects. NaN where nothing
+        was measured.
+    expected, sd : list of Tensor
+        E[mu(z)] of each modality, standardised, and sqrt(s^2 + var[mu(z)]); also for modalities
+        that were not measured.
     latent : ndarray, shape (n_subjects, n_latent)
         Means of the fused posterior: the latent space is the aggregator's.
     parts : ndarray, shape (n_modalities, n_subjects, n_latent)
@@ -44,6 +46,7 @@ class RawScores:
 
     residual: np.ndarray
     expected: list[Tensor]
+    sd: list[Tensor]
     latent: np.ndarray
     parts: np.ndarray
 
@@ -53,27 +56,31 @@ def raw_scores(vae: Vae, batch: Batch, inference: Inference) -> RawScores:
 
     The posterior's spread is carried through the decoders by sigma points, not by random draws.
     """
-    residuals, expected, latent, parts = [], [], [], []
+    residuals, expected, sds, latent, parts = [], [], [], [], []
     with torch.no_grad():
         for rows in torch.arange(len(batch)).split(_CHUNK):
             part = batch.take(rows)
             posterior = inference.posterior(vae, part)
             points, weights = sigma_points(posterior)
-            means, us = [], []
+            means, spreads, us = [], [], []
             for k, decoded in enumerate(vae.decode(points, part.design)):
                 mean = (weights[..., None] * decoded).sum(0)
                 spread = (weights[..., None] * (decoded - mean) ** 2).sum(0)
-                u = (part.x[k] - mean) / (vae.noise_sd[k] ** 2 + spread).sqrt()
+                sd = (vae.noise_sd[k] ** 2 + spread).sqrt()
+                doubt = 0.0 if part.variance is None else part.variance[k]
+                u = (part.x[k] - mean) / (sd ** 2 + doubt).sqrt()
                 measured = part.measured[k]
                 us.append(u if measured is None else torch.where(measured, u, torch.nan))
                 means.append(mean)
+                spreads.append(sd)
             residuals.append(torch.cat(us, -1).numpy())
             expected.append(means)
+            sds.append(spreads)
             position, shares = vae.position(part)
             latent.append(position.numpy())
             parts.append(shares.numpy())
     return RawScores(np.vstack(residuals), [torch.cat(m) for m in zip(*expected)],
-                     np.vstack(latent), np.concatenate(parts, 1))
+                     [torch.cat(s) for s in zip(*sds)], np.vstack(latent), np.concatenate(parts, 1))
 
 
 def calibrate(vae: Vae, inference: Inference, calibration: Batch, folds: np.ndarray,

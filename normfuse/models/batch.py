@@ -19,12 +19,15 @@ class Batch:
     present : bool Tensor, shape (n_modalities, n_subjects)
     design : Tensor, shape (n_subjects, n_design)
         Encoded covariates.
+    variance : tuple of Tensor like ``x``, or None
+        Of x, because the covariates' effects are not known exactly; None: 0.
     """
 
     x: tuple[Tensor, ...]
     measured: tuple[Tensor | None, ...]
     present: Tensor
     design: Tensor
+    variance: tuple[Tensor, ...] | None = None
 
     def __len__(self) -> int:
         return self.present.shape[1]
@@ -36,7 +39,8 @@ class Batch:
 
         return Batch(tuple(cut(x) for x in self.x),
                      tuple(None if m is None else cut(m) for m in self.measured),
-                     self.present.index_select(1, rows), cut(self.design))
+                     self.present.index_select(1, rows), cut(self.design),
+                     None if self.variance is None else tuple(cut(v) for v in self.variance))
 
     def joined(self, other: Batch) -> Batch:
         """These subjects and then the others."""
@@ -44,16 +48,18 @@ class Batch:
             known = batch.measured[m]
             return torch.ones_like(batch.x[m], dtype=torch.bool) if known is None else known
 
+        variance = None if self.variance is None or other.variance is None else \
+            tuple(torch.cat(pair) for pair in zip(self.variance, other.variance))
         complete = [a is None and b is None for a, b in zip(self.measured, other.measured)]
         return Batch(tuple(torch.cat(pair) for pair in zip(self.x, other.x)),
                      tuple(None if whole else torch.cat([cells(m, self), cells(m, other)])
                            for m, whole in enumerate(complete)),
                      torch.cat([self.present, other.present], 1),
-                     torch.cat([self.design, other.design]))
+                     torch.cat([self.design, other.design]), variance)
 
     def hide(self, kept: Tensor) -> Batch:
         """The same subjects measured with only the modalities where ``kept`` (n_modalities,)."""
         x = tuple(x if k else torch.zeros_like(x) for x, k in zip(self.x, kept))
         measured = tuple(m if k else torch.zeros_like(x, dtype=torch.bool)
                          for x, m, k in zip(self.x, self.measured, kept))
-        return Batch(x, measured, self.present & kept[:, None], self.design)
+        return Batch(x, measured, self.present & kept[:, None], self.design, self.variance)

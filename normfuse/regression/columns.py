@@ -1,0 +1,107 @@
+"""Covariates as the columns of a regression, each in the group that it is shrunk with."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..covariates import CovariateEncoder
+
+UNSEEN = "(a site that the reference does not have)"
+
+
+@dataclass(frozen=True)
+class EffectColumns:
+    """Design columns of an encoder's covariates, and what kind of effect each carries.
+
+    An intercept; for each continuous covariate a standardised line and spline columns; for each
+    categorical one a contrast per level (one of -1/2 and 1/2 if there are two); line times
+    contrast for every such pair; 0 or 1 for every site.
+
+    Attributes
+    ----------
+    encoder : CovariateEncoder
+    sites : dict of tuple of str
+        Site covariate -> the sites that have columns, in their order: those of the reference, then
+        those added later.
+
+    Examples
+    --------
+    >>> people = pd.DataFrame({"age": np.linspace(20, 80, 30), "sex": ["F", "M"] * 15,
+    ...                        "site": ["a", "b", "c"] * 10})
+    >>> kinds = {"age": "continuous", "sex": "categorical", "site": "site"}
+    >>> columns = EffectColumns.of(CovariateEncoder.fit(people, kinds))
+    >>> sorted(set(columns.groups))
+    ['age', 'age curve', 'age x sex', 'intercept', 'sex', 'site']
+    >>> columns.values(people).shape == (30, len(columns.groups))
+    True
+    """
+
+    encoder: CovariateEncoder
+    sites: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, encoder: CovariateEncoder) -> EffectColumns:
+        """With the reference's sites."""
+        return cls(encoder, {name: tuple(encoder.levels[name])
+                             for name, kind in encoder.kinds.items() if kind == "site"})
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The group of each column; columns of a group share the spread of their effects."""
+        return tuple(group for group, _ in self._parts(None))
+
+    def values(self, subjects: pd.DataFrame) -> np.ndarray:
+        """float64, shape (n_subjects, n_columns)."""
+        return np.column_stack([column for _, column in self._parts(subjects)])
+
+    def with_site(self, covariate: str, site: str) -> EffectColumns:
+        """One more site, its column the last of that covariate's."""
+        return EffectColumns(self.encoder,
+                             {**self.sites, covariate: (*self.sites[covariate], site)})
+
+    def position(self, covariate: str, site: str) -> int:
+        """Which column a site has."""
+        before = len(self.groups) - sum(len(s) for s in self.sites.values())
+        for name, sites in self.sites.items():
+            if name == covariate:
+                return before + sites.index(site)
+            before += len(sites)
+        raise KeyError(covariate)
+
+    def _parts(self, subjects: pd.DataFrame | None) -> list[tuple[str, Any]]:
+        """(group, column) of every column; without subjects, only the groups mean anything."""
+        if subjects is None:
+            subjects = self._template()
+        columns: list[tuple[str, Any]] = [("intercept", np.ones(len(subjects)))]
+        lines: dict[str, np.ndarray] = {}
+        contrasts: dict[str, np.ndarray] = {}
+        for name, kind in self.encoder.kinds.items():
+            if kind == "site":
+                continue
+            block = self.encoder.block(subjects, name)
+            if kind == "continuous":
+                lines[name] = block[:, 0]
+                columns += [(name, block[:, 0])]
+                columns += [(f"{name} curve", column) for column in block.T[1:]]
+            else:
+                levels = (subjects[name].astype(str).to_numpy()[:, None]
+                          == np.array(self.encoder.levels[name])).astype(float)
+                levels = levels[:, 1:] - 0.5 if levels.shape[1] == 2 else levels
+                contrasts[name] = levels
+                columns += [(name, column) for column in levels.T]
+        for line, values in lines.items():
+            for name, levels in contrasts.items():
+                columns += [(f"{line} x {name}", values * column) for column in levels.T]
+        for name, sites in self.sites.items():
+            at = subjects[name].astype(str).to_numpy()
+            columns += [(name, (at == site).astype(float)) for site in sites]
+        return columns
+
+    def _template(self) -> pd.DataFrame:
+        row = {name: self.encoder.knots[name][0] if kind == "continuous"
+               else self.encoder.levels[name][0] for name, kind in self.encoder.kinds.items()}
+        return pd.DataFrame([row])

@@ -1,0 +1,161 @@
+"""The covariate model of one modality: from units to standard normal residuals, and back."""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..covariates import CovariateEncoder
+from .columns import EffectColumns
+from .effects import Effects
+from .fitting import fit_effects
+from .sinh_arcsinh import FARTHEST, SinhArcsinh
+
+_CHUNK = 64
+"""Features worked on together when uncertainties are carried over: memory, not speed."""
+
+_NODES, _WEIGHTS = (torch.as_tensor(a) for a in np.polynomial.hermite_e.hermegauss(9))
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """What covariates leave of some subjects' features.
+
+    Attributes
+    ----------
+    u : ndarray, shape (n_subjects, n_features)
+        Standard normal in healthy people; NaN where nothing was measured.
+    variance : ndarray like u
+        Of u, because the effects of covariates are not known exactly.
+    log_slope : ndarray like u
+        log du/dy, y in the modality's unit: log p(y) = log p(u) + log_slope.
+    """
+
+    u: np.ndarray
+    variance: np.ndarray
+    log_slope: np.ndarray
+
+    @property
+    def z(self) -> np.ndarray:
+        """u / sqrt(1 + variance): the deviation from what covariates alone predict."""
+        return self.u / np.sqrt(1 + self.variance)
+
+
+@dataclass(frozen=True, eq=False)
+class PooledRegression:
+    """Location, scale and shape of one modality's features given covariates, partially pooled.
+
+    y_j = c_j + k_j SinhArcsinh(x' b_j, exp(x' g_j), skew_j, tail_j); see
+    :class:`~normfuse.regression.effects.Effects` for the effects and their posterior. What is left
+    is u_j = sinh(tail_j arcsinh(e_j) - skew_j), e_j the standardised residual.
+
+    Attributes
+    ----------
+    columns : EffectColumns
+    center, unit : ndarray, shape (n_features,)
+        c and k: mean and sd in the people of the fit, in the modality's unit.
+    effects : Effects
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> people = pd.DataFrame({"age": rng.uniform(20, 80, 200)})
+    >>> thickness = 3 - 0.01 * people[["age"]].to_numpy() + 0.1 * rng.normal(size=(200, 2))
+    >>> encoder = CovariateEncoder.fit(people, {"age": "continuous"})
+    >>> model = PooledRegression.fit(thickness, people, encoder)
+    >>> at_50 = pd.DataFrame({"age": [50.0]})
+    >>> np.abs(model.quantile(0.5, at_50) - 2.5).max() < 0.03
+    np.True_
+    """
+
+    columns: EffectColumns
+    center: np.ndarray
+    unit: np.ndarray
+    effects: Effects
+
+    @classmethod
+    def fit(cls, values: np.ndarray, subjects: pd.DataFrame, encoder: CovariateEncoder
+            ) -> PooledRegression:
+        """From healthy people's features, shape (n_subjects, n_features); NaN is not measured."""
+        rows = ~np.isnan(values).all(axis=1)
+        values, subjects = values[rows], subjects[rows]
+        columns = EffectColumns.of(encoder)
+        center, unit = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+        unit = np.where(unit > 0, unit, 1.0)
+        seen = ~np.isnan(values)
+        y = torch.as_tensor(np.where(seen, (values - center) / unit, 0.0))
+        effects = fit_effects(torch.as_tensor(columns.values(subjects)), columns.groups, y,
+                              None if seen.all() else torch.as_tensor(seen))
+        return cls(columns, center, unit, effects)
+
+    def residuals(self, values: np.ndarray, subjects: pd.DataFrame) -> Residuals:
+        """What covariates leave, with its uncertainty."""
+        seen = ~np.isnan(values)
+        x = torch.as_tensor(self.columns.values(subjects))
+        y = torch.as_tensor(np.where(seen, (values - self.center) / self.unit, 0.0))
+        law = self.effects.law(x)
+        u, slope = law.to_normal(y).numpy(), law.log_slope(y).numpy() - np.log(self.unit)
+        return Residuals(*(np.where(seen, a, np.nan)
+                           for a in (u, self._variance(x, y), slope)))
+
+    def log_density(self, values: np.ndarray, subjects: pd.DataFrame) -> np.ndarray:
+        """log p(y | covariates) of every feature by itself, effects and all.
+
+        log phi(z) + log dz/dy, the slope by a central difference since the variance depends on y
+        too; density per unit of the modality, NaN where nothing was measured.
+        """
+        step = 1e-4 * self.unit
+        above, at, below = (self.residuals(values + k * step, subjects).z for k in (1, 0, -1))
+        slope = np.clip(above - below, 1e-300, None) / (2 * step)
+        return np.log(slope) - 0.5 * (at ** 2 + np.log(2 * np.pi))
+
+    def _variance(self, x: Tensor, y: Tensor) -> np.ndarray:
+        """Var of u under the posterior of the effects, to first order: v' covariance v."""
+        law, found = self.effects.law(x), np.empty(y.shape)
+        for part in torch.arange(y.shape[1]).split(_CHUNK):
+            by = _slopes(law, y, part)
+            v = torch.cat([by[0][..., None] * x[:, None], by[1][..., None] * x[:, None],
+                           by[2][..., None], by[3][..., None]], -1)
+            wide = torch.einsum("njd,jde->nje", v, self.effects.covariance[part])
+            found[:, part.numpy()] = (wide * v).sum(-1).numpy()
+        return found
+
+    def quantile(self, share: float | np.ndarray, subjects: pd.DataFrame) -> np.ndarray:
+        """The value below which this share of healthy people like these lies, in units.
+
+        Shape (n_subjects, n_features); ``share`` may be of any shape that broadcasts to it.
+        """
+        return self.from_normal(torch.special.ndtri(torch.as_tensor(share, dtype=torch.float64)),
+                                subjects)
+
+    def from_normal(self, u: Tensor, subjects: pd.DataFrame) -> np.ndarray:
+        """y of u, in units, shape (…, n_subjects, n_features)."""
+        law = self.effects.law(torch.as_tensor(self.columns.values(subjects)))
+        return self.center + self.unit * law.from_normal(u).numpy()
+
+    def expected(self, mean: Tensor, sd: Tensor, subjects: pd.DataFrame) -> np.ndarray:
+        """E[y] when u ~ N(mean, sd^2), in units, shape (n_subjects, n_features)."""
+        total = np.zeros(mean.shape)
+        for node, weight in zip(_NODES.tolist(), _WEIGHTS.tolist()):
+            total += weight * self.from_normal(mean + node * sd, subjects)
+        return total
+
+    def with_column(self, columns: EffectColumns, at: int, mean: Tensor, covariance: Tensor
+                    ) -> PooledRegression:
+        """With one more site; see :meth:`~normfuse.regression.effects.Effects.with_column`."""
+        return replace(self, columns=columns,
+                       effects=self.effects.with_column(at, mean, covariance))
+
+
+def _slopes(law: SinhArcsinh, y: Tensor, part: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """du / d(loc, log scale, skew, log tail) of some features."""
+    per_scale = torch.exp(-law.log_scale[:, part])
+    e = (y[:, part] - law.loc[:, part]) * per_scale
+    bent = law.log_tail[:, part].exp() * torch.arcsinh(e)
+    cosh = torch.cosh((bent - law.skew[:, part]).clamp(-FARTHEST, FARTHEST))
+    by_e = cosh * law.log_tail[:, part].exp() / torch.sqrt(1 + e * e)
+    return -by_e * per_scale, -by_e * e, -cosh, cosh * bent
