@@ -19,7 +19,7 @@ import torch
 
 from . import fusion as fusions
 from . import inference as inferences
-from . import models
+from . import kinds, models
 from .calibration import HeldOut, ResidualLaw, TailShape
 from .covariates import CovariateEncoder
 from .deviations import Reference
@@ -29,7 +29,7 @@ from .modality import Modality
 from .models import Vae
 from .latent_law import GRID, DistanceShape, LatentLaw
 from .outputs import new_folder
-from .pattern_law import PatternLaw
+from .pattern_law import FeatureLaw, PatternLaw
 from .preparation import Preparation
 from .regression import EffectColumns, Effects, PooledRegression
 from .training import TrainingPlan
@@ -57,7 +57,8 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
         "sites": {name: r.columns.sites for name, r in preparation.regressions.items()},
         "patterns": [_pattern_to_dict(p, law) for p, law in fitted.laws.items()],
         "known": dict(fitted.known),
-        "reference": fitted.reference.to_dict(),
+        "kinds": [choice_to_dict(kind) for kind in model.kinds],
+        "references": {kind: r.to_dict() for kind, r in fitted.references.items()},
         "weights_sha256": hashlib.sha256(weights).hexdigest()}
     with new_folder(folder, overwrite=overwrite) as work:
         (work / WEIGHTS_NAME).write_bytes(weights)
@@ -79,7 +80,8 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
             fusion or choice_from_dict(content["fusion"], folder),
             model=choice_from_dict(content["model"], folder),
             plan=TrainingPlan(**content["plan"]), calibration=HeldOut(**content["calibration"]),
-            inference=choice_from_dict(content["inference"], folder), seed=content["seed"])
+            inference=choice_from_dict(content["inference"], folder), seed=content["seed"],
+            kinds=tuple(choice_from_dict(k, folder) for k in content["kinds"]))
         preparation = _preparation(content, tensors)
         with torch.random.fork_rng(devices=[]):  # fresh weights draw; the caller's state stays
             vae = model.model.build({m.name: m.n_features for m in preparation.modalities},
@@ -90,7 +92,8 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
         laws = {tuple(bool(v) for v in p["present"]): _law(p, tensors, k)
                 for k, p in enumerate(content["patterns"])}
         model._fitted = Fitted(preparation, vae, laws, content["known"],
-                               Reference.from_dict(content["reference"]))
+                               {kind: Reference.from_dict(r)
+                                for kind, r in content["references"].items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as problem:
         raise ModelFileError(f"{folder} does not hold a complete normfuse model: {problem!r}; "
                              "save it again") from problem
@@ -144,8 +147,9 @@ def _tensors(vae: Vae, preparation: Preparation,
         arrays[f"effects.{name}.center"] = regression.center
         arrays[f"effects.{name}.unit"] = regression.unit
     for k, law in enumerate(laws.values()):
-        for field in ("n", "mean", "sd"):
-            arrays[f"law.{k}.residual.{field}"] = getattr(law.residual, field)
+        for kind, features in law.features.items():
+            for field in ("n", "mean", "sd"):
+                arrays[f"law.{k}.{kind}.{field}"] = getattr(features.residual, field)
         arrays[f"law.{k}.latent.n"] = np.array([law.latent.n])
         arrays[f"law.{k}.latent.shapes"] = _stacked(law.distances)
         arrays[f"law.{k}.latent.mean"] = law.latent.mean
@@ -177,20 +181,24 @@ def _preparation(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 
 
 def _pattern_to_dict(pattern: tuple[bool, ...], law: PatternLaw) -> dict[str, Any]:
-    return {"present": list(pattern),
-            "tails": {name: [list(asdict(s).values()) for s in shapes]
-                      for name, shapes in law.tails.items()}}
+    tails = {kind: {name: [list(asdict(s).values()) for s in shapes]
+                    for name, shapes in features.tails.items()}
+             for kind, features in law.features.items()}
+    return {"present": list(pattern), "tails": tails}
 
 
 def _law(spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], k: int) -> PatternLaw:
-    residual = ResidualLaw(*(tensors[f"law.{k}.residual.{field}"].numpy()
-                             for field in ("n", "mean", "sd")))
+    features = {}
+    for kind, shapes in spec["tails"].items():
+        residual = ResidualLaw(*(tensors[f"law.{k}.{kind}.{field}"].numpy()
+                                 for field in ("n", "mean", "sd")))
+        features[kind] = FeatureLaw(residual, {name: [TailShape(*v) for v in found]
+                                               for name, found in shapes.items()})
     latent = LatentLaw(int(tensors[f"law.{k}.latent.n"]), tensors[f"law.{k}.latent.mean"].numpy(),
                        tensors[f"law.{k}.latent.covariance"].numpy())
-    tails = {name: [TailShape(*v) for v in shapes] for name, shapes in spec["tails"].items()}
     stored = tensors[f"law.{k}.latent.shapes"].numpy()
     distances = [DistanceShape(w if w.any() else None) for w in stored]
-    return PatternLaw(residual, latent, tails, distances, tensors[f"law.{k}.parts"].numpy())
+    return PatternLaw(features, latent, distances, tensors[f"law.{k}.parts"].numpy())
 
 
 def choice_to_dict(choice: Choice) -> dict[str, Any]:
@@ -213,5 +221,6 @@ def choice_from_dict(spec: Mapping[str, Any], where: object = "this model") -> A
 
 @cache
 def _known() -> dict[str, type]:
-    return {name: found for module in (fusions, models, inferences) for name in dir(module)
+    return {name: found for module in (fusions, models, inferences, kinds)
+            for name in dir(module)
             if isinstance(found := getattr(module, name), type) and issubclass(found, Choice)}

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,32 +13,21 @@ import torch
 from .calibration import HeldOut
 from .calibration_check import check_calibration
 from .cohort import Cohort
-from .deviations import ROLE, SEEN_ROLES, Deviations, Reference
-from .errors import CalibrationError, CohortError, NotFittedError, TrainingError, listed
+from .deviations import Deviations, Reference
+from .errors import CohortError, NotFittedError, TrainingError, listed
 from .evidence import log_likelihood
-from .fingerprints import calibration_folds, known_roles, person_of, roles_to_hashes
+from .fingerprints import calibration_folds, person_of, roles_to_hashes
+from .fitted import Fitted
 from .fusion import Aggregator, WassersteinBarycenter
 from .inference import Inference, Refined
+from .kinds import Kind, Reconstruction, default_kinds
 from .models import OneLatent, Recipe, Vae
 from .refit import refit
-from .pattern_law import PatternLaw
 from .preparation import Preparation
 from .provenance import describe_fit
-from .scoring import Pattern, by_pattern, calibrate, raw_scores, refuse_uncalibrated
+from .scoring import calibrate
 from .training import History, TrainingPlan, fit
-from .value_checks import (refuse_empty_features, warn_of_reference_values,
-                           warn_of_scored_values)
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """Everything a fit leaves behind; what ``save`` writes."""
-
-    preparation: Preparation
-    vae: Vae
-    laws: Mapping[Pattern, PatternLaw]
-    known: Mapping[str, str]
-    reference: Reference
+from .value_checks import refuse_empty_features, warn_of_reference_values
 
 
 class NormativeModel:
@@ -64,6 +53,8 @@ class NormativeModel:
     inference : Inference, optional
         How a person's posterior is found at scoring time: :class:`~normfuse.inference.Refined`
         (default) or :class:`~normfuse.inference.Amortised`.
+    kinds : sequence of Kind, optional
+        The deviations to calibrate, the default one first; see :mod:`normfuse.kinds`.
     seed : int
         Of everything random.
 
@@ -80,7 +71,7 @@ class NormativeModel:
     def __init__(self, fusion: Aggregator | None = None, *, n_latent: int | None = None,
                  model: Recipe | None = None, plan: TrainingPlan | None = None,
                  calibration: HeldOut | None = None, inference: Inference | None = None,
-                 seed: int = 0) -> None:
+                 kinds: Sequence[Kind] | None = None, seed: int = 0) -> None:
         self.fusion = WassersteinBarycenter() if fusion is None else fusion
         if not isinstance(self.fusion, Aggregator):
             raise TypeError("fusion is an object such as WassersteinBarycenter(); "
@@ -93,9 +84,11 @@ class NormativeModel:
         self.plan = plan or TrainingPlan()
         self.calibration = calibration or HeldOut()
         self.inference = inference or Refined()
+        self.kinds = tuple(kinds or default_kinds(self.inference))
         self.seed = seed
         self._fitted: Fitted | None = None
-        self._controls: Deviations | None = None
+        self._held_out: Cohort | None = None
+        self._scored: dict[str, Deviations] = {}
 
     @property
     def fitted(self) -> Fitted:
@@ -145,20 +138,26 @@ class NormativeModel:
             warnings.simplefilter("ignore", UserWarning)
             vae, history = self._train(recipe, preparation, groups["training"],
                                        groups["early_stop"])
-            laws = calibrate(vae, self.inference,
+            laws = calibrate(vae, self.inference, self.kinds,
                              preparation.batch(groups["calibration"], torch.float64),
                              calibration_folds(groups["calibration"].ids),
                              torch.as_tensor(controls.present.to_numpy().T.copy()),
                              preparation.slices)
             reference = describe_fit(self, vae, controls, groups, history, laws)
-            known = roles_to_hashes(preparation.aligned(controls), roles)
-            fitted = Fitted(preparation, vae, laws, known, reference)
-            held_out = self._score(fitted, _judgeable(groups["calibration"], laws))
-        calibration, quantiles = check_calibration(held_out)
-        reference = replace(reference, calibration=calibration, quantiles=quantiles)
-        self._fitted = replace(fitted, reference=reference)
-        self._controls = replace(held_out, reference=reference)
+            fitted = Fitted(preparation, vae, laws,
+                            roles_to_hashes(preparation.aligned(controls), roles),
+                            {kind.name: replace(reference, kind=kind.name)
+                             for kind in self.kinds})
+            self._held_out, self._scored = fitted.judgeable(groups["calibration"]), {}
+            self._fitted = replace(fitted, references={
+                kind.name: self._checked(fitted, kind) for kind in self.kinds})
         return self
+
+    def _checked(self, fitted: Fitted, kind: Kind) -> Reference:
+        """The provenance with how calibrated this kind is in people left out of everything."""
+        held_out = fitted.score(self._held_out, kind, self.inference)
+        calibration, quantiles = check_calibration(held_out)
+        return replace(fitted.references[kind.name], calibration=calibration, quantiles=quantiles)
 
     def _train(self, recipe: Recipe, preparation: Preparation, training: Cohort,
                early_stop: Cohort) -> tuple[Vae, History]:
@@ -176,8 +175,8 @@ class NormativeModel:
               preparation.batch(early_stop, torch.float64), self.inference)
         return vae, history
 
-    def deviations(self, cohort: Cohort, *, include_seen: bool = False,
-                   skip_uncalibrated: bool = False) -> Deviations:
+    def deviations(self, cohort: Cohort, *, kind: str | Kind | None = None,
+                   include_seen: bool = False, skip_uncalibrated: bool = False) -> Deviations:
         """How far each person is from what is expected of them.
 
         People the model was trained on are left out, with a warning: their z would be too small
@@ -188,9 +187,12 @@ class NormativeModel:
         ----------
         cohort : Cohort
             Any people with the model's covariates and features; columns in any order.
+        kind : str or Kind, optional
+            What each value is compared with: ``"focal"`` (the rest of the person's brain),
+            ``"leave_modality_out"`` (their other modalities), ``"covariates"`` (age, sex and site
+            alone) or ``"reconstruction"``. By default the first of the model's ``kinds``.
         include_seen : bool
             Keep the people the model was trained on, marked in ``subjects["normfuse_role"]``.
-
         skip_uncalibrated : bool
             Leave out, with a warning, people measured with a combination of modalities that too
             few calibration people were measured with, instead of refusing.
@@ -202,69 +204,34 @@ class NormativeModel:
         CalibrationError
             A combination of modalities that too few calibration people were measured with.
         """
+        f, chosen = self.fitted, self._kind(kind)
         if skip_uncalibrated:
-            cohort = self._calibrated(cohort)
-        scored = self._score(self.fitted, cohort, include_seen)
-        return replace(scored, controls=self._controls)
+            cohort = f.calibrated_only(cohort)
+        if not include_seen:
+            cohort = f.unseen(cohort)
+        scored = f.score(cohort, chosen, self.inference)
+        return replace(scored, controls=self._controls(chosen.name))
 
-    def _calibrated(self, cohort: Cohort) -> Cohort:
-        kept = _judgeable(self.fitted.preparation.aligned(cohort), self.fitted.laws)
-        if len(kept) < len(cohort):
-            out = cohort.ids.difference(kept.ids, sort=False)
-            warnings.warn(f"{len(out)} of {len(cohort)} subjects ({listed(out)}) are left out: "
-                          "too few calibration people were measured with the same modalities",
-                          stacklevel=3)
-        return kept
+    def _kind(self, wanted: str | Kind | None) -> Kind:
+        if wanted is None:
+            return self.kinds[0]
+        for kind in self.kinds:
+            if wanted == kind or wanted == kind.name:
+                return kind
+        raise CohortError(f"this model was not calibrated for deviations of kind {wanted!r}; it "
+                          f"has {listed(repr(k.name) for k in self.kinds)}: choose one, or fit "
+                          "with kinds=(…)")
 
-    def _score(self, f: Fitted, cohort: Cohort, include_seen: bool = True) -> Deviations:
-        cohort = f.preparation.aligned(cohort)
-        roles = known_roles(cohort, f.known)
-        seen = roles.isin(SEEN_ROLES)
-        if seen.any() and not include_seen:
-            warnings.warn(f"{int(seen.sum())} of {len(cohort)} subjects were used to train this "
-                          "model and are left out: their z would be too small. Score them with "
-                          "normfuse.cross_fit, or keep them with include_seen=True "
-                          "(--include-seen)", stacklevel=3)
-            cohort, roles = cohort.select(cohort.ids[~seen.to_numpy()]), roles[~seen]
-        if not len(cohort):
-            raise CohortError("nobody is left to score")
-        batch = f.preparation.batch(cohort, torch.float64)
-        refuse_uncalibrated(batch, dict(f.laws), list(cohort.ids), list(cohort.features))
-        warn_of_scored_values(list(cohort.features), cohort.ids, [x.numpy() for x in batch.x],
-                              [m.features for m in f.preparation.modalities])
-        z = np.full((len(cohort), len(f.preparation.columns)), np.nan)
-        expected, latent = z.copy(), np.empty((len(cohort), f.vae.n_dimensions))
-        distance = np.empty((len(cohort), 3))
-        shares = np.empty((len(cohort.modalities), *latent.shape))
-        folds = np.where(roles == "calibration", calibration_folds(cohort.ids), -1)
-        for pattern, rows in by_pattern(batch):
-            part, law, at = batch.take(rows), f.laws[pattern], rows.numpy()
-            raw = raw_scores(f.vae, part, self.inference)
-            z[at] = law.z(raw.residual, folds[at], f.preparation.slices)
-            latent[at] = law.latent_z(raw.latent, folds[at])
-            shares[:, at] = law.attribution(raw.latent, raw.parts, latent[at])
-            distance[at] = law.distance(raw.latent, folds[at])
-            expected[at] = f.preparation.in_units(raw.expected, raw.sd, cohort.subjects.iloc[at])
-        return self._as_tables(f, cohort, roles, z, expected, latent, shares, distance)
-
-    @staticmethod
-    def _as_tables(f: Fitted, cohort: Cohort, roles: pd.Series, z: np.ndarray,
-                   expected: np.ndarray, latent: np.ndarray, shares: np.ndarray,
-                   distance: np.ndarray) -> Deviations:
-        columns, ids = f.preparation.columns, cohort.ids
-        observed = pd.DataFrame(np.hstack([b.to_numpy() for b in cohort.features.values()]),
-                                ids, columns)
-        law = pd.DataFrame(distance, ids, ["distance", "p", "n_calibration"])
-        dimensions = [f"z{k + 1}" for k in range(latent.shape[1])]
-        told = np.where(cohort.present.to_numpy().T[..., None], shares, np.nan)
-        attribution = pd.DataFrame(np.hstack(list(told)), ids, pd.MultiIndex.from_product(
-            [list(cohort.features), dimensions], names=["modality", "latent"]))
-        return Deviations(
-            z=pd.DataFrame(z, ids, columns), observed=observed,
-            expected=pd.DataFrame(expected, ids, columns).where(observed.notna()),
-            latent=pd.DataFrame(latent, ids, dimensions), attribution=attribution,
-            distance=law.astype({"n_calibration": int}),
-            subjects=cohort.subjects.assign(**{ROLE: roles}), reference=f.reference)
+    def _controls(self, kind: str) -> Deviations | None:
+        """The calibration people scored leave-one-out; a model read from a file has none."""
+        if self._held_out is None:
+            return None
+        if kind not in self._scored:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                self._scored[kind] = self.fitted.score(self._held_out, self._kind(kind),
+                                                       self.inference)
+        return self._scored[kind]
 
     def predict(self, cohort: Cohort) -> pd.DataFrame:
         """Expected features of every modality, measured or not, in the modality's unit.
@@ -279,8 +246,9 @@ class NormativeModel:
         f = self.fitted
         cohort = f.preparation.aligned(cohort)
         batch = f.preparation.batch(cohort, torch.float64)
-        raw = raw_scores(f.vae, batch, self.inference)
-        expected = f.preparation.in_units(raw.expected, raw.sd, cohort.subjects)
+        with torch.no_grad():
+            found = Reconstruction().predicted(f.vae, batch, self.inference)
+        expected = f.preparation.in_units(found.mean, found.sd, cohort.subjects)
         return pd.DataFrame(expected, cohort.ids, f.preparation.columns)
 
     def log_likelihood(self, cohort: Cohort, *, draws: int = 100) -> pd.DataFrame:
@@ -324,16 +292,6 @@ class NormativeModel:
         people = sum(self._fitted.reference.n_subjects.values())
         return (f"<NormativeModel {self.fusion!r}, {self._fitted.vae.recipe!r}, "
                 f"fitted on {people} people>")
-
-
-def _judgeable(people: Cohort, laws: Mapping[Pattern, PatternLaw]) -> Cohort:
-    """Those whose set of modalities enough calibration people were measured with."""
-    if not laws:
-        raise CalibrationError("no set of modalities was measured in enough calibration people; "
-                               "bring more healthy people, or lower n_latent")
-    measured = people.present.to_numpy().tolist()
-    return people.select([subject for subject, row in zip(people.ids, measured)
-                          if tuple(row) in laws])
 
 
 def _one_visit_each(controls: Cohort) -> None:

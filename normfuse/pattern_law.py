@@ -15,45 +15,26 @@ calibration person is scored by shapes that did not see them."""
 
 
 @dataclass(frozen=True, eq=False)
-class PatternLaw:
-    """Calibration for subjects measured with exactly one set of modalities.
-
-    Made from every calibration subject who has at least these modalities, with the others hidden:
-    a fused posterior from two modalities is not distributed like one from three, so a person is
-    compared with people measured alike.
+class FeatureLaw:
+    """From standardised residuals of one kind to z.
 
     Attributes
     ----------
     residual : ResidualLaw
-    latent : LatentLaw
     tails : dict of list of TailShape
         Modality -> shape from everyone, then from everyone but fold 0, 1, …
-    distances : list of DistanceShape
-        Likewise.
-    parts : ndarray, shape (n_modalities, n_latent)
-        Mean part of each modality in the latent position.
     """
 
     residual: ResidualLaw
-    latent: LatentLaw
     tails: Mapping[str, Sequence[TailShape]]
-    distances: Sequence[DistanceShape]
-    parts: np.ndarray
 
     @classmethod
-    def fit(cls, u: np.ndarray, h: np.ndarray, parts: np.ndarray, folds: np.ndarray,
-            columns: Mapping[str, slice]) -> PatternLaw:
-        """From calibration residuals, latent positions and their parts, folds, and each
-        modality's columns."""
-        residual, latent = ResidualLaw.fit(u), LatentLaw.fit(h)
+    def fit(cls, u: np.ndarray, folds: np.ndarray, columns: Mapping[str, slice]) -> FeatureLaw:
+        """From calibration residuals, their folds, and each modality's columns."""
+        residual = ResidualLaw.fit(u)
         z = residual.z_left_out(u)
-        others = [np.ones(len(u), bool), *(folds != k for k in range(N_FOLDS))]
-        tails = {name: [TailShape.fit(z[some][:, at]) for some in others]
-                 for name, at in columns.items()}
-        # decided once: the folds must go through what new people go through
-        shaped = latent.usable and len(h) >= MIN_SHAPE_N
-        distances = [latent.shape(h[some]) if shaped else DistanceShape() for some in others]
-        return cls(residual, latent, tails, distances, parts.mean(1))
+        return cls(residual, {name: [TailShape.fit(z[some][:, at]) for some in _others(folds)]
+                              for name, at in columns.items()})
 
     def z(self, u: np.ndarray, folds: np.ndarray, columns: Mapping[str, slice]) -> np.ndarray:
         """z of residuals; ``folds`` is -1 for new people, else the calibration person's fold."""
@@ -64,6 +45,44 @@ class PatternLaw:
             for name, at in columns.items():
                 z[rows, at] = self.tails[name][k + 1](z[rows, at])
         return z
+
+
+@dataclass(frozen=True, eq=False)
+class PatternLaw:
+    """Calibration for subjects measured with exactly one set of modalities.
+
+    Made from every calibration subject who has at least these modalities, with the others hidden:
+    a fused posterior from two modalities is not distributed like one from three, so a person is
+    compared with people measured alike.
+
+    Attributes
+    ----------
+    features : dict of FeatureLaw
+        Kind of deviation -> its law.
+    latent : LatentLaw
+    distances : list of DistanceShape
+        From everyone, then from everyone but fold 0, 1, …
+    parts : ndarray, shape (n_modalities, n_latent)
+        Mean part of each modality in the latent position.
+    """
+
+    features: Mapping[str, FeatureLaw]
+    latent: LatentLaw
+    distances: Sequence[DistanceShape]
+    parts: np.ndarray
+
+    @classmethod
+    def fit(cls, residuals: Mapping[str, np.ndarray], h: np.ndarray, parts: np.ndarray,
+            folds: np.ndarray, columns: Mapping[str, slice]) -> PatternLaw:
+        """From calibration residuals of every kind, latent positions and their parts, folds, and
+        each modality's columns."""
+        latent = LatentLaw.fit(h)
+        # decided once: the folds must go through what new people go through
+        shaped = latent.usable and len(h) >= MIN_SHAPE_N
+        distances = [latent.shape(h[some]) if shaped else DistanceShape()
+                     for some in _others(folds)]
+        return cls({kind: FeatureLaw.fit(u, folds, columns) for kind, u in residuals.items()},
+                   latent, distances, parts.mean(1))
 
     def latent_z(self, h: np.ndarray, folds: np.ndarray) -> np.ndarray:
         """Per-dimension z of latent positions."""
@@ -90,3 +109,8 @@ class PatternLaw:
             found[rows, :2] = np.column_stack(test(h[rows], shape))
         found[:, 2] = self.latent.n - (folds >= 0)
         return found
+
+
+def _others(folds: np.ndarray) -> list[np.ndarray]:
+    """Everyone, then everyone but each fold."""
+    return [np.ones(len(folds), bool), *(folds != k for k in range(N_FOLDS))]

@@ -1,7 +1,7 @@
 """Standardised residuals and latent positions of subjects, one missingness pattern at a time."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .errors import CalibrationError, listed
-from .fusion import sigma_points
 from .inference import Inference
+from .kinds import Kind, Predicted
 from .models import Batch, Vae
 from .pattern_law import PatternLaw
 
@@ -31,60 +31,54 @@ class RawScores:
 
     Attributes
     ----------
-    residual : ndarray, shape (n_subjects, n_features)
-        u = (x - E[mu(z)]) / sqrt(s^2 + var[mu(z)] + var[x]): signed, over decoder noise, the
-        posterior's spread, and what is not known of the covariates' effects. NaN where nothing
-        was measured.
-    expected, sd : list of Tensor
-        E[mu(z)] of each modality, standardised, and sqrt(s^2 + var[mu(z)]); also for modalities
-        that were not measured.
+    residuals : dict of ndarray, shape (n_subjects, n_features)
+        Kind -> u = (x - mean) / sqrt(sd^2 + var[x]): signed, over the kind's predictive sd and
+        what is not known of the covariates' effects. NaN where nothing was measured.
+    expected : dict of Predicted
+        Kind -> means and sds; also for modalities that were not measured.
     latent : ndarray, shape (n_subjects, n_latent)
         Means of the fused posterior: the latent space is the aggregator's.
     parts : ndarray, shape (n_modalities, n_subjects, n_latent)
         Each modality's part in it; they add up to ``latent``.
     """
 
-    residual: np.ndarray
-    expected: list[Tensor]
-    sd: list[Tensor]
+    residuals: Mapping[str, np.ndarray]
+    expected: Mapping[str, Predicted]
     latent: np.ndarray
     parts: np.ndarray
 
 
-def raw_scores(vae: Vae, batch: Batch, inference: Inference) -> RawScores:
-    """Score subjects in float64, each depending on itself alone.
-
-    The posterior's spread is carried through the decoders by sigma points, not by random draws.
-    """
-    residuals, expected, sds, latent, parts = [], [], [], [], []
+def raw_scores(vae: Vae, batch: Batch, inference: Inference, kinds: Sequence[Kind]) -> RawScores:
+    """Score subjects in float64, each depending on itself alone."""
+    expected: dict[str, list[Predicted]] = {kind.name: [] for kind in kinds}
+    latent, parts = [], []
     with torch.no_grad():
         for rows in torch.arange(len(batch)).split(_CHUNK):
             part = batch.take(rows)
-            posterior = inference.posterior(vae, part)
-            points, weights = sigma_points(posterior)
-            means, spreads, us = [], [], []
-            for k, decoded in enumerate(vae.decode(points, part.design)):
-                mean = (weights[..., None] * decoded).sum(0)
-                spread = (weights[..., None] * (decoded - mean) ** 2).sum(0)
-                sd = (vae.noise_sd[k] ** 2 + spread).sqrt()
-                doubt = 0.0 if part.variance is None else part.variance[k]
-                u = (part.x[k] - mean) / (sd ** 2 + doubt).sqrt()
-                measured = part.measured[k]
-                us.append(u if measured is None else torch.where(measured, u, torch.nan))
-                means.append(mean)
-                spreads.append(sd)
-            residuals.append(torch.cat(us, -1).numpy())
-            expected.append(means)
-            sds.append(spreads)
+            for kind in kinds:
+                expected[kind.name].append(kind.predicted(vae, part, inference))
             position, shares = vae.position(part)
             latent.append(position.numpy())
             parts.append(shares.numpy())
-    return RawScores(np.vstack(residuals), [torch.cat(m) for m in zip(*expected)],
-                     [torch.cat(s) for s in zip(*sds)], np.vstack(latent), np.concatenate(parts, 1))
+    joined = {name: Predicted(*(tuple(map(torch.cat, zip(*(getattr(p, field) for p in found))))
+                                for field in ("mean", "sd")))
+              for name, found in expected.items()}
+    return RawScores({name: _residual(batch, found) for name, found in joined.items()}, joined,
+                     np.vstack(latent), np.concatenate(parts, 1))
 
 
-def calibrate(vae: Vae, inference: Inference, calibration: Batch, folds: np.ndarray,
-              reference: Tensor, columns: Mapping[str, slice]) -> dict[Pattern, PatternLaw]:
+def _residual(batch: Batch, found: Predicted) -> np.ndarray:
+    blocks = []
+    for m, (x, mean, sd) in enumerate(zip(batch.x, found.mean, found.sd)):
+        doubt = 0.0 if batch.variance is None else batch.variance[m]
+        u, measured = (x - mean) / (sd ** 2 + doubt).sqrt(), batch.measured[m]
+        blocks.append(u if measured is None else torch.where(measured, u, torch.nan))
+    return torch.cat(blocks, -1).numpy()
+
+
+def calibrate(vae: Vae, inference: Inference, kinds: Sequence[Kind], calibration: Batch,
+              folds: np.ndarray, reference: Tensor, columns: Mapping[str, slice]
+              ) -> dict[Pattern, PatternLaw]:
     """The law of every pattern for which there are calibration people enough.
 
     Parameters
@@ -103,8 +97,8 @@ def calibrate(vae: Vae, inference: Inference, calibration: Batch, folds: np.ndar
         able = torch.nonzero(calibration.present[kept].all(0)).ravel()
         if len(able) < 2:
             continue
-        scores = raw_scores(vae, calibration.take(able).hide(kept), inference)
-        law = PatternLaw.fit(scores.residual, scores.latent, scores.parts, folds[able.numpy()],
+        scores = raw_scores(vae, calibration.take(able).hide(kept), inference, kinds)
+        law = PatternLaw.fit(scores.residuals, scores.latent, scores.parts, folds[able.numpy()],
                              columns)
         if law.latent.usable:
             laws[pattern] = law

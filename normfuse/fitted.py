@@ -1,0 +1,123 @@
+"""What a fit leaves behind, and scoring people with it."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .cohort import Cohort
+from .deviations import ROLE, SEEN_ROLES, Deviations, Reference
+from .errors import CalibrationError, CohortError, listed
+from .fingerprints import calibration_folds, known_roles
+from .inference import Inference
+from .kinds import Kind
+from .models import Vae
+from .pattern_law import PatternLaw
+from .preparation import Preparation
+from .scoring import Pattern, by_pattern, raw_scores, refuse_uncalibrated
+from .value_checks import warn_of_scored_values
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Everything a fit leaves behind; what ``save`` writes.
+
+    Attributes
+    ----------
+    known : dict of str
+        Hashes of the people of the fit -> their role.
+    references : dict of Reference
+        Kind of deviation -> provenance and calibration check; the model's default kind first.
+    """
+
+    preparation: Preparation
+    vae: Vae
+    laws: Mapping[Pattern, PatternLaw]
+    known: Mapping[str, str]
+    references: Mapping[str, Reference]
+
+    @property
+    def reference(self) -> Reference:
+        """That of the default kind."""
+        return next(iter(self.references.values()))
+
+    def judgeable(self, cohort: Cohort) -> Cohort:
+        """Those whose set of modalities enough calibration people were measured with."""
+        if not self.laws:
+            raise CalibrationError("no set of modalities was measured in enough calibration "
+                                   "people; bring more healthy people, or lower n_latent")
+        measured = self.preparation.aligned(cohort).present.to_numpy().tolist()
+        return cohort.select([subject for subject, row in zip(cohort.ids, measured)
+                              if tuple(row) in self.laws])
+
+    def unseen(self, cohort: Cohort) -> Cohort:
+        """Those whom the model was not trained on; warns of the others."""
+        aligned = self.preparation.aligned(cohort)
+        seen = known_roles(aligned, self.known).isin(SEEN_ROLES)
+        if seen.any():
+            warnings.warn(f"{int(seen.sum())} of {len(cohort)} subjects were used to train this "
+                          "model and are left out: their z would be too small. Score them with "
+                          "normfuse.cross_fit, or keep them with include_seen=True "
+                          "(--include-seen)", stacklevel=4)
+        return cohort.select(cohort.ids[~seen.to_numpy()])
+
+    def score(self, cohort: Cohort, kind: Kind, inference: Inference) -> Deviations:
+        """Calibrated deviations of these people, one missingness pattern at a time."""
+        preparation = self.preparation
+        cohort = preparation.aligned(cohort)
+        if not len(cohort):
+            raise CohortError("nobody is left to score")
+        roles = known_roles(cohort, self.known)
+        batch = preparation.batch(cohort, torch.float64)
+        refuse_uncalibrated(batch, dict(self.laws), list(cohort.ids), list(cohort.features))
+        warn_of_scored_values(list(cohort.features), cohort.ids, [x.numpy() for x in batch.x],
+                              [m.features for m in preparation.modalities])
+        z = np.full((len(cohort), len(preparation.columns)), np.nan)
+        expected, latent = z.copy(), np.empty((len(cohort), self.vae.n_dimensions))
+        distance = np.empty((len(cohort), 3))
+        shares = np.empty((len(cohort.modalities), *latent.shape))
+        folds = np.where(roles == "calibration", calibration_folds(cohort.ids), -1)
+        for pattern, rows in by_pattern(batch):
+            part, law, at = batch.take(rows), self.laws[pattern], rows.numpy()
+            raw = raw_scores(self.vae, part, inference, [kind])
+            z[at] = law.features[kind.name].z(raw.residuals[kind.name], folds[at],
+                                              preparation.slices)
+            latent[at] = law.latent_z(raw.latent, folds[at])
+            shares[:, at] = law.attribution(raw.latent, raw.parts, latent[at])
+            distance[at] = law.distance(raw.latent, folds[at])
+            found = raw.expected[kind.name]
+            expected[at] = preparation.in_units(found.mean, found.sd, cohort.subjects.iloc[at])
+        return self._as_tables(cohort, kind, roles, z, expected, latent, shares, distance)
+
+    def _as_tables(self, cohort: Cohort, kind: Kind, roles: pd.Series, z: np.ndarray,
+                   expected: np.ndarray, latent: np.ndarray, shares: np.ndarray,
+                   distance: np.ndarray) -> Deviations:
+        columns, ids = self.preparation.columns, cohort.ids
+        observed = pd.DataFrame(np.hstack([b.to_numpy() for b in cohort.features.values()]),
+                                ids, columns)
+        law = pd.DataFrame(distance, ids, ["distance", "p", "n_calibration"])
+        dimensions = [f"z{k + 1}" for k in range(latent.shape[1])]
+        told = np.where(cohort.present.to_numpy().T[..., None], shares, np.nan)
+        attribution = pd.DataFrame(np.hstack(list(told)), ids, pd.MultiIndex.from_product(
+            [list(cohort.features), dimensions], names=["modality", "latent"]))
+        return Deviations(
+            z=pd.DataFrame(z, ids, columns), observed=observed,
+            expected=pd.DataFrame(expected, ids, columns).where(observed.notna()),
+            latent=pd.DataFrame(latent, ids, dimensions), attribution=attribution,
+            distance=law.astype({"n_calibration": int}),
+            subjects=cohort.subjects.assign(**{ROLE: roles}),
+            reference=self.references[kind.name])
+
+    def calibrated_only(self, cohort: Cohort) -> Cohort:
+        """Without those who cannot be judged; warns of them."""
+        kept = self.judgeable(cohort)
+        if len(kept) < len(cohort):
+            out = cohort.ids.difference(kept.ids, sort=False)
+            warnings.warn(f"{len(out)} of {len(cohort)} subjects ({listed(out)}) are left out: "
+                          "too few calibration people were measured with the same modalities",
+                          stacklevel=4)
+        return kept
