@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "GroupComparison": "group_comparison",
     "RegionalDeviations": "regional",
+    "VisitChanges": "longitudinal",
+    "abnormal_share": "indices",
     "attribution_table": "attribution",
     "compare_distances": "ranks",
     "compare_extremes": "ranks",
     "compare_groups": "groups",
+    "compare_visits": "longitudinal",
+    "dissimilarity": "indices",
     "group_map": "deviation_maps",
     "modality_shares": "attribution",
     "overlap": "deviation_maps",
     "parcellate": "regional",
+    "severity_index": "indices",
+    "significance_ratio": "indices",
     "subject_map": "deviation_maps",
     "write_maps": "map_files",
     "write_report": "report",
@@ -28,14 +34,18 @@ if TYPE_CHECKING:
     from .deviation_maps import group_map, overlap, subject_map
     from .group_comparison import GroupComparison
     from .groups import compare_groups
+    from .indices import abnormal_share, dissimilarity, severity_index, significance_ratio
+    from .longitudinal import VisitChanges, compare_visits
     from .map_files import write_maps
     from .ranks import compare_distances, compare_extremes
     from .regional import RegionalDeviations, parcellate
     from .report import write_report
 
-__all__ = ["GroupComparison", "RegionalDeviations", "attribution_table", "compare_distances",
-           "compare_extremes", "compare_groups", "group_map", "modality_shares", "overlap",
-           "parcellate", "subject_map", "write_maps", "write_report"]
+__all__ = ["GroupComparison", "RegionalDeviations", "VisitChanges", "abnormal_share",
+           "attribution_table", "compare_distances", "compare_extremes", "compare_groups",
+           "compare_visits", "dissimilarity", "group_map", "modality_shares", "overlap",
+           "parcellate", "severity_index", "significance_ratio", "subject_map", "write_maps",
+           "write_report"]
 
 
 def __getattr__(name: str) -> Any:
