@@ -18,8 +18,11 @@ from .kinds import Kind
 from .models import Vae
 from .pattern_law import PatternLaw
 from .preparation import Preparation
-from .scoring import Pattern, by_pattern, raw_scores, refuse_uncalibrated
+from .scoring import Pattern, by_pattern, raw_scores, refuse_uncalibrated, residual
 from .value_checks import warn_of_scored_values
+
+_STEP = 1e-4
+"""Of a central difference, in sd of a feature in the people of the fit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,39 @@ class Fitted:
             found = raw.expected[kind.name]
             expected[at] = preparation.in_units(found.mean, found.sd, cohort.subjects.iloc[at])
         return self._as_tables(cohort, kind, roles, z, expected, latent, shares, distance)
+
+    def log_density(self, cohort: Cohort, kind: Kind, inference: Inference) -> pd.DataFrame:
+        """log p(y_j | what this kind conditions on) of every measured feature, calibrated.
+
+        log phi(z) + log dz/dy, the slope of the whole map from y to the calibrated z by a central
+        difference, with the expectation held: density per unit of the modality.
+
+        Returns
+        -------
+        DataFrame, shape (n_subjects, n_features)
+        """
+        cohort = self.preparation.aligned(cohort)
+        units = np.hstack([self.preparation.regressions[m.name].unit for m in cohort.modalities])
+        batches = [self.preparation.batch(self._shifted(cohort, by), torch.float64)
+                   for by in (_STEP, 0.0, -_STEP)]
+        folds = np.where(known_roles(cohort, self.known) == "calibration",
+                         calibration_folds(cohort.ids), -1)
+        found = np.full((len(cohort), len(units)), np.nan)
+        for pattern, rows in by_pattern(batches[1]):
+            parts, law, at = [b.take(rows) for b in batches], self.laws[pattern], rows.numpy()
+            with torch.no_grad():
+                expected = kind.predicted(self.vae, parts[1], inference)
+            above, z, below = (law.features[kind.name].z(
+                residual(part, expected), folds[at], self.preparation.slices) for part in parts)
+            slope = np.clip(above - below, 1e-300, None) / (2 * _STEP * units)
+            found[at] = np.log(slope) - 0.5 * (z ** 2 + np.log(2 * np.pi))
+        return pd.DataFrame(found, cohort.ids, self.preparation.columns)
+
+    def _shifted(self, cohort: Cohort, by: float) -> Cohort:
+        blocks = {name: block + by * self.preparation.regressions[name].unit
+                  for name, block in cohort.features.items()}
+        return Cohort(cohort.subjects, blocks, cohort.modalities, cohort.covariates,
+                      cohort.reference)
 
     def _as_tables(self, cohort: Cohort, kind: Kind, roles: pd.Series, z: np.ndarray,
                    expected: np.ndarray, latent: np.ndarray, shares: np.ndarray,

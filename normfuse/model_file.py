@@ -20,6 +20,7 @@ import torch
 from . import fusion as fusions
 from . import inference as inferences
 from . import kinds, models
+from .baseline import LinearBaseline
 from .calibration import HeldOut, ResidualLaw, TailShape
 from .covariates import CovariateEncoder
 from .deviations import Reference
@@ -54,6 +55,7 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
         "plan": asdict(model.plan), "calibration": asdict(model.calibration), "seed": model.seed,
         "modalities": [asdict(m) for m in preparation.modalities],
         "encoder": preparation.encoder.to_dict(),
+        "penalties": {name: b.penalty for name, b in preparation.rivals.items()},
         "sites": {name: r.columns.sites for name, r in preparation.regressions.items()},
         "patterns": [_pattern_to_dict(p, law) for p, law in fitted.laws.items()],
         "known": dict(fitted.known),
@@ -146,6 +148,9 @@ def _tensors(vae: Vae, preparation: Preparation,
                   for field in _EFFECTS}
         arrays[f"effects.{name}.center"] = regression.center
         arrays[f"effects.{name}.unit"] = regression.unit
+        rival = preparation.rivals[name]
+        arrays |= {f"rival.{name}.coefficients": rival.coefficients,
+                   f"rival.{name}.scale": rival.scale}
     for k, law in enumerate(laws.values()):
         for kind, features in law.features.items():
             for field in ("n", "mean", "sd"):
@@ -177,7 +182,10 @@ def _preparation(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
         regressions[m.name] = PooledRegression(columns,
                                                tensors[f"effects.{m.name}.center"].numpy(),
                                                tensors[f"effects.{m.name}.unit"].numpy(), effects)
-    return Preparation(modalities, encoder, regressions)
+    rivals = {m.name: LinearBaseline(tensors[f"rival.{m.name}.coefficients"].numpy(),
+                                     tensors[f"rival.{m.name}.scale"].numpy(),
+                                     content["penalties"][m.name]) for m in modalities}
+    return Preparation(modalities, encoder, regressions, rivals)
 
 
 def _pattern_to_dict(pattern: tuple[bool, ...], law: PatternLaw) -> dict[str, Any]:

@@ -204,7 +204,7 @@ class NormativeModel:
         CalibrationError
             A combination of modalities that too few calibration people were measured with.
         """
-        f, chosen = self.fitted, self._kind(kind)
+        f, chosen = self.fitted, self.kind_called(kind)
         if skip_uncalibrated:
             cohort = f.calibrated_only(cohort)
         if not include_seen:
@@ -212,7 +212,8 @@ class NormativeModel:
         scored = f.score(cohort, chosen, self.inference)
         return replace(scored, controls=self._controls(chosen.name))
 
-    def _kind(self, wanted: str | Kind | None) -> Kind:
+    def kind_called(self, wanted: str | Kind | None) -> Kind:
+        """One of the kinds this model was calibrated for; the first if none is named."""
         if wanted is None:
             return self.kinds[0]
         for kind in self.kinds:
@@ -229,7 +230,7 @@ class NormativeModel:
         if kind not in self._scored:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                self._scored[kind] = self.fitted.score(self._held_out, self._kind(kind),
+                self._scored[kind] = self.fitted.score(self._held_out, self.kind_called(kind),
                                                        self.inference)
         return self._scored[kind]
 

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .baseline import LinearBaseline
 from .cohort import Cohort
 from .covariates import CovariateEncoder
 from .errors import CohortError, listed
@@ -30,11 +31,14 @@ class Preparation:
         In the model's order; so are their features.
     encoder : CovariateEncoder
     regressions : dict of PooledRegression
+    rivals : dict of LinearBaseline
+        OLS on splines, fitted to the same people: what a simpler model would have said.
     """
 
     modalities: tuple[Modality, ...]
     encoder: CovariateEncoder
     regressions: Mapping[str, PooledRegression]
+    rivals: Mapping[str, LinearBaseline]
 
     @classmethod
     def fit(cls, cohort: Cohort) -> Preparation:
@@ -43,7 +47,10 @@ class Preparation:
         regressions = {m.name: PooledRegression.fit(cohort.features[m.name].to_numpy(),
                                                     cohort.subjects, encoder)
                        for m in cohort.modalities}
-        return cls(cohort.modalities, encoder, regressions)
+        design = encoder.encode(cohort.subjects)
+        rivals = {m.name: LinearBaseline.fit(cohort.features[m.name], design)
+                  for m in cohort.modalities}
+        return cls(cohort.modalities, encoder, regressions, rivals)
 
     @property
     def columns(self) -> pd.MultiIndex:

@@ -63,11 +63,12 @@ def raw_scores(vae: Vae, batch: Batch, inference: Inference, kinds: Sequence[Kin
     joined = {name: Predicted(*(tuple(map(torch.cat, zip(*(getattr(p, field) for p in found))))
                                 for field in ("mean", "sd")))
               for name, found in expected.items()}
-    return RawScores({name: _residual(batch, found) for name, found in joined.items()}, joined,
+    return RawScores({name: residual(batch, found) for name, found in joined.items()}, joined,
                      np.vstack(latent), np.concatenate(parts, 1))
 
 
-def _residual(batch: Batch, found: Predicted) -> np.ndarray:
+def residual(batch: Batch, found: Predicted) -> np.ndarray:
+    """(x - mean) / sqrt(sd^2 + var[x]), shape (n_subjects, n_features)."""
     blocks = []
     for m, (x, mean, sd) in enumerate(zip(batch.x, found.mean, found.sd)):
         doubt = 0.0 if batch.variance is None else batch.variance[m]

@@ -5,4 +5,5 @@ from .fitting import fit_effects
 from .pooled import PooledRegression, Residuals
 from .sinh_arcsinh import SinhArcsinh
 
-__all__ = ["UNSEEN", "EffectColumns", "Effects", "PooledRegression", "Residuals", "SinhArcsinh", "fit_effects"]
+__all__ = ["UNSEEN", "EffectColumns", "Effects", "PooledRegression", "Residuals", "SinhArcsinh",
+           "fit_effects"]

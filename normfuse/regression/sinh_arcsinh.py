@@ -40,7 +40,8 @@ class SinhArcsinh(TorchDistribution):
     --------
     >>> zero = torch.zeros(())
     >>> law = SinhArcsinh(zero + 2.0, zero, zero, zero)
-    >>> bool(torch.isclose(law.log_prob(zero), torch.distributions.Normal(2.0, 1.0).log_prob(zero)))
+    >>> normal = torch.distributions.Normal(2.0, 1.0)
+    >>> bool(torch.isclose(law.log_prob(zero), normal.log_prob(zero)))
     True
     """
 
