@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -75,8 +75,15 @@ class CovariateEncoder:
         return cls(dict(kinds), knots, levels, raw.mean(axis=0).tolist(),
                    np.where(spread > 1e-12, spread, 1.0).tolist())
 
-    def encode(self, subjects: pd.DataFrame) -> np.ndarray:
+    def encode(self, subjects: pd.DataFrame, *, sites: Mapping[str, Collection[str] | None] = {}
+               ) -> np.ndarray:
         """Design columns of these subjects, float64, shape (n_subjects, n_columns).
+
+        Parameters
+        ----------
+        sites : dict of (collection of str, or None)
+            Site covariate -> further sites that may occur, None for any; their columns are those
+            of nobody's site.
 
         Raises
         ------
@@ -89,7 +96,7 @@ class CovariateEncoder:
             When a continuous covariate lies outside the reference's range.
         """
         for name in self.kinds:
-            self._check(subjects, name)
+            self._check(subjects, name, sites.get(name, ()))
         return (self._columns(subjects) - self.center) / self.scale
 
     def columns_of(self, *kinds: str) -> np.ndarray:
@@ -123,7 +130,8 @@ class CovariateEncoder:
         values = subjects[name].astype(str).to_numpy()
         return (values[:, None] == np.array(self.levels[name])).astype(float)
 
-    def _check(self, subjects: pd.DataFrame, name: str) -> None:
+    def _check(self, subjects: pd.DataFrame, name: str, further: Collection[str] | None
+               ) -> None:
         if name not in subjects:
             raise CohortError(f"the model needs the covariate {name!r}; the subjects table has "
                               f"{listed(subjects.columns, 12)}")
@@ -139,14 +147,20 @@ class CovariateEncoder:
                               f"({listed(values.index[outside])}): their expected values are "
                               "extrapolated", stacklevel=4)
             return
-        unseen = ~values.astype(str).isin(self.levels[name])
+        if further is None:
+            return
+        unseen = ~values.astype(str).isin([*self.levels[name], *further])
         if unseen.any():
             what = values[unseen].astype(str).unique()
+            way_out = f"Fit with healthy subjects of that {name}"
+            if self.kinds[name] == "site":
+                way_out = ("Adapt it with healthy subjects of that site (model.adapt(controls)), "
+                           "score as if of any site (unseen_site='pooled')")
             raise CohortError(
                 f"{name} {listed(repr(w) for w in what)} of {int(unseen.sum())} subjects "
                 f"({listed(values.index[unseen])}) was not in the reference, which had "
-                f"{listed(self.levels[name], 12)}; the model cannot know its offset. Fit with "
-                f"healthy subjects of that {name}, or score without them")
+                f"{listed([*self.levels[name], *further], 12)}; the model cannot know its offset. "
+                f"{way_out}, or leave them out")
 
     def describe(self, subjects: pd.DataFrame) -> dict[str, Any]:
         """Range or level counts of each covariate among these subjects, for provenance."""

@@ -124,7 +124,7 @@ def _against_fit(fitted, people: Cohort, observed: pd.DataFrame, density: pd.Dat
                  ) -> dict[str, np.ndarray]:
     """MSLL of the model and of the spline, and the spline's EXPV."""
     preparation = fitted.preparation
-    design = preparation.encoder.encode(people.subjects)
+    design = preparation.encoded(people.subjects)
     center, unit, guess, scale = (np.hstack(parts) for parts in zip(*(
         (r.center, r.unit, preparation.rivals[name].expected(design),
          preparation.rivals[name].scale) for name, r in preparation.regressions.items())))

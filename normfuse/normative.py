@@ -1,10 +1,12 @@
 """The model a researcher owns: learns what healthy brains look like, and how far others are."""
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -176,7 +178,8 @@ class NormativeModel:
         return vae, history
 
     def deviations(self, cohort: Cohort, *, kind: str | Kind | None = None,
-                   include_seen: bool = False, skip_uncalibrated: bool = False) -> Deviations:
+                   unseen_site: str | None = None, include_seen: bool = False,
+                   skip_uncalibrated: bool = False) -> Deviations:
         """How far each person is from what is expected of them.
 
         People the model was trained on are left out, with a warning: their z would be too small
@@ -191,6 +194,10 @@ class NormativeModel:
             What each value is compared with: ``"focal"`` (the rest of the person's brain),
             ``"leave_modality_out"`` (their other modalities), ``"covariates"`` (age, sex and site
             alone) or ``"reconstruction"``. By default the first of the model's ``kinds``.
+        unseen_site : {"pooled"}, optional
+            Score people of a site that the model does not know as people of any site: what sites
+            differ by widens their predictive variance, and a whole site may still look unusual.
+            Without it they are refused; :meth:`adapt` is better.
         include_seen : bool
             Keep the people the model was trained on, marked in ``subjects["normfuse_role"]``.
         skip_uncalibrated : bool
@@ -205,12 +212,54 @@ class NormativeModel:
             A combination of modalities that too few calibration people were measured with.
         """
         f, chosen = self.fitted, self.kind_called(kind)
+        if unseen_site not in (None, "pooled"):
+            raise ValueError(f"unseen_site is 'pooled' or None; got {unseen_site!r}")
+        if unseen_site:
+            f = replace(f, preparation=replace(f.preparation, pooled_sites=True))
         if skip_uncalibrated:
             cohort = f.calibrated_only(cohort)
         if not include_seen:
             cohort = f.unseen(cohort)
         scored = f.score(cohort, chosen, self.inference)
         return replace(scored, controls=self._controls(chosen.name))
+
+    def adapt(self, controls: Cohort) -> NormativeModel:
+        """The same model with one or more new sites, learned from some of their healthy people.
+
+        Each feature's offset and scale at the site are estimated with the shrinkage that the
+        reference's own sites taught; nothing else changes, other sites' z least of all. Those
+        people have then been learned from: their own z are a little too small, and they must not
+        be the control group of a comparison.
+
+        Parameters
+        ----------
+        controls : Cohort
+            Healthy people of sites that the model does not know, 10 or more a site.
+
+        Returns
+        -------
+        NormativeModel
+            A new one; its ``adapted`` says with how many people.
+
+        Raises
+        ------
+        CohortError
+            A site that the model knows already, or fewer than 10 people.
+
+        Warns
+        -----
+        UserWarning
+            Fewer than 50 people: the site's scale is little more than that of other sites.
+        """
+        from .adaptation import adapted
+
+        preparation, people = adapted(self.fitted.preparation, controls)
+        new = copy.copy(self)
+        new._fitted = replace(self.fitted, preparation=preparation, references={
+            kind: replace(r, notes=(*r.notes, *people)) for kind, r in
+            self.fitted.references.items()})
+        new._scored = {}
+        return new
 
     def kind_called(self, wanted: str | Kind | None) -> Kind:
         """One of the kinds this model was calibrated for; the first if none is named."""
@@ -251,6 +300,35 @@ class NormativeModel:
             found = Reconstruction().predicted(f.vae, batch, self.inference)
         expected = f.preparation.in_units(found.mean, found.sd, cohort.subjects)
         return pd.DataFrame(expected, cohort.ids, f.preparation.columns)
+
+    def centiles(self, feature: str, *, modality: str | None = None,
+                 shares: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95), **given: Any
+                 ) -> pd.DataFrame:
+        """Normal range of a feature at given covariates, in the modality's unit.
+
+        Calibrated on the held-out controls, like deviations of kind ``covariates``: a person's
+        value lies on the centile Phi(z).
+
+        Parameters
+        ----------
+        feature : str
+        modality : str, optional
+            If several modalities have a feature of that name.
+        shares : sequence of float
+            Which centiles, between 0 and 1.
+        **given
+            Every covariate of the model, one value or several: ``age=range(20, 81),
+            sex=["F", "M"]``. A site that is not given is left open: the average site, with the
+            width that sites differ by.
+
+        Returns
+        -------
+        DataFrame
+            One row a combination, one column a centile.
+        """
+        from .centiles import centiles
+
+        return centiles(self.fitted, feature, modality, shares, given)
 
     def log_likelihood(self, cohort: Cohort, *, draws: int = 100) -> pd.DataFrame:
         """How probable each person's measurements are: log p(x_S | covariates).

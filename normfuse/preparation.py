@@ -33,12 +33,15 @@ class Preparation:
     regressions : dict of PooledRegression
     rivals : dict of LinearBaseline
         OLS on splines, fitted to the same people: what a simpler model would have said.
+    pooled_sites : bool
+        Whether people of a site that the model does not know are taken for people of any site.
     """
 
     modalities: tuple[Modality, ...]
     encoder: CovariateEncoder
     regressions: Mapping[str, PooledRegression]
     rivals: Mapping[str, LinearBaseline]
+    pooled_sites: bool = False
 
     @classmethod
     def fit(cls, cohort: Cohort) -> Preparation:
@@ -89,13 +92,20 @@ class Preparation:
         return Cohort(cohort.subjects, blocks, self.modalities, self.encoder.kinds,
                       cohort.reference)
 
+    def encoded(self, subjects: pd.DataFrame) -> np.ndarray:
+        """Covariates as the encoder sees them; checks that their sites are known."""
+        regression = next(iter(self.regressions.values()))
+        sites = {name: None if self.pooled_sites else regression.columns.known(name)
+                 for name in regression.columns.sites}
+        return self.encoder.encode(subjects, sites=sites)
+
     def design(self, subjects: pd.DataFrame) -> np.ndarray:
         """What conditions the networks: encoded covariates without sites, (n, n_design).
 
         A site shifts and stretches features; the covariate model knows by how much, also of a site
         added later, which networks could not.
         """
-        return self.encoder.encode(subjects)[:, self._conditions]
+        return self.encoded(subjects)[:, self._conditions]
 
     @property
     def n_design(self) -> int:

@@ -10,7 +10,9 @@ import pandas as pd
 
 from ..covariates import CovariateEncoder
 
-UNSEEN = "(a site that the reference does not have)"
+UNSEEN = "(any other)"
+"""The site of whoever was measured at none that the model knows: nothing is known of its effects
+but how much sites differ."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class EffectColumns:
     encoder : CovariateEncoder
     sites : dict of tuple of str
         Site covariate -> the sites that have columns, in their order: those of the reference, then
-        those added later.
+        :data:`UNSEEN`, which stands for any other, then those added later.
 
     Examples
     --------
@@ -72,6 +74,10 @@ class EffectColumns:
             before += len(sites)
         raise KeyError(covariate)
 
+    def known(self, covariate: str) -> tuple[str, ...]:
+        """The sites whose effects were learned."""
+        return tuple(s for s in self.sites[covariate] if s != UNSEEN)
+
     def _parts(self, subjects: pd.DataFrame | None) -> list[tuple[str, Any]]:
         """(group, column) of every column; without subjects, only the groups mean anything."""
         if subjects is None:
@@ -97,7 +103,8 @@ class EffectColumns:
             for name, levels in contrasts.items():
                 columns += [(f"{line} x {name}", values * column) for column in levels.T]
         for name, sites in self.sites.items():
-            at = subjects[name].astype(str).to_numpy()
+            at = subjects[name].astype(str)
+            at = at.where(at.isin(sites), UNSEEN).to_numpy()
             columns += [(name, (at == site).astype(float)) for site in sites]
         return columns
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..covariates import CovariateEncoder
-from .columns import EffectColumns
+from .columns import UNSEEN, EffectColumns
 from .effects import Effects
 from .fitting import fit_effects
 from .sinh_arcsinh import FARTHEST, SinhArcsinh
@@ -90,7 +90,26 @@ class PooledRegression:
         y = torch.as_tensor(np.where(seen, (values - center) / unit, 0.0))
         effects = fit_effects(torch.as_tensor(columns.values(subjects)), columns.groups, y,
                               None if seen.all() else torch.as_tensor(seen))
-        return cls(columns, center, unit, effects)
+        model = cls(columns, center, unit, effects)
+        for covariate in columns.sites:
+            loc, scale = model.site_spread(covariate)
+            nothing = effects.mean.new_zeros(len(unit), 2)
+            model = model.with_site(covariate, UNSEEN, nothing, torch.diag_embed(
+                torch.stack([loc, scale]).expand(len(unit), -1)))
+        return model
+
+    def site_spread(self, covariate: str) -> Tensor:
+        """Prior variance of a site's effect on location and on log scale: between sites, and
+        between features of one site; shape (2,)."""
+        n, at = self.effects.n_columns, self.columns.position(
+            covariate, self.columns.sites[covariate][0])
+        return self.effects.spread[:, [at, n + at]].square().sum(0)
+
+    def of_feature(self, column: int) -> PooledRegression:
+        """The regression of one feature alone."""
+        at, old = slice(column, column + 1), self.effects
+        effects = replace(old, mean=old.mean[at], covariance=old.covariance[at])
+        return replace(self, center=self.center[at], unit=self.unit[at], effects=effects)
 
     def residuals(self, values: np.ndarray, subjects: pd.DataFrame) -> Residuals:
         """What covariates leave, with its uncertainty."""
@@ -144,11 +163,12 @@ class PooledRegression:
             total += weight * self.from_normal(mean + node * sd, subjects)
         return total
 
-    def with_column(self, columns: EffectColumns, at: int, mean: Tensor, covariance: Tensor
-                    ) -> PooledRegression:
+    def with_site(self, covariate: str, site: str, mean: Tensor, covariance: Tensor
+                  ) -> PooledRegression:
         """With one more site; see :meth:`~normfuse.regression.effects.Effects.with_column`."""
-        return replace(self, columns=columns,
-                       effects=self.effects.with_column(at, mean, covariance))
+        columns = self.columns.with_site(covariate, site)
+        effects = self.effects.with_column(columns.position(covariate, site), mean, covariance)
+        return replace(self, columns=columns, effects=effects)
 
 
 def _slopes(law: SinhArcsinh, y: Tensor, part: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

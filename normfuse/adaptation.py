@@ -1,0 +1,56 @@
+"""Teaching a fitted model a new site."""
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import pandas as pd
+
+from .cohort import Cohort
+from .errors import CohortError, listed
+from .preparation import Preparation
+from .regression.new_site import add_site
+
+FEWEST, ENOUGH = 10, 50
+
+
+def adapted(preparation: Preparation, controls: Cohort) -> tuple[Preparation, tuple[str, ...]]:
+    """The preparation with these people's sites, and a note on each."""
+    controls = preparation.aligned(controls)
+    site, labels = _site_of(preparation, controls)
+    preparation.encoder.encode(controls.subjects, sites={site: labels.unique()})
+    notes = []
+    for label, people in controls.subjects.groupby(labels, sort=True):
+        notes.append(_note(site, str(label), len(people)))
+        regressions = {}
+        for name, regression in preparation.regressions.items():
+            values = controls.features[name].loc[people.index].to_numpy()
+            regressions[name] = add_site(regression, site, str(label), values, people)
+        preparation = replace(preparation, regressions=regressions)
+    return preparation, tuple(notes)
+
+
+def _site_of(preparation: Preparation, controls: Cohort) -> tuple[str, pd.Series]:
+    """The site covariate, and everybody's site; refuses what is known already."""
+    sites = [name for name, kind in preparation.encoder.kinds.items() if kind == "site"]
+    if len(sites) != 1:
+        raise CohortError(f"the model has {len(sites)} covariates of kind site; to adapt it, it "
+                          "must have one")
+    labels = controls.subjects[sites[0]].astype(str)
+    known = next(iter(preparation.regressions.values())).columns.known(sites[0])
+    again = sorted(set(labels) & set(known))
+    if again:
+        raise CohortError(f"the model knows {sites[0]} {listed(again)} already; score its people "
+                          "as they are, or name the new scanner otherwise")
+    return sites[0], labels
+
+
+def _note(site: str, label: str, n: int) -> str:
+    if n < FEWEST:
+        raise CohortError(f"{site} {label!r} has {n} healthy subjects; {FEWEST} at least are "
+                          "needed to learn its offsets, and 50 for its scale. Bring more, or "
+                          "score its people with unseen_site='pooled'")
+    if n < ENOUGH:
+        warnings.warn(f"{site} {label!r} was learned from {n} people; below {ENOUGH} its scale is "
+                      "largely that of other sites", stacklevel=4)
+    return f"{site} {label} was added with {n} healthy people"

@@ -1,0 +1,84 @@
+"""Normal ranges: the values below which a given share of healthy people like these lies."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from .errors import CohortError, listed
+from .fitted import Fitted
+from .kinds import Covariates
+
+SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_GRID = np.linspace(-8, 8, 321)
+"""Of u, between which the calibrated z is interpolated."""
+
+
+def centiles(fitted: Fitted, feature: str, modality: str | None, shares: Sequence[float],
+             given: dict[str, Any]) -> pd.DataFrame:
+    """What :meth:`NormativeModel.centiles` returns."""
+    modality = _modality_of(fitted, feature, modality)
+    people = _people(fitted, given)
+    regression = fitted.preparation.regressions[modality]
+    names = next(m for m in fitted.preparation.modalities if m.name == modality).features
+    column = names.index(feature)
+    u = torch.as_tensor(np.repeat(_GRID[:, None], len(people), 1))[..., None]
+    y = regression.of_feature(column).from_normal(u, people)[..., 0]
+    flat = pd.concat([people] * len(_GRID))
+    found = regression.of_feature(column).residuals(y.reshape(-1, 1), flat)
+    z = _calibrated(fitted, modality, column, found.z[:, 0]).reshape(y.shape)
+    wanted = stats.norm.ppf(shares)
+    table = np.array([np.interp(wanted, z[:, k], y[:, k]) for k in range(len(people))])
+    index = pd.MultiIndex.from_frame(people) if people.shape[1] > 1 \
+        else pd.Index(people.iloc[:, 0])
+    return pd.DataFrame(table, index, pd.Index(list(shares), name="centile"))
+
+
+def _calibrated(fitted: Fitted, modality: str, column: int, u: np.ndarray) -> np.ndarray:
+    """z of residuals of one feature, by the law of the people who have that modality."""
+    names = [m.name for m in fitted.preparation.modalities]
+    pattern = tuple(name == modality for name in names)
+    if pattern not in fitted.laws:
+        raise CohortError(f"too few calibration people were measured with {modality} to calibrate "
+                          "its centiles")
+    law, at = fitted.laws[pattern].features[Covariates.name], fitted.preparation.slices[modality]
+    wide = np.full((len(u), at.stop), np.nan)
+    wide[:, at.start + column] = u
+    wide = np.pad(wide, ((0, 0), (0, len(law.residual.mean) - at.stop)), constant_values=np.nan)
+    return law.z(wide, np.full(len(u), -1), fitted.preparation.slices)[:, at.start + column]
+
+
+def _modality_of(fitted: Fitted, feature: str, modality: str | None) -> str:
+    having = [m.name for m in fitted.preparation.modalities if feature in m.features]
+    if modality is None and len(having) > 1:
+        raise CohortError(f"{feature!r} is a feature of {listed(having)}; say which modality")
+    if not having or modality not in (None, *having):
+        raise CohortError(f"the model knows no feature {feature!r}"
+                          + (f" of modality {modality!r}" if modality else ""))
+    return modality or having[0]
+
+
+def _people(fitted: Fitted, given: dict[str, Any]) -> pd.DataFrame:
+    """One row for every combination of the covariates asked for; sites may be left open."""
+    kinds = fitted.preparation.encoder.kinds
+    unknown = [name for name in given if name not in kinds]
+    if unknown:
+        raise CohortError(f"{listed(unknown)} are no covariates of the model; it has "
+                          f"{listed(kinds)}")
+    lacking = [name for name, kind in kinds.items() if name not in given and kind != "site"]
+    if lacking:
+        raise CohortError(f"centiles depend on {listed(lacking)}: give a value, or several")
+    columns = {name: np.atleast_1d(np.asarray(given[name])) if name in given
+               else np.array(["(average)"]) for name in kinds}
+    rows = product(*columns.values())
+    people = pd.DataFrame(list(rows), columns=list(columns))
+    fitted.preparation.encoder.encode(people[people.columns], sites={
+        name: None if name not in given else
+        next(iter(fitted.preparation.regressions.values())).columns.known(name)
+        for name, kind in kinds.items() if kind == "site"})
+    return people
