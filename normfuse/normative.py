@@ -18,6 +18,7 @@ from .errors import CalibrationError, CohortError, NotFittedError, TrainingError
 from .evidence import log_likelihood
 from .fingerprints import calibration_folds, known_roles, person_of, roles_to_hashes
 from .fusion import Aggregator, WassersteinBarycenter
+from .fusion.choice import of_type
 from .inference import Inference, Refined
 from .models import OneLatent, Recipe, Vae
 from .refit import refit
@@ -92,7 +93,7 @@ class NormativeModel:
         self.model = model if n_latent is None else model.resized(n_latent)
         self.plan = plan or TrainingPlan()
         self.calibration = calibration or HeldOut()
-        self.inference = inference or Refined()
+        self.inference = Refined() if inference is None else of_type(inference, Inference)
         self.seed = seed
         self._fitted: Fitted | None = None
         self._controls: Deviations | None = None
@@ -297,6 +298,10 @@ class NormativeModel:
         """
         f = self.fitted
         cohort = f.preparation.aligned(cohort)
+        seen = known_roles(cohort, f.known).isin(SEEN_ROLES)
+        if seen.any():
+            warnings.warn(f"{int(seen.sum())} of {len(cohort)} subjects were used to train this "
+                          "model: they are too probable under it", stacklevel=2)
         batch = f.preparation.batch(cohort, torch.float64)
         scales = np.hstack([f.preparation.baselines[m.name].scale for m in cohort.modalities])
         measured = np.hstack([b.notna().to_numpy() for b in cohort.features.values()])
@@ -331,7 +336,7 @@ def _judgeable(people: Cohort, laws: Mapping[Pattern, PatternLaw]) -> Cohort:
     """Those whose set of modalities enough calibration people were measured with."""
     if not laws:
         raise CalibrationError("no set of modalities was measured in enough calibration people; "
-                               "bring more healthy people, or lower n_latent")
+                               "bring more healthy people, or fewer latent dimensions")
     measured = people.present.to_numpy().tolist()
     return people.select([subject for subject, row in zip(people.ids, measured)
                           if tuple(row) in laws])
