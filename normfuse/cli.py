@@ -297,7 +297,7 @@ def _atlas_of(deviations: Deviations, name: str) -> Atlas:
 def _account(reference: Reference) -> str:
     """What was learned, and what the held-out controls say of it, in a few lines."""
     roles = ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in reference.n_subjects.items())
-    lines = [f"{reference.fusion}, {reference.n_latent} latent dimensions; people: {roles}; "
+    lines = [f"{reference.fusion}, {reference.model}; people: {roles}; "
              f"{len(reference.history)} epochs"]
     for row in reference.calibration:
         if row["quantity"] in ("z all", "latent distance"):

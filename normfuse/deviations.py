@@ -58,6 +58,8 @@ class Reference:
         Modality, or ``"all"`` -> ``{"theoretical": […], "observed": […]}`` of those z, for the
         QQ figure.
     versions : dict of str
+    model : str
+        The recipe of networks and latent levels, as one would write it.
     created : str
         UTC date and time of the fit.
     notes : tuple of str
@@ -76,6 +78,7 @@ class Reference:
     calibration: list[dict[str, Any]] = field(default_factory=list)
     quantiles: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    model: str = ""
     created: str = ""
     notes: tuple[str, ...] = ()
 

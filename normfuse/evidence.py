@@ -38,6 +38,8 @@ def log_likelihood(vae: Vae, batch: Batch, inference: Inference, draws: int = 10
     ----------
     Burda, Grosse and Salakhutdinov (2016), ICLR, arXiv 1509.00519.
     """
+    if not isinstance(draws, int) or draws < 1:
+        raise ValueError(f"draws is a whole number above 0; got {draws!r}")
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(draws, vae.n_dimensions, generator=generator, dtype=torch.float64)
     found = []

@@ -52,15 +52,18 @@ class Fitted:
         """Those whose set of modalities enough calibration people were measured with."""
         if not self.laws:
             raise CalibrationError("no set of modalities was measured in enough calibration "
-                                   "people; bring more healthy people, or lower n_latent")
+                                   "people; bring more healthy people, or fewer latent dimensions")
         measured = self.preparation.aligned(cohort).present.to_numpy().tolist()
         return cohort.select([subject for subject, row in zip(cohort.ids, measured)
                               if tuple(row) in self.laws])
 
+    def seen(self, cohort: Cohort) -> pd.Series:
+        """Who of an aligned cohort the model was trained on."""
+        return known_roles(cohort, self.known).isin(SEEN_ROLES)
+
     def unseen(self, cohort: Cohort) -> Cohort:
         """Those whom the model was not trained on; warns of the others."""
-        aligned = self.preparation.aligned(cohort)
-        seen = known_roles(aligned, self.known).isin(SEEN_ROLES)
+        seen = self.seen(self.preparation.aligned(cohort))
         if seen.any():
             warnings.warn(f"{int(seen.sum())} of {len(cohort)} subjects were used to train this "
                           "model and are left out: their z would be too small. Score them with "

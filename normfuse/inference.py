@@ -75,6 +75,7 @@ class Refined(Inference):
 
 
 _ROUNDING = 1e-12
+_STEP = 1e-5
 
 
 def _newton_terms(vae: Vae, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,8 +86,15 @@ def _newton_terms(vae: Vae, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
         return torch.func.jvp(lambda at: _residuals(vae, batch, at), (z,), (axis.expand_as(z),))
 
     # all directions at once, forward mode: there are far fewer latents than features
-    residuals, slopes = torch.func.vmap(slope)(torch.eye(n_latent, dtype=z.dtype))
-    residual, jacobian = residuals[0], slopes.movedim(0, -1)
+    axes = torch.eye(n_latent, dtype=z.dtype)
+    if vae.forward_mode:
+        residuals, slopes = torch.func.vmap(slope)(axes)
+        residual, jacobian = residuals[0], slopes.movedim(0, -1)
+    else:  # a level's prior is found by iteration: central differences, good to 1e-9
+        residual = _residuals(vae, batch, z)
+        jacobian = torch.stack([_residuals(vae, batch, z + _STEP * axis)
+                                - _residuals(vae, batch, z - _STEP * axis)
+                                for axis in axes], -1) / (2 * _STEP)
     gradient = -(jacobian * residual[..., None]).sum(1) - z
     return gradient, jacobian.mT @ jacobian + torch.eye(n_latent, dtype=z.dtype)
 

@@ -21,6 +21,7 @@ from .evidence import log_likelihood
 from .fingerprints import calibration_folds, person_of, roles_to_hashes
 from .fitted import Fitted
 from .fusion import Aggregator, WassersteinBarycenter
+from .fusion.choice import of_type
 from .inference import Inference, Refined
 from .kinds import Kind, Reconstruction, default_kinds
 from .models import OneLatent, Recipe, Vae
@@ -85,7 +86,7 @@ class NormativeModel:
         self.model = model if n_latent is None else model.resized(n_latent)
         self.plan = plan or TrainingPlan()
         self.calibration = calibration or HeldOut()
-        self.inference = inference or Refined()
+        self.inference = Refined() if inference is None else of_type(inference, Inference)
         self.kinds = tuple(kinds or default_kinds(self.inference))
         self.seed = seed
         self._fitted: Fitted | None = None
@@ -344,6 +345,10 @@ class NormativeModel:
         """
         f = self.fitted
         cohort = f.preparation.aligned(cohort)
+        seen = f.seen(cohort)
+        if seen.any():
+            warnings.warn(f"{int(seen.sum())} of {len(cohort)} subjects were used to train this "
+                          "model: they are too probable under it", stacklevel=2)
         batch = f.preparation.batch(cohort, torch.float64)
         measured = np.hstack([b.notna().to_numpy() for b in cohort.features.values()])
         found = log_likelihood(f.vae, batch, self.inference, draws, seed=self.seed).numpy() \

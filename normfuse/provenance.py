@@ -57,6 +57,7 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
                     for m in controls.modalities},
         history=cast(list[dict[str, float]], history.table.to_dict("records")),
         best_epoch=history.best_epoch, versions=versions(), notes=notes,
+        model=repr(vae.recipe),
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from .choice import Choice
+from .choice import Choice, of_type
 from .experts import full, gaussian, is_full, moments, moved
 from .missing import Drop, Missing
 from .weights import Uniform, Weights, weighted
@@ -38,6 +38,11 @@ class Aggregator(Choice, nn.Module, ABC):
 
     missing: Missing = Drop()
     weights: Weights
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether :meth:`prior` of diagonal Gaussians needs no iteration."""
+        return True
 
     def __repr__(self) -> str:
         return Choice.__repr__(self)
@@ -116,28 +121,29 @@ class CoordinateBarycenter(Aggregator, ABC):
 
     def __init__(self, weights: Weights = Uniform(), missing: Missing = Drop()) -> None:
         super().__init__()
-        self.weights, self.missing = weights, missing
+        self.weights, self.missing = of_type(weights, Weights), of_type(missing, Missing)
 
     def forward(self, experts: Distribution, present: Tensor,
                 priors: Distribution | None = None) -> Distribution:
         experts, present = self.missing.fill(experts, present, priors)
         prior = None if priors is None else self.prior(priors)
         if is_full(experts):
-            return full(*self.full(experts, present, prior))
+            return full(*self.full(experts, present, prior), check=False)
         first, second, weight = self.terms(experts, present)
         loc, scale = self.from_sums(first.sum(0), second.sum(0), weight.sum(0), prior)
         if prior is not None:  # exactly the prior, not up to the rounding of its coordinates
             somebody = present.any(0).reshape(-1, *(1 for _ in loc.shape[1:]))
             loc, scale = (torch.where(somebody, q, p)
                           for q, p in zip((loc, scale), moments(prior)))
-        return gaussian(loc, scale, len(experts.event_shape))
+        return gaussian(loc, scale, len(experts.event_shape), check=False)
 
     def prior(self, priors: Distribution) -> Distribution:
         everyone = torch.ones(priors.batch_shape, dtype=torch.bool)
         if is_full(priors):
-            return full(*self.full(priors, everyone, None))
+            return full(*self.full(priors, everyone, None), check=False)
         first, second, weight = (term.sum(0) for term in self.terms(priors, everyone))
-        return gaussian(*self.at(first / weight, second / weight), len(priors.event_shape))
+        return gaussian(*self.at(first / weight, second / weight), len(priors.event_shape),
+                        check=False)
 
     def terms(self, experts: Distribution, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Weighted coordinates a and b and the weight of each expert and subject.
@@ -179,5 +185,5 @@ class CoordinateBarycenter(Aggregator, ABC):
 def diagonal_only(aggregator: Aggregator) -> TypeError:
     """What to say to full covariances."""
     return TypeError(f"{type(aggregator).__name__} fuses diagonal Gaussians only; "
-                     "WassersteinBarycenter, GeneralizedWassersteinBarycenter and "
-                     "ProductOfExperts take full covariances")
+                     "WassersteinBarycenter, GeneralizedWassersteinBarycenter, "
+                     "ProductOfExperts and mixtures of them take full covariances")

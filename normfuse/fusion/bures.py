@@ -164,6 +164,8 @@ def bures_barycenter(covariances: Tensor, weights: Tensor, *, tolerance: float |
     if weights.shape != covariances.shape[:-2]:
         raise ValueError(f"expected one weight per covariance, shape {covariances.shape[:-2]}; "
                          f"got weights of shape {weights.shape}")
+    if bool((weights < 0).any()):
+        raise ValueError(f"weights are not negative; got {float(weights.min()):.4g}")
     d, m = covariances.shape[-1], len(covariances)
     present = weights > 0
     eye = torch.eye(d, dtype=covariances.dtype, device=covariances.device)

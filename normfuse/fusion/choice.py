@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Choice:
@@ -21,6 +23,28 @@ class Choice:
         told = {name: value for name, value in self.options().items()
                 if repr(value) != repr(parameters[name].default)}
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in told.items())})"
+
+
+def of_type(value: T, kind: type[Any]) -> T:
+    """The value itself; refuses what is no object of this kind.
+
+    Examples
+    --------
+    >>> of_type("prior", Choice)
+    Traceback (most recent call last):
+    TypeError: expected an object of a subclass of Choice, as in Choice(); got 'prior'
+    """
+    if not isinstance(value, kind):
+        known = sorted(c.__name__ for c in _leaves(kind)) or [kind.__name__]
+        raise TypeError(f"expected an object of a subclass of {kind.__name__}, as in "
+                        f"{known[0]}(); got {value!r}"
+                        + (f" (choose among {', '.join(known)})" if len(known) > 1 else ""))
+    return value
+
+
+def _leaves(kind: type[Any]) -> list[type[Any]]:
+    return [c for child in kind.__subclasses__() for c in (_leaves(child) or [child])
+            if c.__module__.startswith("normfuse.")]
 
 
 def _parameters(choice: Choice) -> dict[str, inspect.Parameter]:

@@ -10,13 +10,26 @@ from torch.distributions import Distribution
 import pyro.distributions as dist
 
 
-def gaussian(loc: Tensor, scale: Tensor, event_dim: int = 1) -> dist.Independent:
-    """A diagonal Gaussian whose last ``event_dim`` axes are one event; ``scale`` is an sd."""
+def gaussian(loc: Tensor, scale: Tensor, event_dim: int = 1, *, check: bool = True
+             ) -> dist.Independent:
+    """A diagonal Gaussian whose last ``event_dim`` axes are one event; ``scale`` is an sd.
+
+    ``check`` refuses negative sds (NaN may stand in the slot of an absent modality).
+    """
+    if check and bool((scale < 0).any()):
+        raise ValueError(f"scale is an sd, not negative; got {float(scale.min()):.4g}")
     return dist.Normal(loc, scale, validate_args=False).to_event(event_dim)
 
 
-def full(loc: Tensor, scale_tril: Tensor) -> dist.MultivariateNormal:
-    """A Gaussian with any covariance, given by its lower Cholesky factor."""
+def full(loc: Tensor, scale_tril: Tensor, *, check: bool = True) -> dist.MultivariateNormal:
+    """A Gaussian with any covariance, given by its lower Cholesky factor.
+
+    ``check`` refuses what is no such factor, as a covariance matrix would be.
+    """
+    if check and (bool((torch.triu(scale_tril, 1).abs() > 0).any())
+                  or bool((scale_tril.diagonal(dim1=-2, dim2=-1) < 0).any())):
+        raise ValueError("scale_tril is a lower Cholesky factor (zeros above the diagonal, none "
+                         "below 0 on it); of a covariance, give torch.linalg.cholesky(covariance)")
     return dist.MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
 
 
@@ -58,7 +71,8 @@ def cholesky_factor(q: Distribution) -> Tensor:
 
 def rebuilt(like: Distribution, loc: Tensor, scale: Tensor) -> Distribution:
     """Gaussians of the same kind with another loc and scale."""
-    return full(loc, scale) if is_full(like) else gaussian(loc, scale, len(like.event_shape))
+    return full(loc, scale, check=False) if is_full(like) \
+        else gaussian(loc, scale, len(like.event_shape), check=False)
 
 
 def moved(q: Distribution, loc: Tensor) -> Distribution:
@@ -75,6 +89,10 @@ def stack(posteriors: Sequence[Distribution]) -> Distribution:
     >>> two.batch_shape, two.event_shape
     (torch.Size([2, 5]), torch.Size([3]))
     """
+    if len({(is_full(q), q.batch_shape, q.event_shape) for q in posteriors}) > 1:
+        raise ValueError("posteriors to stack are all diagonal or all full, of the same shapes; "
+                         f"got {[type(q).__name__ for q in posteriors]} of shapes "
+                         f"{[tuple(q.batch_shape + q.event_shape) for q in posteriors]}")
     locs, scales = zip(*map(moments, posteriors))
     return rebuilt(posteriors[0], torch.stack(locs), torch.stack(scales))
 
@@ -85,6 +103,9 @@ def slots(experts: Distribution, present: Tensor) -> tuple[Tensor, Tensor, Tenso
     ``torch.where`` before any arithmetic: 0 * NaN is NaN, and so is its gradient.
     """
     loc, scale = moments(experts)
+    if not isinstance(present, Tensor) or present.dtype != torch.bool:
+        raise TypeError(f"present is a boolean torch.Tensor; got {type(present).__name__} of "
+                        f"{getattr(present, 'dtype', 'no dtype')}")
     if present.shape != experts.batch_shape:
         raise ValueError(f"present has shape {tuple(present.shape)}; the experts' batch shape is "
                          f"{tuple(experts.batch_shape)} (n_modalities, n_subjects)")

@@ -7,6 +7,7 @@ from torch.distributions import Distribution
 
 from .aggregator import Aggregator
 from .bures import bures_barycenter, transport_map
+from .choice import of_type
 from .experts import cholesky_factor, full, gaussian, is_full, lower_factor, moments
 from .maps import Maps, SharedPrivate
 from .missing import Drop, Missing
@@ -67,7 +68,7 @@ class GeneralizedWassersteinBarycenter(Aggregator):
                              "prior N(0, I) of z is no N(0, I), so it cannot stand in for a "
                              "modality")
         self.maps, self.prior_weight = maps, float(prior_weight)
-        self.weights, self.missing = weights, missing
+        self.weights, self.missing = of_type(weights, Weights), of_type(missing, Missing)
 
     @property
     def blocks(self) -> SharedPrivate | None:
@@ -103,6 +104,10 @@ class GeneralizedWassersteinBarycenter(Aggregator):
             return self._blockwise(blocks, experts, present, prior)
         return self._coordinatewise(blocks, experts, present, prior, prior_weight)
 
+    @property
+    def closed_form(self) -> bool:
+        return isinstance(self.maps, SharedPrivate)
+
     def _coordinatewise(self, blocks: SharedPrivate, experts: Distribution, present: Tensor,
                         prior: Distribution | None, prior_weight: float) -> Distribution:
         """Diagonal experts, shared and private blocks: each coordinate averages its owners."""
@@ -118,7 +123,7 @@ class GeneralizedWassersteinBarycenter(Aggregator):
         nothing = (total == 0).to(loc.dtype)
         total = total + nothing
         return gaussian((first + nothing * mu) / total, (second + nothing * sd) / total,
-                        len(experts.event_shape))
+                        len(experts.event_shape), check=False)
 
     def _blockwise(self, blocks: SharedPrivate, experts: Distribution, present: Tensor,
                    prior: Distribution | None) -> Distribution:
@@ -142,7 +147,7 @@ class GeneralizedWassersteinBarycenter(Aggregator):
             tril[:, own, own] = torch.where(there[..., None], within, alone)
         mean = torch.where(nobody[:, None], origin, torch.cat(means, -1))
         whole = lower_factor(extent)
-        return full(mean, torch.where(nobody[:, None, None], whole, tril))
+        return full(mean, torch.where(nobody[:, None, None], whole, tril), check=False)
 
     def _by_iteration(self, experts: Distribution, present: Tensor, prior: Distribution | None,
                       prior_weight: float) -> Distribution:
@@ -168,7 +173,7 @@ class GeneralizedWassersteinBarycenter(Aggregator):
                             _spread(factor, extent[None])])
         common = bures_barycenter(pushed, torch.cat([share, extra[None]]))
         half = torch.linalg.solve_triangular(factor.mT, lower_factor(common), upper=True)
-        return full(mean, lower_factor(half @ half.mT))
+        return full(mean, lower_factor(half @ half.mT), check=False)
 
     def _weighted_whole(self, experts: Distribution, present: Tensor
                         ) -> tuple[Tensor, Tensor, Tensor]:

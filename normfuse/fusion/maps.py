@@ -47,7 +47,8 @@ class SharedPrivate(Maps):
     ----------
     private : int or None
         Dimensions of each private block; None: n_latent // (2 n_modalities), so that at least half
-        of the dimensions are shared.
+        of the dimensions are shared, but 1 at least if that leaves any to share. With no more
+        dimensions than modalities all are shared, and the barycenter is the Wasserstein one.
 
     Examples
     --------
@@ -66,7 +67,9 @@ class SharedPrivate(Maps):
 
     def sized(self, n_modalities: int, n_latent: int) -> Self:
         new = type(self)(private=self.private)
-        new.width = n_latent // (2 * n_modalities) if self.private is None else self.private
+        least = int(n_latent > n_modalities)
+        new.width = max(least, n_latent // (2 * n_modalities)) if self.private is None \
+            else self.private
         new.shared = n_latent - n_modalities * new.width
         if new.shared < 1:
             raise ValueError(f"{n_modalities} private blocks of {new.width} leave {new.shared} of "

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, constraints
 from pyro.distributions import TorchDistribution
 
 from .aggregator import Aggregator, CoordinateBarycenter
+from .choice import of_type
 from .experts import gaussian, is_full, moments, rebuilt
 from .missing import Drop
 from .wasserstein import WassersteinBarycenter
@@ -103,7 +104,7 @@ class Mixture(Aggregator, ABC):
 
     def __init__(self, inner: Aggregator, weights: Weights) -> None:
         super().__init__()
-        self.inner, self.weights = inner, weights
+        self.inner, self.weights = of_type(inner, Aggregator), of_type(weights, Weights)
 
     @abstractmethod
     def table(self, n_modalities: int) -> Tensor:
@@ -150,7 +151,7 @@ class Mixture(Aggregator, ABC):
             # every subset of every subject at once: a 0/1 matrix times the table of coordinates
             first, second, weight = (torch.tensordot(subsets.to(t), t, 1) for t in terms)
             components = gaussian(*self.inner.from_sums(first, second, weight, None),
-                                  len(experts.event_shape))
+                                  len(experts.event_shape), check=False)
             return SubsetPosterior(components, chances)
         n_subjects = present.shape[1]
         some = (subsets.bool().T[:, :, None] & present[:, None]).flatten(1)
@@ -208,7 +209,9 @@ class SubsetMixture(Mixture):
     Parameters
     ----------
     inner : Aggregator
-        A barycenter with one Gaussian per subset.
+        A barycenter with one Gaussian per subset. What is outside a subset counts as absent: with
+        ``missing=SubstitutePrior()`` inside, every component but that of all modalities is shrunk
+        towards the prior, also of people who have them all.
     weights : Weights
         One for each of the 2^M - 1 subsets, in the order of :func:`subset_table`.
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from .aggregator import Aggregator, diagonal_only
+from .choice import of_type
 from .experts import gaussian, is_full, moments
 from .missing import Drop, Missing
 from .weights import Uniform, Weights, weighted
@@ -39,7 +40,7 @@ class MomentMatchingBarycenter(Aggregator):
 
     def __init__(self, *, weights: Weights = Uniform(), missing: Missing = Drop()) -> None:
         super().__init__()
-        self.weights, self.missing = weights, missing
+        self.weights, self.missing = of_type(weights, Weights), of_type(missing, Missing)
 
     def forward(self, experts: Distribution, present: Tensor,
                 priors: Distribution | None = None) -> Distribution:
@@ -57,7 +58,7 @@ class MomentMatchingBarycenter(Aggregator):
             mu, sd = (0.0, 1.0) if priors is None else moments(self.prior(priors))
             mean = torch.where(nothing, mu, mean)
             variance = torch.where(nothing, sd * sd, variance)
-        return gaussian(mean, variance.sqrt(), len(experts.event_shape))
+        return gaussian(mean, variance.sqrt(), len(experts.event_shape), check=False)
 
     def prior(self, priors: Distribution) -> Distribution:
         return self(priors, torch.ones(priors.batch_shape, dtype=torch.bool))

@@ -69,7 +69,7 @@ class ProductOfExperts(CoordinateBarycenter):
         if not is_full(priors):
             return super().prior(priors)
         pulls, precisions = _natural(*moments(priors))
-        return full(*_from_natural(pulls.mean(0), precisions.mean(0)))
+        return full(*_from_natural(pulls.mean(0), precisions.mean(0)), check=False)
 
     def full(self, experts: Distribution, present: Tensor, prior: Distribution | None
              ) -> tuple[Tensor, Tensor]:

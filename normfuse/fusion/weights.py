@@ -77,6 +77,12 @@ class Learned(Weights):
     per_dimension : bool
         One weight per modality and latent dimension, w_mk = softmax_m(a_mk).
 
+    Notes
+    -----
+    Without ``sized(n_modalities, n_latent)``, which a model calls, there is nothing to learn and
+    the weights are equal. What a fitted model has learned: ``model.fitted.vae.fusion.weights()``
+    (of a ladder, ``.fusions[k].weights()``, the top level first).
+
     References
     ----------
     Lawry Aguila et al. (2023), MICCAI, doi 10.1007/978-3-031-43907-0_41, for products.
@@ -107,6 +113,8 @@ def weighted(experts: Distribution, present: Tensor, weights: Weights
     table = weights()
     if table is None:
         return loc, scale, keep.to(loc.dtype)
+    if len(table) != len(loc):
+        raise ValueError(f"there are {len(table)} weights for {len(loc)} experts")
     each = table.reshape(len(table), 1, *table.shape[1:],
                          *(1 for _ in range(loc.dim() - 1 - table.dim())))
     return loc, scale, keep * each.to(loc.dtype)

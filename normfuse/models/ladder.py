@@ -180,13 +180,14 @@ class LadderVAE(Vae):
         loc, scale, fuse = told.loc[..., at], told.scale[..., at], self.fusions[k]
         priors = None
         if k == 0:
-            prior: Distribution = gaussian(torch.zeros_like(loc[0]), torch.ones_like(loc[0]))
+            prior: Distribution = gaussian(torch.zeros_like(loc[0]), torch.ones_like(loc[0]),
+                                           check=False)
         else:
             priors, shift = self.top_down[k - 1](above)
             origin, unit = moments(priors)
             loc, scale = origin + unit * (loc + shift), unit * scale
             prior = fuse.prior(priors)
-        experts = gaussian(loc, scale)
+        experts = gaussian(loc, scale, check=False)
         return Level(prior, fuse(experts, told.fused, priors),
                      lambda: fuse.contributions(experts, told.fused, priors))
 
@@ -194,7 +195,7 @@ class LadderVAE(Vae):
         """p(z_k | above) of level k from the top, shape (n_subjects, n_above)."""
         if k == 0:
             origin = above.new_zeros(len(above), self.widths[0])
-            return gaussian(origin, torch.ones_like(origin))
+            return gaussian(origin, torch.ones_like(origin), check=False)
         return self.fusions[k].prior(self.top_down[k - 1](above)[0])
 
     def model(self, batch: Batch, fused: Tensor) -> None:
@@ -216,6 +217,10 @@ class LadderVAE(Vae):
 
     def _site(self, k: int) -> str:
         return f"z{len(self.widths) - k}"
+
+    @property
+    def forward_mode(self) -> bool:
+        return all(fuse.closed_form for fuse in self.fusions)
 
     def owned(self) -> Tensor | None:
         owned = [fuse.owned() for fuse in self.fusions]
@@ -257,7 +262,8 @@ class LadderVAE(Vae):
         Exact if means are linear in the levels above; deterministic in any case.
         """
         top = self.level(0, told.loc[0, :, :0], told)
-        e = full(top.posterior.mean, whitened_cov(top.prior, top.posterior, factor=True))
+        e = full(top.posterior.mean, whitened_cov(top.prior, top.posterior, factor=True),
+                 check=False)
         for k in range(1, len(self.widths)):
             points, weights = sigma_points(e)
             level = self.level(k, self._upper(points.flatten(0, 1)),
@@ -269,7 +275,8 @@ class LadderVAE(Vae):
             covariance = torch.einsum("sn,sni,snj->nij", weights, joint, joint)
             low = slice(-self.widths[k], None)
             covariance[:, low, low] += torch.einsum("sn,snij->nij", weights, spread)
-            e = full(torch.cat([e.mean, mean], -1), torch.linalg.cholesky(covariance))
+            e = full(torch.cat([e.mean, mean], -1), torch.linalg.cholesky(covariance),
+                     check=False)
         return e
 
     def position(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -62,6 +62,9 @@ class OneLatent(Recipe):
         return replace(self, n_latent=min(MOST_LATENT, max(2, n_reference // PEOPLE_PER_LATENT)))
 
     def resized(self, n_latent: int) -> OneLatent:
+        if self.n_latent not in (None, n_latent):
+            raise ValueError(f"n_latent is {n_latent} and the model has n_latent={self.n_latent}; "
+                             "give one of them")
         return replace(self, n_latent=n_latent)
 
     def build(self, n_features: Mapping[str, int], n_design: int, fusion: Aggregator

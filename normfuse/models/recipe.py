@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..fusion import Aggregator, Choice, Learned, Mixture
+from ..fusion.choice import of_type
 from .bounds import Bound, Elbo
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Recipe(Choice, ABC):
         if not isinstance(self.hidden, list | tuple) or not all(map(is_size, self.hidden)):
             raise ValueError(f"hidden is a tuple of whole numbers above 0; got {self.hidden!r}")
         object.__setattr__(self, "hidden", tuple(self.hidden))
+        of_type(self.bound, Bound)
         for name in ("dropout", "hide", "hide_cells"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a probability below 1; got {getattr(self, name)!r}")

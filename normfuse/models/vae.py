@@ -107,6 +107,11 @@ class Vae(nn.Module, ABC):
     def from_standard(self, standard: Tensor) -> Tensor:
         """z, as training draws it, of standard coordinates, (..., n_subjects, n_dimensions)."""
 
+    @property
+    def forward_mode(self) -> bool:
+        """Whether :meth:`decode` can be differentiated in forward mode."""
+        return True
+
     @abstractmethod
     def owned(self) -> Tensor | None:
         """Which of the dimensions of z each modality's decoder reads; None: all."""

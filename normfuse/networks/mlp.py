@@ -70,13 +70,14 @@ class MlpEncoder(nn.Module):
         if self.skip is not None:
             loc = loc + self.skip(inputs)
         if not self.full_covariance:
-            return gaussian(loc, nn.functional.softplus(raw) + SCALE_FLOOR)
+            return gaussian(loc, nn.functional.softplus(raw) + SCALE_FLOOR, check=False)
         rows, columns = torch.tril_indices(loc.shape[-1], loc.shape[-1], -1)
         lower = torch.diag_embed(torch.ones_like(raw))
         lower[..., rows, columns] = below
         # rows of unit length are a correlation matrix's; so an sd is one, whatever is correlated
         lower = lower / lower.norm(dim=-1, keepdim=True)
-        return full(loc, (nn.functional.softplus(raw) + FULL_FLOOR)[..., None] * lower)
+        return full(loc, (nn.functional.softplus(raw) + FULL_FLOOR)[..., None] * lower,
+                    check=False)
 
 
 class MlpDecoder(nn.Module):
@@ -173,4 +174,4 @@ class TopDown(nn.Module):
         if self.skip is not None:
             raw = raw + self.skip(above)
         loc, raw, shift = raw.unflatten(-1, self.shape).movedim(0, 2).unbind(1)
-        return gaussian(loc, nn.functional.softplus(raw + UNIT) + SCALE_FLOOR), shift
+        return gaussian(loc, nn.functional.softplus(raw + UNIT) + SCALE_FLOOR, check=False), shift
