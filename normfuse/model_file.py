@@ -37,7 +37,7 @@ from .training import TrainingPlan
 if TYPE_CHECKING:
     from .normative import NormativeModel
 
-FORMAT = 2
+FORMAT = 3
 JSON_NAME, WEIGHTS_NAME = "model.json", "weights.safetensors"
 
 
