@@ -50,7 +50,7 @@ def log_likelihood(vae: Vae, batch: Batch, inference: Inference, draws: int = 10
             e, share = _drawn(q, noise.to(part.design.dtype))
             log_p = -0.5 * (e.square() + _LOG_2_PI).sum(-1) - q.log_prob(e) + log_weights(share)
             for k, mean in enumerate(vae.decode(e, part.design)):
-                scatter = MeasuredNormal(mean, vae.noise_sd[k], part.measured[k])
+                scatter = MeasuredNormal(mean, vae.noise[k], part.measured[k])
                 log_p = log_p + scatter.log_prob(part.x[k])
             found.append(torch.logsumexp(log_p, 0))
     return torch.cat(found)

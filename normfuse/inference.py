@@ -41,8 +41,8 @@ class Amortised(Inference):
 class Refined(Inference):
     """From the fused mean, a few Gauss-Newton steps to the most probable z; Laplace covariance.
 
-    minimise  1/2 |z|^2 + 1/2 sum_j (x_j - mu_j(z))^2 / s_j^2  over the measured cells j;
-    q(z) = N(z*, (I + J' diag(s^-2) J)^-1),  J = d mu / d z,
+    minimise  1/2 |z|^2 + 1/2 (x - mu(z))' Psi^-1 (x - mu(z))  over the measured cells;
+    q(z) = N(z*, (I + J' Psi^-1 J)^-1),  J = d mu / d z,
 
     z in standard coordinates, where the prior is N(0, I) at all levels.
 
@@ -65,65 +65,92 @@ class Refined(Inference):
         return Refined(min(self.steps, 2))
 
     def posterior(self, vae: Vae, batch: Batch) -> Distribution:
-        z = vae.posterior(batch).mean
+        energy, z = Energy(vae, batch), vae.posterior(batch).mean
         for _ in range(self.steps):
-            gradient, precision = _newton_terms(vae, batch, z)
-            step = torch.linalg.solve(precision, gradient)
-            z = _damped(vae, batch, z, step)
-        return MultivariateNormal(z, precision_matrix=_newton_terms(vae, batch, z)[1],
-                                  validate_args=False)
+            gradient, precision = energy.newton(z)
+            z = _damped(energy, z, torch.linalg.solve(precision, gradient))
+        return MultivariateNormal(z, precision_matrix=energy.newton(z)[1], validate_args=False)
 
 
 _ROUNDING = 1e-12
 _STEP = 1e-5
 
 
-def _newton_terms(vae: Vae, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Minus the gradient (n, L) and the Gauss-Newton Hessian (n, L, L) of the energy."""
-    n_latent = z.shape[-1]
+class Energy:
+    """Minus log p(x_S, z), up to what does not depend on z, of some people.
 
-    def slope(axis: Tensor) -> Any:
-        return torch.func.jvp(lambda at: _residuals(vae, batch, at), (z,), (axis.expand_as(z),))
+    1/2 |z|^2 + 1/2 (x - mu(z))' Psi^-1 (x - mu(z))
 
-    # all directions at once, forward mode: there are far fewer latents than features
-    axes = torch.eye(n_latent, dtype=z.dtype)
-    if vae.forward_mode:
-        residuals, slopes = torch.func.vmap(slope)(axes)
-        residual, jacobian = residuals[0], slopes.movedim(0, -1)
-    else:  # a level's prior is found by iteration: central differences, good to 1e-9
-        residual = _residuals(vae, batch, z)
-        jacobian = torch.stack([_residuals(vae, batch, z + _STEP * axis)
-                                - _residuals(vae, batch, z - _STEP * axis)
-                                for axis in axes], -1) / (2 * _STEP)
-    gradient = -(jacobian * residual[..., None]).sum(1) - z
-    return gradient, jacobian.mT @ jacobian + torch.eye(n_latent, dtype=z.dtype)
+    Attributes
+    ----------
+    noise : list of MeasuredNoise
+        Psi of each modality; its patterns of missing cells are looked for only once.
+    """
+
+    def __init__(self, vae: Vae, batch: Batch) -> None:
+        self.vae, self.batch = vae, batch
+        self.noise = vae.noise_among(batch)
+        # the slopes of an affine model need to be whitened for one person only
+        self._alike = any(noise.is_correlated for noise in vae.noise) and vae.is_affine
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Of each person, shape (n_subjects,), at z, shape (n_subjects, n_dimensions)."""
+        means = self.vae.decode(z, self.batch.design)
+        left = [noise.whiten(x - mean).square().sum(-1)
+                for noise, x, mean in zip(self.noise, self.batch.x, means)]
+        return 0.5 * (torch.stack(left).sum(0) + z.square().sum(-1))
+
+    def linearised(self, z: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """x_m - mu_m(z), shape (n_subjects, n_features_m), and d mu_m / d z, shape (n_dimensions,
+        n_subjects, n_features_m); (n_dimensions, 1, n_features_m) if alike for everybody."""
+        design = self.batch.design
+        about, given = (z[:1], design[:1]) if self._alike else (z, design)
+
+        def slope(axis: Tensor) -> Any:
+            return torch.func.jvp(lambda at: tuple(self.vae.decode(at, given)), (about,),
+                                  (axis.expand_as(about),))
+
+        axes = torch.eye(z.shape[-1], dtype=z.dtype)
+        if not self.vae.forward_mode:
+            return self._by_differences(z, axes)
+        # all directions at once, forward mode: there are far fewer latents than features
+        means, slopes = torch.func.vmap(slope)(axes)
+        here = self.vae.decode(z, design) if self._alike else [mean[0] for mean in means]
+        return [x - mean for x, mean in zip(self.batch.x, here)], list(slopes)
+
+    def _by_differences(self, z: Tensor, axes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The same where a level's prior is found by iteration: slopes good to 1e-9."""
+        design = self.batch.design
+        pairs = [zip(self.vae.decode(z + _STEP * axis, design),
+                     self.vae.decode(z - _STEP * axis, design)) for axis in axes]
+        slopes = [torch.stack(found) for found in zip(*(
+            [(above - below) / (2 * _STEP) for above, below in pair] for pair in pairs))]
+        here = self.vae.decode(z, design)
+        return [x - mean for x, mean in zip(self.batch.x, here)], slopes
+
+    def newton(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus the gradient (n, L) and the Gauss-Newton Hessian (n, L, L)."""
+        n_latent = z.shape[-1]
+        gradient, precision = -z, torch.eye(n_latent, dtype=z.dtype).expand(len(z), -1, -1)
+        for noise, residual, slopes in zip(self.noise, *self.linearised(z)):
+            white = noise.whiten(slopes)
+            gradient = gradient + torch.einsum("lnp,np->nl", white, noise.whiten(residual))
+            jacobian = white.movedim(0, -1)
+            precision = precision + jacobian.mT @ jacobian
+        return gradient, precision
 
 
-def _residuals(vae: Vae, batch: Batch, z: Tensor) -> Tensor:
-    """(x - mu(z)) / s of every feature, 0 where nothing was measured."""
-    parts = []
-    for x, mean, sd, measured in zip(batch.x, vae.decode(z, batch.design), vae.noise_sd,
-                                     batch.measured):
-        u = (x - mean) / sd
-        parts.append(u if measured is None else torch.where(measured, u, torch.zeros_like(u)))
-    return torch.cat(parts, -1)
-
-
-def _damped(vae: Vae, batch: Batch, z: Tensor, step: Tensor) -> Tensor:
+def _damped(energy: Energy, z: Tensor, step: Tensor) -> Tensor:
     """The longest of 1, 1/2, 1/4, 1/8 of each subject's step that raises no energy, or none."""
     # near the optimum a good step changes the energy by rounding only; taking it all the same
     # makes the end point independent of the batch
-    best, chosen = _energy(vae, batch, z) * (1 + _ROUNDING), z
+    best, chosen = energy(z) * (1 + _ROUNDING), z
     undecided = torch.ones(len(z), dtype=torch.bool)
     for length in (1.0, 0.5, 0.25, 0.125):
         tried = z + length * step
-        lower = undecided & (_energy(vae, batch, tried) <= best)
+        lower = undecided & (energy(tried) <= best)
         chosen = torch.where(lower[:, None], tried, chosen)
         undecided = undecided & ~lower
         if not undecided.any():
             break
     return chosen
-
-
-def _energy(vae: Vae, batch: Batch, z: Tensor) -> Tensor:
-    return 0.5 * (_residuals(vae, batch, z).square().sum(-1) + z.square().sum(-1))

@@ -21,7 +21,7 @@ class Predicted:
     Attributes
     ----------
     mean, sd : tuple of Tensor, shape (n_subjects, n_features_m)
-        Of the predictive law N(mean, sd^2), by total variance: sd^2 = E[noise variance] + variance
+        NaN may stand where nothing was measured. Of the predictive law N(mean, sd^2), by total variance: sd^2 = E[noise variance] + variance
         of the expectation under what is known of the subject's latents.
     """
 
@@ -112,7 +112,9 @@ class Focal(Kind):
 
     def predicted(self, vae: Vae, batch: Batch, inference: Inference) -> Predicted:
         if self.blocks is None:
-            return Predicted(*leave_one_out(vae, batch, inference))
+            mean, variance = leave_one_out(vae, batch, inference)
+            widths = [x.shape[1] for x in batch.x]
+            return Predicted(mean.split(widths, -1), variance.sqrt().split(widths, -1))
         mean = [torch.zeros_like(x) for x in batch.x]
         sd = [torch.ones_like(x) for x in batch.x]
         everything = list(range(len(batch.x)))

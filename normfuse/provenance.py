@@ -43,6 +43,10 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
     if any(len(d.net) > 1 for d in vae.decoders) and all(d.is_straight for d in vae.decoders):
         notes += ("decoders are linear: perceptrons made people whom training did not see less "
                   "probable",)
+    correlated = [name for name, noise in zip(vae.names, vae.noise) if noise.is_correlated]
+    if correlated:
+        notes += (f"the noise of {listed(correlated)} correlates between features: that made "
+                  "people whom training did not see more probable",)
     thin = thin_levels(encoder.describe(groups["training"].subjects),
                        encoder.describe(groups["calibration"].subjects))
     if thin:

@@ -25,7 +25,7 @@ from normfuse.fusion import (
     component_kl,
     gaussian,
 )
-from normfuse.inference import Amortised, Refined
+from normfuse.inference import Amortised, Energy, Refined
 from normfuse.modality import Modality
 from normfuse.models import Batch, MultimodalVAE, NamedElbo, OneLatent
 from normfuse.models.vae import hide_some
@@ -210,10 +210,9 @@ def test_posteriors_do_not_depend_on_the_batch(inference):
 def test_refined_inference_never_raises_the_energy():
     vae, batch = toy(WassersteinBarycenter(), hidden=(16,))
     vae.eval().requires_grad_(False)
-    from normfuse.inference import _energy
-
-    start = _energy(vae, batch, vae.posterior(batch).mean)
-    end = _energy(vae, batch, Refined(steps=8).posterior(vae, batch).mean)
+    energy = Energy(vae, batch)
+    start = energy(vae.posterior(batch).mean)
+    end = energy(Refined(steps=8).posterior(vae, batch).mean)
     assert (end <= start * (1 + 1e-9)).all() and (end < start - 1e-3).any()
 
 

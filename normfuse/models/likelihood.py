@@ -10,11 +10,13 @@ from torch.distributions import constraints
 
 from pyro.distributions import TorchDistribution
 
+from .noise import Noise
+
 
 class MeasuredNormal(TorchDistribution):
-    """x_j ~ N(mean_j, sd_j^2) independently, over the features that were measured.
+    """x ~ N(mean, Psi), of which each person's measured cells o are looked at.
 
-    log p(x) = sum over measured j of  -(x_j - mean_j)^2 / (2 sd_j^2) - log sd_j - log(2 pi) / 2
+    log p(x_o) = -(x_o - mean_o)' Psi_oo^-1 (x_o - mean_o) / 2 - log |2 pi Psi_oo| / 2
 
     Cells that were not measured have no term. The squared residuals of the last ``log_prob`` are
     kept (``squares``), since the noise sd's closed-form update needs just them; gradients go to
@@ -23,13 +25,15 @@ class MeasuredNormal(TorchDistribution):
     Parameters
     ----------
     mean : Tensor, shape (n_subjects, n_features)
-    sd : Tensor, shape (n_features,)
-        Constant: it takes no gradient.
+    noise : Noise
+        Psi. Constant: it takes no gradient.
     measured : bool Tensor, shape (n_subjects, n_features), or None if all were
 
     Examples
     --------
-    >>> p = MeasuredNormal(torch.zeros(1, 2), torch.tensor([1.0, 2.0]), None)
+    >>> noise = Noise(2)
+    >>> noise.set(torch.tensor([1.0, 2.0]))
+    >>> p = MeasuredNormal(torch.zeros(1, 2), noise, None)
     >>> literal = torch.distributions.Normal(0, torch.tensor([1.0, 2.0]))
     >>> x = torch.tensor([[0.5, -1.0]])
     >>> torch.allclose(p.log_prob(x), literal.log_prob(x).sum(-1))
@@ -39,8 +43,8 @@ class MeasuredNormal(TorchDistribution):
     arg_constraints: dict[str, Any] = {}
     support = constraints.real_vector
 
-    def __init__(self, mean: Tensor, sd: Tensor, measured: Tensor | None) -> None:
-        self.loc, self.sd, self.measured = mean, sd, measured
+    def __init__(self, mean: Tensor, noise: Noise, measured: Tensor | None) -> None:
+        self.loc, self.noise, self.measured = mean, noise, measured
         self.squares = mean.new_zeros(())
         super().__init__(mean.shape[:-1], mean.shape[-1:], validate_args=False)
 
@@ -50,7 +54,7 @@ class MeasuredNormal(TorchDistribution):
         if torch.Size(batch_shape) == self.batch_shape:
             return self
         shape = torch.Size(batch_shape) + self.event_shape
-        return MeasuredNormal(self.loc.expand(shape), self.sd, self.measured)
+        return MeasuredNormal(self.loc.expand(shape), self.noise, self.measured)
 
     @property
     def mean(self) -> Tensor:
@@ -58,21 +62,22 @@ class MeasuredNormal(TorchDistribution):
 
     @property
     def variance(self) -> Tensor:
-        return self.sd.square().expand_as(self.loc)
+        return self.noise.sd.square().expand_as(self.loc)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()
                ) -> Tensor:
         shape = torch.Size(sample_shape) + self.loc.shape
-        return (self.loc + self.sd * torch.randn(shape, dtype=self.loc.dtype)).detach()
+        return (self.loc + self.noise.sample(shape)).detach()
 
     def log_prob(self, value: Tensor) -> Tensor:
         away = value - self.loc
-        constant = -self.sd.log() - 0.5 * math.log(2 * math.pi)
-        if self.measured is None:
-            normaliser = constant.sum()
-        else:
+        if self.measured is not None:
             away = torch.where(self.measured, away, 0.0)  # not away * 0: NaN may stand there
-            normaliser = self.measured.to(constant) @ constant
         squares = away.square()
         self.squares = squares.detach()
-        return normaliser - squares @ (0.5 / self.sd.square())
+        seen = self.noise.among(self.measured)
+        # `whiten` would give the same, by more operations in every step of training
+        quadratic = seen.whiten(away).square().sum(-1) if self.noise.is_correlated \
+            else squares @ self.noise.sd.square().reciprocal()
+        count = len(self.noise.sd) if self.measured is None else self.measured.to(away).sum(-1)
+        return -0.5 * (quadratic + seen.log_det + count * math.log(2 * math.pi))

@@ -74,7 +74,7 @@ class OneLatent(Recipe):
 
 
 class MultimodalVAE(Vae):
-    """p(z) = N(0, I), p(x_m | z, c) = N(mu_m(z, c), diag s_m^2), q(z | x_S, c) by fusion.
+    """p(z) = N(0, I), p(x_m | z, c) = N(mu_m(z, c), Psi_m), q(z | x_S, c) by fusion.
 
     Its standard coordinates are z itself.
 
@@ -129,6 +129,10 @@ class MultimodalVAE(Vae):
 
     def from_standard(self, standard: Tensor) -> Tensor:
         return standard
+
+    @property
+    def is_affine(self) -> bool:
+        return all(decoder.is_straight for decoder in self.decoders)
 
     def owned(self) -> Tensor | None:
         return self.fusion.owned()

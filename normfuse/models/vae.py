@@ -13,11 +13,9 @@ from torch.distributions import Distribution
 from ..networks import MlpDecoder
 from .batch import Batch
 from .likelihood import MeasuredNormal
+from .measured_noise import MeasuredNoise
+from .noise import NOISE_FLOOR, Noise
 from .recipe import Recipe
-
-NOISE_FLOOR = 1e-2
-"""Smallest noise sd, in units of a feature's residual sd. A duplicated feature would else drive
-its noise to 0 and the likelihood to infinity."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +48,15 @@ class Draws:
 
 
 class Vae(nn.Module, ABC):
-    """p(z), p(x_m | z, c) = N(mu_m(z, c), diag s_m^2), and q(z | x_S, c) by fusion.
+    """p(z), p(x_m | z, c) = N(mu_m(z, c), Psi_m), and q(z | x_S, c) by fusion.
 
     One encoder and one decoder per modality, conditioned on the covariates c; what a modality was
     not measured for has no likelihood term. Training fuses a random subset of each subject's
     modalities and reconstructs all of them, without which no modality can be predicted from the
     others. The noise sd s_m of each feature is set once an epoch to its closed-form optimum,
     s^2 = mean of (x - mu(z))^2, so it depends neither on a start value nor on a learning rate.
+    While training Psi_m is diagonal; :mod:`normfuse.refit` may learn correlations
+    (:class:`~normfuse.models.noise.Noise`).
 
     Latent positions outside training are in *standard* coordinates e, in which the prior is
     N(0, I): ``decode`` reads them, ``posterior`` and ``position`` speak of them.
@@ -69,8 +69,7 @@ class Vae(nn.Module, ABC):
         self.decoders: Any = nn.ModuleList(
             MlpDecoder(self.n_dimensions, n_design, width, recipe.hidden[::-1], recipe.dropout,
                        skip=recipe.skip) for width in n_features.values())
-        self.noise_sd = nn.ParameterList(
-            nn.Parameter(torch.ones(width), requires_grad=False) for width in n_features.values())
+        self.noise: Any = nn.ModuleList(Noise(width) for width in n_features.values())
         self._squares = [torch.zeros(2, width) for width in n_features.values()]
 
     @abstractmethod
@@ -116,6 +115,20 @@ class Vae(nn.Module, ABC):
     def owned(self) -> Tensor | None:
         """Which of the dimensions of z each modality's decoder reads; None: all."""
 
+    @property
+    def noise_sd(self) -> list[nn.Parameter]:
+        """Of every modality, shape (n_features_m,)."""
+        return [noise.sd for noise in self.noise]
+
+    def noise_among(self, batch: Batch) -> list[MeasuredNoise]:
+        """The noise of every modality in the cells that these people were measured in."""
+        return [noise.among(measured) for noise, measured in zip(self.noise, batch.measured)]
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether expected features are affine in standard coordinates, alike for everybody."""
+        return False
+
     def decode(self, standard: Tensor, design: Tensor) -> list[Tensor]:
         """Expected features of every modality, shape (..., n_subjects, n_features_m)."""
         return self.decoded(self.from_standard(standard), design)
@@ -149,7 +162,7 @@ class Vae(nn.Module, ABC):
     def scatters(self, z: Tensor, batch: Batch) -> dict[str, MeasuredNormal]:
         """p(x_m | z) of every modality."""
         means = self.decoded(z, batch.design)
-        return {name: MeasuredNormal(mean, self.noise_sd[k], batch.measured[k])
+        return {name: MeasuredNormal(mean, self.noise[k], batch.measured[k])
                 for k, (name, mean) in enumerate(zip(self.names, means))}
 
     def inputs(self, batch: Batch) -> list[Tensor]:
