@@ -60,7 +60,7 @@ class LinearRivals:
     def standard(self, cohort: nf.Cohort) -> np.ndarray:
         """Residuals from covariates, standardised, all modalities side by side."""
         design = self.preparation.encoder.encode(cohort.subjects)
-        return np.hstack([self.preparation.baselines[m.name].standardise(
+        return np.hstack([self.preparation.rivals[m.name].standardise(
             cohort.features[m.name].to_numpy(), design) for m in self.preparation.modalities])
 
     def z(self, cohort: nf.Cohort) -> dict[str, np.ndarray]:

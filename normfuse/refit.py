@@ -29,6 +29,9 @@ ENOUGH = 500
 SHRINKAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 """By which noise correlations may be multiplied by one minus; 1 leaves none."""
 
+INFLATIONS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.5, 1.65, 1.8, 2.0, 2.25, 2.5)
+"""By which noise variances may be multiplied."""
+
 MOST_CORRELATED = 2000
 """Features of a modality whose noise may correlate: its matrix and the root take 64 MB then."""
 
@@ -61,10 +64,14 @@ def refit(vae: Vae, training: Batch, held_out: Batch, inference: Inference,
         tried.append((score, straight, candidate))
     _, straight, best = max(tried, key=lambda found: found[0])
     shrinkages = choose_shrinkages(best, training, held_out, inference)
+    inflations = choose_inflations(best, held_out, inference)
     everybody = training.joined(held_out)
     maximise(vae, everybody, inference, rounds, straighten=straight)
     if min(shrinkages) < 1:
         maximise(vae, everybody, inference, rounds, shrinkages=shrinkages)
+    for noise, inflation in zip(vae.noise, inflations):
+        # what is missing shrinks with the number of people learned from
+        noise.stretch((1 + (inflation - 1) * len(training) / len(everybody)) ** 0.5)
 
 
 def choose_shrinkages(vae: Vae, training: Batch, held_out: Batch, inference: Inference
@@ -106,13 +113,35 @@ def choose_shrinkages(vae: Vae, training: Batch, held_out: Batch, inference: Inf
     return chosen
 
 
-def _climbed(score: Callable[[float], float], start: float) -> float:
+def choose_inflations(vae: Vae, held_out: Batch, inference: Inference) -> list[float]:
+    """By how much each modality's noise variance is too small, as held-out people see it.
+
+    Loadings fit the people they were learned from, noise and all, so that what is left of those
+    people is less than what is left of others: with 180 people and ten latents by a factor of 1.3.
+    One modality after the other, the factor goes up ``INFLATIONS`` for as long as that makes the
+    held-out people more probable. The model is left with it.
+    """
+    chosen = []
+    for noise in vae.noise:
+        sd = noise.sd.clone()
+
+        def score(inflation: float) -> float:
+            noise.stretch_to(sd * inflation ** 0.5)
+            return log_likelihood(vae, held_out, inference).mean().item()
+
+        chosen.append(_climbed(score, 1.0, INFLATIONS))
+        noise.stretch_to(sd * chosen[-1] ** 0.5)
+    return chosen
+
+
+def _climbed(score: Callable[[float], float], start: float,
+             grid: Sequence[float] = SHRINKAGES) -> float:
     """From here along the grid to where the score is highest."""
-    at, best = SHRINKAGES.index(start), score(start)
+    at, best = grid.index(start), score(start)
     for step in (1, -1):
-        while 0 <= at + step < len(SHRINKAGES) and (value := score(SHRINKAGES[at + step])) > best:
+        while 0 <= at + step < len(grid) and (value := score(grid[at + step])) > best:
             at, best = at + step, value
-    return SHRINKAGES[at]
+    return grid[at]
 
 
 def maximise(vae: Vae, batch: Batch, inference: Inference, rounds: int = ROUNDS, *,

@@ -152,20 +152,20 @@ class Residuals:
     def blocks(self, cohort: nf.Cohort) -> list[np.ndarray]:
         """One array a modality, NaN where nothing was measured."""
         design = self.preparation.encoder.encode(cohort.subjects)
-        return [self.preparation.baselines[m.name].standardise(
+        return [self.preparation.rivals[m.name].standardise(
             cohort.features[m.name].to_numpy(), design) for m in self.preparation.modalities]
 
     def log_scales(self, cohort: nf.Cohort) -> np.ndarray:
         """Sum over each person's measured features of log scale."""
         return np.sum([cohort.features[m.name].notna().to_numpy()
-                       @ np.log(self.preparation.baselines[m.name].scale)
+                       @ np.log(self.preparation.rivals[m.name].scale)
                        for m in self.preparation.modalities], axis=0)
 
     def in_units(self, cohort: nf.Cohort, expected: list[np.ndarray]) -> dict[str, pd.DataFrame]:
         """Standardised expectations in the modalities' units."""
         design, found = self.preparation.encoder.encode(cohort.subjects), {}
         for m, block in zip(self.preparation.modalities, expected):
-            spline = self.preparation.baselines[m.name]
+            spline = self.preparation.rivals[m.name]
             found[m.name] = pd.DataFrame(spline.expected(design) + spline.scale * block,
                                          cohort.ids, list(m.features))
         return found

@@ -84,7 +84,7 @@ def _plant(cohort: nf.Cohort, preparation: Preparation, rng: np.random.Generator
     for m in cohort.modalities:
         block, mark = cohort.features[m.name].copy(), np.zeros((len(cohort), m.n_features), bool)
         mark[:, :n_regions] = touched
-        scale = preparation.baselines[m.name].scale
+        scale = preparation.rivals[m.name].scale
         frames[m.name] = block - mark * size * scale
         marks[m.name] = pd.DataFrame(mark, cohort.ids, list(m.features))
     made = nf.Cohort.from_frames(cohort.subjects, frames, covariates=cohort.covariates,

@@ -69,7 +69,7 @@ def _per_feature(found: pd.Series, healthy: nf.Cohort, baseline: Preparation) ->
     total = n = 0.0
     for m in healthy.modalities:
         measured = healthy.features[m.name].loc[found.index].notna().to_numpy()
-        total += float((measured @ np.log(baseline.baselines[m.name].scale)).sum())
+        total += float((measured @ np.log(baseline.rivals[m.name].scale)).sum())
         n += measured.sum()
     return (float(found.sum()) + total) / n
 
@@ -80,7 +80,7 @@ def _explained(name: str, expected: pd.DataFrame, healthy: nf.Cohort, baseline: 
     some = healthy.select(expected.index)
     observed = some.features[name]
     design = baseline.encoder.encode(some.subjects)
-    spline = baseline.baselines[name]
+    spline = baseline.rivals[name]
     left = (observed - expected[list(observed.columns)]).to_numpy() / spline.scale
     return float(1 - np.nansum(left ** 2)
                  / np.nansum(spline.standardise(observed.to_numpy(), design) ** 2))

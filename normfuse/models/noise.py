@@ -58,6 +58,14 @@ class Noise(nn.Module):
         self.sd.data = sd
         self._correlate(sd.new_empty(0, 0) if correlation is None else correlation)
 
+    def stretch_to(self, sd: Tensor) -> None:
+        """Take these sds; correlations stay."""
+        self.sd.data = sd
+
+    def stretch(self, factor: float) -> None:
+        """Multiply all sds."""
+        self.stretch_to(self.sd.detach() * factor)
+
     def set_shrunk(self, covariance: Tensor, shrinkage: float) -> None:
         """Its variances and, of its correlations C and the shrinkage a, R = (1 - a) C + a I."""
         sd = covariance.diagonal().clamp_min(NOISE_FLOOR ** 2).sqrt()
