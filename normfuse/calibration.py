@@ -89,7 +89,7 @@ class HeldOut:
                 f"{len(roles)} reference subjects are too few: they give {n['training']} for "
                 f"training, {n['early_stop']} for early stopping and {n['calibration']} for "
                 f"calibration, where {n_latent} latent dimensions need at least {needed}. Bring "
-                f"about {least} healthy subjects, or ask for fewer latent dimensions (n_latent, or "
+                f"about {least} healthy subjects, or ask for fewer latent dimensions (n_latent or "
                 "smaller levels of a Ladder)")
 
 
