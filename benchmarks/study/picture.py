@@ -30,7 +30,7 @@ def draw(results: pd.DataFrame, bases: dict[str, dict], titles: dict[str, str], 
         for row, (data, rows) in zip(axes, some.items()):
             for ax, (measure, label) in zip(row, PANELS.items()):
                 panel(ax, _at(rows, bases[data], free=name), measure, rival)
-                ax.set_title(f"{titles[data].split(',')[0]}: {label}", fontsize=10)
+                ax.set_title(f"{titles[data].split(',')[0]}: {label}", fontsize=9)
         if name == "latent":
             axes[0, -1].legend(fontsize=7, frameon=False)
         figure.savefig(folder / f"study_{name}.png", dpi=110)
