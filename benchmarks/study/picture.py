@@ -25,7 +25,7 @@ def draw(results: pd.DataFrame, bases: dict[str, dict], titles: dict[str, str], 
     results = results[~results["contender"].str.endswith(AMORTISED)]
     some = {d: rows for d in bases if len(rows := results[results["data"] == d])}
     for name, panel, height in (("leads", _leads, 4.2), ("latent", _latent, 3.0)):
-        figure, axes = plt.subplots(len(some), len(PANELS), squeeze=False, sharey=False,
+        figure, axes = plt.subplots(len(some), len(PANELS), squeeze=False,
                                     figsize=(10, height * len(some)), layout="constrained")
         for row, (data, rows) in zip(axes, some.items()):
             for ax, (measure, label) in zip(row, PANELS.items()):
