@@ -210,7 +210,7 @@ def test_a_site_of_one_person_is_trained_on():
 
 
 def test_too_few_people_or_odd_shares_are_refused():
-    with pytest.raises(CalibrationError, match="24 reference subjects are too few.*or lower"):
+    with pytest.raises(CalibrationError, match="24 reference subjects are too few.*or ask for"):
         HeldOut().roles(subjects(24), KINDS, n_latent=10, seed=0)
     with pytest.raises(CalibrationError, match="together below 1"):
         HeldOut(0.7, 0.4)

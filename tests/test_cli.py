@@ -63,7 +63,7 @@ class TestTheVerbs:
     def test_fit_writes_a_model_and_says_how_calibrated_it_is(self, results):
         assert contents(results["home"] / "model") == {"model.json", "weights.safetensors"}
         said = results["fit"].stdout
-        assert "WassersteinBarycenter(), 2 latent dimensions" in said
+        assert "WassersteinBarycenter(), OneLatent(" in said and "n_latent=2)" in said
         assert "held-out controls, z all: " in said and "expected 5%" in said
 
     def test_score_writes_tables_and_leaves_training_people_out(self, results):

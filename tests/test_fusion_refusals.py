@@ -47,7 +47,7 @@ def test_scales_are_sds_and_cholesky_factors():
 
 def test_experts_and_present_fit_each_other():
     experts = gaussian(ZERO, ONE)
-    with pytest.raises(TypeError, match="present is a boolean torch.Tensor; got Tensor of torch.float32"):
+    with pytest.raises(TypeError, match="boolean torch.Tensor; got Tensor of torch.float32"):
         WassersteinBarycenter()(experts, ALL.float())
     with pytest.raises(TypeError, match="got ndarray of bool"):
         ProductOfExperts()(experts, ALL.numpy())

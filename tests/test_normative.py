@@ -232,7 +232,7 @@ class TestWhoWasSeen:
 class TestRefusals:
     def test_too_few_reference_people(self, controls):
         with pytest.raises(CalibrationError, match="20 reference subjects are too few.*10 latent "
-                                                   "dimensions.*healthy subjects, or lower"):
+                                                   "dimensions.*healthy subjects, or ask for"):
             nf.NormativeModel(n_latent=10).fit(controls.select(list(controls.ids[:20])))
 
     def test_patients_are_not_a_reference(self, cohort):

@@ -25,12 +25,12 @@ def draw(results: pd.DataFrame, bases: dict[str, dict], titles: dict[str, str], 
     results = results[~results["contender"].str.endswith(AMORTISED)]
     some = {d: rows for d in bases if len(rows := results[results["data"] == d])}
     for name, panel, height in (("leads", _leads, 4.2), ("latent", _latent, 3.0)):
-        figure, axes = plt.subplots(len(some), len(PANELS), squeeze=False, sharey=False,
+        figure, axes = plt.subplots(len(some), len(PANELS), squeeze=False,
                                     figsize=(10, height * len(some)), layout="constrained")
         for row, (data, rows) in zip(axes, some.items()):
             for ax, (measure, label) in zip(row, PANELS.items()):
                 panel(ax, _at(rows, bases[data], free=name), measure, rival)
-                ax.set_title(f"{titles[data].split(',')[0]}: {label}", fontsize=10)
+                ax.set_title(f"{titles[data].split(',')[0]}: {label}", fontsize=9)
         if name == "latent":
             axes[0, -1].legend(fontsize=7, frameon=False)
         figure.savefig(folder / f"study_{name}.png", dpi=110)

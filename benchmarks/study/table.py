@@ -7,15 +7,19 @@ seeds that every contender has finished count.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from contenders import CONTENDERS
-from picture import draw
-from settings import AMORTISED
 
 HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from contenders import CONTENDERS  # noqa: E402
+from picture import draw  # noqa: E402
+from settings import AMORTISED  # noqa: E402
+
 PAGE = HERE.parents[1] / "docs" / "guide" / "choosing_a_fusion.md"
 SETTING = ["data", "n", "missing", "latent"]
 MEASURES = {
@@ -88,7 +92,7 @@ def lead_table(rows: pd.DataFrame, names: list[str], over: str) -> str:
     """Paired leads over one contender."""
     measures = {m: v for m, v in MEASURES.items() if m != "z_beyond_1.96"}
     return markdown([f"lead over {over}", *(label for label, _ in measures.values())],
-                    [[name, *(marked(lead(rows, m, name, over), d)
+                    [[name, *(marked(lead(rows, m, name, over), d + 1)
                               for m, (_, d) in measures.items())]
                      for name in names if name != over])
 

@@ -30,9 +30,10 @@ def of_type(value: T, kind: type[Any]) -> T:
 
     Examples
     --------
-    >>> of_type("prior", Choice)
+    >>> from normfuse.fusion import Drop
+    >>> of_type("prior", Drop)
     Traceback (most recent call last):
-    TypeError: expected an object of a subclass of Choice, as in Choice(); got 'prior'
+    TypeError: expected an object of a subclass of Drop, as in Drop(); got 'prior'
     """
     if not isinstance(value, kind):
         known = sorted(c.__name__ for c in _leaves(kind)) or [kind.__name__]

@@ -30,8 +30,8 @@ class OneLatent(Recipe):
     Parameters
     ----------
     n_latent : int or None
-        None: one dimension per ten reference people, 2 at least and 16 at most. Dimensions that
-        the data do not need cost little: their posterior stays at the prior.
+        None: one dimension per ten reference people, 2 at least and 16 at most. With a few hundred
+        people fewer can be better (docs/guide/choosing_a_fusion.md).
     full_covariance : bool
         Encoders give full covariance matrices; for small n_latent and a fusion that takes them.
 
