@@ -68,8 +68,8 @@ def severity_index(deviations: Scores, threshold: float = 1.96,
 
 
 def _per_modality(deviations: Scores, values: pd.DataFrame) -> pd.DataFrame:
-    found = {m: values[m].mean(axis=1) for m in deviations.modalities}
-    return pd.DataFrame({**found, "total": values.mean(axis=1)})
+    found = values.T.groupby(level="modality", sort=False).mean().T
+    return found[deviations.modalities].assign(total=values.mean(axis=1))
 
 
 def dissimilarity(deviations: Scores, threshold: float = 1.96,

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -168,7 +169,7 @@ def _paired(deviations: Deviations, visits: tuple[str, str], visit: str, person:
             raise ComparisonError(f"{listed(again.unique())} have more than one row with {visit} "
                                   f"{name!r}; keep one")
         found.append(deviations.select(rows))
-    both = pd.Index(who[found[0].z.index]).intersection(who[found[1].z.index])
+    both = pd.Index(who[found[0].z.index]).intersection(pd.Index(who[found[1].z.index]))
     if both.empty:
         raise ComparisonError(f"nobody was measured at both {visit} {visits[0]!r} and "
                               f"{visits[1]!r}; are people named alike? (person=…)")
@@ -176,8 +177,9 @@ def _paired(deviations: Deviations, visits: tuple[str, str], visit: str, person:
 
 
 def _by_person(part: Deviations, who: pd.Series, both: pd.Index) -> Deviations:
-    named = {name: table.set_axis(pd.Index(who[table.index], name=table.index.name), axis=0
-                                  ).loc[both] for name, table in part.tables().items()}
+    named: dict[str, Any] = {
+        name: table.set_axis(pd.Index(who[table.index], name=table.index.name), axis=0).loc[both]
+        for name, table in part.tables().items()}
     return replace(part, **named, controls=None)
 
 

@@ -10,6 +10,8 @@ from scipy import stats
 
 from .errors import CalibrationError
 
+SPLIT = ("training", "early_stop", "calibration")
+
 MIN_FEATURE_N = 5
 """Fewer calibration values than this and a feature's z is NaN: its sd would be a guess. So it is
 if they are all the same."""

@@ -13,6 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 from .cohort import Cohort
 from .deviations import Deviations
 from .errors import CohortError
+from .fitted import Fitted
 from .kinds import Kind
 from .normative import NormativeModel
 
@@ -94,7 +95,7 @@ def evaluate(model: NormativeModel, held_out: Cohort, *, kind: str | Kind | None
         raise CohortError(f"{len(people)} people are left to evaluate with; bring 10 at least")
     found = fitted.score(people, chosen, model.inference)
     density = fitted.log_density(people, chosen, model.inference)
-    rows = [_of_feature(found, density, at) for at in found.z.columns]
+    rows = [_of_feature(found, density, k) for k in range(found.z.shape[1])]
     table = pd.DataFrame(rows, index=found.z.columns)
     people = fitted.preparation.aligned(people)
     table = table.assign(**_against_fit(fitted, people, found.observed, density))
@@ -103,10 +104,9 @@ def evaluate(model: NormativeModel, held_out: Cohort, *, kind: str | Kind | None
                       float(np.sqrt(2 / np.pi) * np.pi / 8 / np.sqrt(n)), chosen.name)
 
 
-def _of_feature(found: Deviations, density: pd.DataFrame, at: tuple[str, str]
-                ) -> dict[str, float]:
-    z = found.z[at].dropna()
-    y, guess = found.observed[at][z.index], found.expected[at][z.index]
+def _of_feature(found: Deviations, density: pd.DataFrame, at: int) -> dict[str, float]:
+    z = found.z.iloc[:, at].dropna()
+    y, guess = (t.iloc[:, at][z.index] for t in (found.observed, found.expected))
     if len(z) < 4 or y.std() == 0:
         return {"n": len(z)}
     below = stats.norm.cdf(z)[:, None] <= _CENTILES
@@ -117,10 +117,11 @@ def _of_feature(found: Deviations, density: pd.DataFrame, at: tuple[str, str]
             "W": stats.shapiro(z).statistic, "skew": stats.skew(z),
             "kurtosis": stats.kurtosis(z), "mean": z.mean(), "sd": z.std(),
             "beyond_1.96": float((z.abs() > 1.96).mean()),
-            "beyond_2.58": float((z.abs() > 2.58).mean()), "log_density": density[at].mean()}
+            "beyond_2.58": float((z.abs() > 2.58).mean()),
+            "log_density": density.iloc[:, at].mean()}
 
 
-def _against_fit(fitted, people: Cohort, observed: pd.DataFrame, density: pd.DataFrame
+def _against_fit(fitted: Fitted, people: Cohort, observed: pd.DataFrame, density: pd.DataFrame
                  ) -> dict[str, np.ndarray]:
     """MSLL of the model and of the spline, and the spline's EXPV."""
     preparation = fitted.preparation

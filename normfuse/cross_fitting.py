@@ -44,7 +44,8 @@ def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5) -> Devia
         learners = reference.ids[(fold[reference.ids] != k).to_numpy()]
         recipe = NormativeModel(model.fusion, model=model.model, plan=model.plan,
                                 calibration=model.calibration,
-                                inference=model.inference, seed=model.seed + k)
+                                inference=model.inference, kinds=model.kinds,
+                                seed=model.seed + k)
         recipe.fit(cohort.select(learners))
         parts.append(recipe.deviations(cohort.select(cohort.ids[(fold == k).to_numpy()])))
     each = [part.tables() for part in parts]

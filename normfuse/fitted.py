@@ -15,7 +15,7 @@ from .errors import CalibrationError, CohortError, listed
 from .fingerprints import calibration_folds, known_roles
 from .inference import Inference
 from .kinds import Kind
-from .models import Vae
+from .models import Batch, Vae
 from .pattern_law import PatternLaw
 from .preparation import Preparation
 from .scoring import Pattern, by_pattern, raw_scores, refuse_uncalibrated, residual
@@ -71,6 +71,10 @@ class Fitted:
                           "(--include-seen)", stacklevel=4)
         return cohort.select(cohort.ids[~seen.to_numpy()])
 
+    def batch(self, cohort: Cohort, roles: pd.Series) -> Batch:
+        """An aligned cohort as tensors; people of the fit judged by what the others taught."""
+        return self.preparation.batch(cohort, roles.ne("new").to_numpy())
+
     def score(self, cohort: Cohort, kind: Kind, inference: Inference) -> Deviations:
         """Calibrated deviations of these people, one missingness pattern at a time."""
         preparation = self.preparation
@@ -78,7 +82,7 @@ class Fitted:
         if not len(cohort):
             raise CohortError("nobody is left to score")
         roles = known_roles(cohort, self.known)
-        batch = preparation.batch(cohort, torch.float64)
+        batch = self.batch(cohort, roles)
         refuse_uncalibrated(batch, dict(self.laws), list(cohort.ids), list(cohort.features))
         warn_of_scored_values(list(cohort.features), cohort.ids, [x.numpy() for x in batch.x],
                               [m.features for m in preparation.modalities])
@@ -111,10 +115,9 @@ class Fitted:
         """
         cohort = self.preparation.aligned(cohort)
         units = np.hstack([self.preparation.regressions[m.name].unit for m in cohort.modalities])
-        batches = [self.preparation.batch(self._shifted(cohort, by), torch.float64)
-                   for by in (_STEP, 0.0, -_STEP)]
-        folds = np.where(known_roles(cohort, self.known) == "calibration",
-                         calibration_folds(cohort.ids), -1)
+        roles = known_roles(cohort, self.known)
+        batches = [self.batch(self._shifted(cohort, by), roles) for by in (_STEP, 0.0, -_STEP)]
+        folds = np.where(roles == "calibration", calibration_folds(cohort.ids), -1)
         found = np.full((len(cohort), len(units)), np.nan)
         for pattern, rows in by_pattern(batches[1]):
             parts, law, at = [b.take(rows) for b in batches], self.laws[pattern], rows.numpy()

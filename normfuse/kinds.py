@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .conditional import leave_one_out
 from .fusion import Choice, sigma_points
-from .inference import Amortised, Inference
+from .inference import Amortised, Inference, Refined
 from .models import Batch, Vae
 
 
@@ -21,8 +21,9 @@ class Predicted:
     Attributes
     ----------
     mean, sd : tuple of Tensor, shape (n_subjects, n_features_m)
-        NaN may stand where nothing was measured. Of the predictive law N(mean, sd^2), by total variance: sd^2 = E[noise variance] + variance
-        of the expectation under what is known of the subject's latents.
+        Of the predictive law N(mean, sd^2), by total variance: sd^2 = E[noise variance] + variance
+        of the expectation under what is known of the subject's latents. NaN may stand where
+        nothing was measured.
     """
 
     mean: tuple[Tensor, ...]
@@ -112,9 +113,12 @@ class Focal(Kind):
 
     def predicted(self, vae: Vae, batch: Batch, inference: Inference) -> Predicted:
         if self.blocks is None:
-            mean, variance = leave_one_out(vae, batch, inference)
+            if not isinstance(inference, Refined):
+                raise TypeError("Focal() needs inference=Refined(); take Focal(blocks=8) with "
+                                f"{inference!r}")
+            center, variance = leave_one_out(vae, batch, inference)
             widths = [x.shape[1] for x in batch.x]
-            return Predicted(mean.split(widths, -1), variance.sqrt().split(widths, -1))
+            return Predicted(center.split(widths, -1), variance.sqrt().split(widths, -1))
         mean = [torch.zeros_like(x) for x in batch.x]
         sd = [torch.ones_like(x) for x in batch.x]
         everything = list(range(len(batch.x)))

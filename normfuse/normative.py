@@ -12,19 +12,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .calibration import HeldOut
+from .calibration import SPLIT, HeldOut
 from .calibration_check import check_calibration
 from .cohort import Cohort
-from .deviations import Deviations, Reference
+from .deviations import SEEN_ROLES, Deviations, Reference
 from .errors import CohortError, NotFittedError, TrainingError, listed
 from .evidence import log_likelihood
-from .fingerprints import calibration_folds, person_of, roles_to_hashes
+from .fingerprints import calibration_folds, known_roles, person_of, roles_to_hashes
 from .fitted import Fitted
 from .fusion import Aggregator, WassersteinBarycenter
 from .fusion.choice import of_type
 from .inference import Inference, Refined
 from .kinds import Kind, Reconstruction, default_kinds
-from .models import OneLatent, Recipe, Vae
+from .models import Batch, OneLatent, Recipe, Vae
 from .refit import refit
 from .preparation import Preparation
 from .provenance import describe_fit
@@ -132,17 +132,19 @@ class NormativeModel:
         roles = self.calibration.roles(controls.subjects, controls.covariates,
                                        n_latent=recipe.n_dimensions, seed=self.seed)
         groups = {role: controls.select(controls.ids[(roles == role).to_numpy()])
-                  for role in ("training", "early_stop", "calibration")}
+                  for role in SPLIT}
         for m in controls.modalities:
             refuse_empty_features(groups["training"].features[m.name], m.name,
                                   f"the {len(groups['training'])} people used for training")
-        preparation = Preparation.fit(groups["training"])
+        preparation = Preparation.fit(controls)
+        batch = preparation.batch(controls, np.ones(len(controls), bool))
+        parts = {role: batch.take(torch.as_tensor(np.flatnonzero(roles == role)))
+                 for role in SPLIT}
         with warnings.catch_warnings():  # a control just beyond the training ages is no news
             warnings.simplefilter("ignore", UserWarning)
-            vae, history = self._train(recipe, preparation, groups["training"],
-                                       groups["early_stop"])
-            laws = calibrate(vae, self.inference, self.kinds,
-                             preparation.batch(groups["calibration"], torch.float64),
+            vae, history = self._train(recipe, list(controls.features), parts["training"],
+                                       parts["early_stop"])
+            laws = calibrate(vae, self.inference, self.kinds, parts["calibration"],
                              calibration_folds(groups["calibration"].ids),
                              torch.as_tensor(controls.present.to_numpy().T.copy()),
                              preparation.slices)
@@ -153,29 +155,28 @@ class NormativeModel:
                              for kind in self.kinds})
             self._held_out, self._scored = fitted.judgeable(groups["calibration"]), {}
             self._fitted = replace(fitted, references={
-                kind.name: self._checked(fitted, kind) for kind in self.kinds})
+                kind.name: self._checked(fitted, self._held_out, kind) for kind in self.kinds})
         return self
 
-    def _checked(self, fitted: Fitted, kind: Kind) -> Reference:
+    def _checked(self, fitted: Fitted, held_out: Cohort, kind: Kind) -> Reference:
         """The provenance with how calibrated this kind is in people left out of everything."""
-        held_out = fitted.score(self._held_out, kind, self.inference)
-        calibration, quantiles = check_calibration(held_out)
+        scored = fitted.score(held_out, kind, self.inference)
+        calibration, quantiles = check_calibration(scored)
         return replace(fitted.references[kind.name], calibration=calibration, quantiles=quantiles)
 
-    def _train(self, recipe: Recipe, preparation: Preparation, training: Cohort,
-               early_stop: Cohort) -> tuple[Vae, History]:
-        batch = preparation.batch(training)
+    def _train(self, recipe: Recipe, names: Sequence[str], training: Batch, early_stop: Batch
+               ) -> tuple[Vae, History]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            vae = recipe.build({m.name: m.n_features for m in preparation.modalities},
-                               batch.design.shape[1], self.fusion)
-        history = fit(vae, batch, preparation.batch(early_stop), self.plan, seed=self.seed)
+            vae = recipe.build({name: x.shape[1] for name, x in zip(names, training.x)},
+                               training.design.shape[1], self.fusion)
+        history = fit(vae, training.to(torch.float32), early_stop.to(torch.float32), self.plan,
+                      seed=self.seed)
         if not history.best_epoch:
             raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
                                 f"{self.plan.warmup}; raise max_epochs or lower warmup")
         vae.double().requires_grad_(False)
-        refit(vae, preparation.batch(training, torch.float64),
-              preparation.batch(early_stop, torch.float64), self.inference)
+        refit(vae, training, early_stop, self.inference)
         return vae, history
 
     def deviations(self, cohort: Cohort, *, kind: str | Kind | None = None,
@@ -296,7 +297,7 @@ class NormativeModel:
         """
         f = self.fitted
         cohort = f.preparation.aligned(cohort)
-        batch = f.preparation.batch(cohort, torch.float64)
+        batch = f.batch(cohort, known_roles(cohort, f.known))
         with torch.no_grad():
             found = Reconstruction().predicted(f.vae, batch, self.inference)
         expected = f.preparation.in_units(found.mean, found.sd, cohort.subjects)
@@ -336,8 +337,8 @@ class NormativeModel:
 
         By importance sampling from the posterior (:func:`normfuse.evidence.log_likelihood`): a
         lower bound on average, nearer the more draws. Of the densities of features in the
-        modalities' units, so that models with different covariate models can be compared. Compare models
-        on people that none of them was trained on.
+        modalities' units, so that models with different covariate models can be compared. Compare
+        models on people that none of them was trained on.
 
         Returns
         -------
@@ -345,14 +346,15 @@ class NormativeModel:
         """
         f = self.fitted
         cohort = f.preparation.aligned(cohort)
-        seen = f.seen(cohort)
+        roles = known_roles(cohort, f.known)
+        seen = roles.isin(SEEN_ROLES)
         if seen.any():
             warnings.warn(f"{int(seen.sum())} of {len(cohort)} subjects were used to train this "
                           "model: they are too probable under it", stacklevel=2)
-        batch = f.preparation.batch(cohort, torch.float64)
         measured = np.hstack([b.notna().to_numpy() for b in cohort.features.values()])
-        found = log_likelihood(f.vae, batch, self.inference, draws, seed=self.seed).numpy() \
-            + f.preparation.log_slopes(cohort)
+        found = log_likelihood(f.vae, f.batch(cohort, roles), self.inference, draws,
+                               seed=self.seed).numpy() \
+            + f.preparation.log_slopes(cohort, roles.ne("new").to_numpy())
         n = measured.sum(1)
         return pd.DataFrame({"log_likelihood": found, "n_measured": n,
                              "per_feature": found / np.where(n, n, 1)}, index=cohort.ids)

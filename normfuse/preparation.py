@@ -1,7 +1,7 @@
 """From a cohort's tables to a model's tensors, and back: the only place where the two meet."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +22,9 @@ from .regression import PooledRegression, Residuals
 class Preparation:
     """What turns subjects into model inputs: a covariate model of every modality.
 
-    Learned from training subjects only. The generative model after it works on what covariates
-    leave, standard normal residuals; covariates other than sites condition it once more.
+    Learned from the whole reference; what a reference person taught is taken back for their own
+    residuals. The generative model after it works on what covariates leave, standard normal
+    residuals; covariates other than sites condition it once more.
 
     Attributes
     ----------
@@ -45,7 +46,7 @@ class Preparation:
 
     @classmethod
     def fit(cls, cohort: Cohort) -> Preparation:
-        """Learn from a cohort of training subjects."""
+        """Learn from healthy people."""
         encoder = CovariateEncoder.fit(cohort.subjects, cohort.covariates)
         regressions = {m.name: PooledRegression.fit(cohort.features[m.name].to_numpy(),
                                                     cohort.subjects, encoder)
@@ -116,31 +117,36 @@ class Preparation:
     def _conditions(self) -> np.ndarray:
         return self.encoder.columns_of("continuous", "categorical")
 
-    def residuals(self, cohort: Cohort) -> dict[str, Residuals]:
-        """What covariates leave of an aligned cohort's features."""
+    def residuals(self, cohort: Cohort, left_out: np.ndarray | None = None
+                  ) -> dict[str, Residuals]:
+        """What covariates leave of an aligned cohort's features.
+
+        ``left_out`` (bool, one a subject) marks reference people, judged by all the others.
+        """
         return {m.name: self.regressions[m.name].residuals(cohort.features[m.name].to_numpy(),
-                                                           cohort.subjects)
+                                                           cohort.subjects, left_out)
                 for m in self.modalities}
 
-    def batch(self, cohort: Cohort, dtype: torch.dtype = torch.float32) -> Batch:
-        """An aligned cohort as tensors; unmeasured cells are 0 and marked."""
+    def batch(self, cohort: Cohort, left_out: np.ndarray | None = None) -> Batch:
+        """An aligned cohort as tensors, float64; unmeasured cells are 0 and marked."""
         x, measured, variance = [], [], []
         design = self.design(cohort.subjects)
-        for found in self.residuals(cohort).values():
+        for found in self.residuals(cohort, left_out).values():
             seen = ~np.isnan(found.u)
-            x.append(torch.as_tensor(np.where(seen, found.u, 0.0), dtype=dtype))
-            variance.append(torch.as_tensor(np.where(seen, found.variance, 0.0), dtype=dtype))
+            x.append(torch.as_tensor(np.where(seen, found.u, 0.0)))
+            variance.append(torch.as_tensor(np.where(seen, found.variance, 0.0)))
             measured.append(None if seen.all() else torch.as_tensor(seen))
         present = torch.as_tensor(cohort.present.to_numpy().T.copy())
-        return Batch(tuple(x), tuple(measured), present, torch.as_tensor(design, dtype=dtype),
+        return Batch(tuple(x), tuple(measured), present, torch.as_tensor(design),
                      tuple(variance))
 
-    def log_slopes(self, cohort: Cohort) -> np.ndarray:
+    def log_slopes(self, cohort: Cohort, left_out: np.ndarray | None = None) -> np.ndarray:
         """Sum of log du/dy over each person's measured features, y in the modalities' units."""
         return np.sum([np.nansum(found.log_slope, axis=1)
-                       for found in self.residuals(cohort).values()], axis=0)
+                       for found in self.residuals(cohort, left_out).values()], axis=0)
 
-    def in_units(self, mean: list[Tensor], sd: list[Tensor], subjects: pd.DataFrame) -> np.ndarray:
+    def in_units(self, mean: Sequence[Tensor], sd: Sequence[Tensor], subjects: pd.DataFrame
+                 ) -> np.ndarray:
         """E[y] in each modality's unit where u ~ N(mean, sd^2), shape (n_subjects, n_features)."""
         return np.hstack([self.regressions[m.name].expected(at, spread, subjects)
                           for m, at, spread in zip(self.modalities, mean, sd)])

@@ -32,6 +32,12 @@ class Batch:
     def __len__(self) -> int:
         return self.present.shape[1]
 
+    def to(self, dtype: torch.dtype) -> Batch:
+        """The same numbers in another precision."""
+        return Batch(tuple(x.to(dtype) for x in self.x), self.measured, self.present,
+                     self.design.to(dtype),
+                     None if self.variance is None else tuple(v.to(dtype) for v in self.variance))
+
     def take(self, rows: Tensor) -> Batch:
         """The subjects at these positions."""
         def cut(block: Tensor) -> Tensor:

@@ -88,8 +88,8 @@ class EffectColumns:
         for name, kind in self.encoder.kinds.items():
             if kind == "site":
                 continue
-            block = self.encoder.block(subjects, name)
             if kind == "continuous":
+                block = self._bounded(subjects, name)
                 lines[name] = block[:, 0]
                 columns += [(name, block[:, 0])]
                 columns += [(f"{name} curve", column) for column in block.T[1:]]
@@ -103,10 +103,21 @@ class EffectColumns:
             for name, levels in contrasts.items():
                 columns += [(f"{line} x {name}", values * column) for column in levels.T]
         for name, sites in self.sites.items():
-            at = subjects[name].astype(str)
-            at = at.where(at.isin(sites), UNSEEN).to_numpy()
+            named = subjects[name].astype(str)
+            at = named.where(named.isin(sites), UNSEEN).to_numpy()
             columns += [(name, (at == site).astype(float)) for site in sites]
         return columns
+
+    def _bounded(self, subjects: pd.DataFrame, name: str) -> np.ndarray:
+        """Line and spline columns over their largest value within the range of the fit.
+
+        Not over their sd: the one person of 29 among sixty students would lie 20 sd out, where an
+        effect that is nothing to the others makes their law as narrow as it likes.
+        """
+        knots = self.encoder.knots[name]
+        ages = pd.DataFrame({name: np.linspace(knots[0], knots[-1], 65)})
+        return self.encoder.block(subjects, name) \
+            / np.abs(self.encoder.block(ages, name)).max(axis=0)
 
     def _template(self) -> pd.DataFrame:
         row = {name: self.encoder.knots[name][0] if kind == "continuous"

@@ -65,9 +65,9 @@ class Effects:
         with pyro.plate("features", y.shape[1], dim=-1):
             pyro.sample("effects", dist.MultivariateNormal(self.mean, self.covariance))
 
-    def law(self, x: Tensor) -> SinhArcsinh:
-        """The law of every feature at these design rows, at the effects' posterior mean."""
-        return law_of(x, self.mean)
+    def law(self, x: Tensor, at: Tensor | slice = slice(None)) -> SinhArcsinh:
+        """The law of these features at these design rows, at the effects' posterior mean."""
+        return law_of(x, self.mean[at])
 
     def with_column(self, at: int, mean: Tensor, covariance: Tensor) -> Effects:
         """One more design column at this place, its effects independent of the others.

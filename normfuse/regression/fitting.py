@@ -196,8 +196,33 @@ class _State:
                 spread[at] = (total / (count + _PRIOR_COUNT)).sqrt()
 
     def effects(self) -> Effects:
+        """With the doubt about the pooled means, which all features of a person share.
+
+        Features of one brain are no independent witnesses of a mean m: their information about
+        it, t^-2 - t^-2 covariance_j t^-2 each, counts for as many as are independent. What is not
+        known of m widens every feature: covariance_j + K_j V K_j', K_j = covariance_j t^-2.
+        """
         covariance = torch.cholesky_inverse(torch.linalg.cholesky(self.precision))
+        pull = covariance / self.spread ** 2
+        told = torch.eye(len(self.spread), dtype=pull.dtype) \
+            - pull.mean(0) * self.spread / self.spread[:, None]  # in units of the spreads
+        values, vectors = torch.linalg.eigh(told)
+        told = (vectors * values.clamp_min(0.0)) @ vectors.mT  # draws may say less than nothing
+        doubt = torch.linalg.inv(torch.diag(1 / self.pooled_spread ** 2)
+                                 + self._independent_features() * told
+                                 / torch.outer(self.spread, self.spread))
+        covariance = covariance + pull @ doubt @ pull.mT
         # contiguous, as it will be when read from a file: other strides round differently
-        return Effects(self.groups, self.mean, covariance.contiguous(),
-                       torch.stack([self.pooled, self.pooled_sd]),
+        return Effects(self.groups, self.mean, (0.5 * (covariance + covariance.mT)).contiguous(),
+                       torch.stack([self.pooled, doubt.diagonal().sqrt()]),
                        torch.stack([self.spread, self.pooled_spread]))
+
+    def _independent_features(self) -> float:
+        """Participation ratio p^2 / sum of squared correlations of what covariates leave."""
+        u = law_of(self.x, self.mean).to_normal(self.y).clamp(-3, 3)
+        if self.measured is not None:
+            u = torch.where(self.measured, u, 0.0)
+        n, p = u.shape
+        u = (u - u.mean(0)) / u.std(0).clamp_min(1e-6)
+        squares = (u @ u.T / n).square().sum().item()
+        return p * p / max(squares - p * (p - 1) / max(n - 1, 1), p)

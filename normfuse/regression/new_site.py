@@ -17,7 +17,7 @@ def add_site(regression: PooledRegression, covariate: str, site: str, values: np
              subjects: pd.DataFrame) -> PooledRegression:
     """The regression with this site's effects learned from its people.
 
-    Offset b_j and log scale g_j of every feature, with the prior that the reference's sites taught:
+    Offset b_j and log scale g_j of every feature, with the prior that reference sites taught:
 
     (b_j, g_j) ~ N(m, t^2),  m ~ N(0, v^2),
 

@@ -12,10 +12,7 @@ from ..covariates import CovariateEncoder
 from .columns import UNSEEN, EffectColumns
 from .effects import Effects
 from .fitting import fit_effects
-from .sinh_arcsinh import FARTHEST, SinhArcsinh
-
-_CHUNK = 64
-"""Features worked on together when uncertainties are carried over: memory, not speed."""
+from .judgement import judge
 
 _NODES, _WEIGHTS = (torch.as_tensor(a) for a in np.polynomial.hermite_e.hermegauss(9))
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -111,15 +108,20 @@ class PooledRegression:
         effects = replace(old, mean=old.mean[at], covariance=old.covariance[at])
         return replace(self, center=self.center[at], unit=self.unit[at], effects=effects)
 
-    def residuals(self, values: np.ndarray, subjects: pd.DataFrame) -> Residuals:
-        """What covariates leave, with its uncertainty."""
+    def residuals(self, values: np.ndarray, subjects: pd.DataFrame,
+                  left_out: np.ndarray | None = None) -> Residuals:
+        """What covariates leave, with its uncertainty.
+
+        ``left_out`` marks people of the fit: what they taught is taken back for their own
+        residuals (:func:`~normfuse.regression.judgement.judge`).
+        """
         seen = ~np.isnan(values)
         x = torch.as_tensor(self.columns.values(subjects))
         y = torch.as_tensor(np.where(seen, (values - self.center) / self.unit, 0.0))
-        law = self.effects.law(x)
-        u, slope = law.to_normal(y).numpy(), law.log_slope(y).numpy() - np.log(self.unit)
+        u, variance, slope = (t.numpy() for t in judge(
+            self.effects, x, y, None if left_out is None else torch.as_tensor(left_out)))
         return Residuals(*(np.where(seen, a, np.nan)
-                           for a in (u, self._variance(x, y), slope)))
+                           for a in (u, variance, slope - np.log(self.unit))))
 
     def log_density(self, values: np.ndarray, subjects: pd.DataFrame) -> np.ndarray:
         """log p(y | covariates) of every feature by itself, effects and all.
@@ -131,17 +133,6 @@ class PooledRegression:
         above, at, below = (self.residuals(values + k * step, subjects).z for k in (1, 0, -1))
         slope = np.clip(above - below, 1e-300, None) / (2 * step)
         return np.log(slope) - 0.5 * (at ** 2 + np.log(2 * np.pi))
-
-    def _variance(self, x: Tensor, y: Tensor) -> np.ndarray:
-        """Var of u under the posterior of the effects, to first order: v' covariance v."""
-        law, found = self.effects.law(x), np.empty(y.shape)
-        for part in torch.arange(y.shape[1]).split(_CHUNK):
-            by = _slopes(law, y, part)
-            v = torch.cat([by[0][..., None] * x[:, None], by[1][..., None] * x[:, None],
-                           by[2][..., None], by[3][..., None]], -1)
-            wide = torch.einsum("njd,jde->nje", v, self.effects.covariance[part])
-            found[:, part.numpy()] = (wide * v).sum(-1).numpy()
-        return found
 
     def quantile(self, share: float | np.ndarray, subjects: pd.DataFrame) -> np.ndarray:
         """The value below which this share of healthy people like these lies, in units.
@@ -169,13 +160,3 @@ class PooledRegression:
         columns = self.columns.with_site(covariate, site)
         effects = self.effects.with_column(columns.position(covariate, site), mean, covariance)
         return replace(self, columns=columns, effects=effects)
-
-
-def _slopes(law: SinhArcsinh, y: Tensor, part: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """du / d(loc, log scale, skew, log tail) of some features."""
-    per_scale = torch.exp(-law.log_scale[:, part])
-    e = (y[:, part] - law.loc[:, part]) * per_scale
-    bent = law.log_tail[:, part].exp() * torch.arcsinh(e)
-    cosh = torch.cosh((bent - law.skew[:, part]).clamp(-FARTHEST, FARTHEST))
-    by_e = cosh * law.log_tail[:, part].exp() / torch.sqrt(1 + e * e)
-    return -by_e * per_scale, -by_e * e, -cosh, cosh * bent

@@ -56,9 +56,16 @@ class SinhArcsinh(TorchDistribution):
             loc, log_scale, skew, log_tail)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
+    @classmethod
+    def stacked(cls, parameters: Tensor) -> SinhArcsinh:
+        """From loc, log scale, skew and log tail along the last axis; nothing is checked."""
+        loc, log_scale, skew, log_tail = parameters.unbind(-1)
+        return cls(loc, log_scale, skew, log_tail, validate_args=False)
+
     def expand(self, batch_shape: Any, _instance: Any = None) -> SinhArcsinh:
         """The same law over a larger batch."""
-        return SinhArcsinh(*(t.expand(batch_shape) for t in self.parameters), validate_args=False)
+        loc, log_scale, skew, log_tail = (t.expand(batch_shape) for t in self.parameters)
+        return SinhArcsinh(loc, log_scale, skew, log_tail, validate_args=False)
 
     @property
     def parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
