@@ -81,7 +81,9 @@ def measured(model: nf.NormativeModel, new: nf.Cohort, draws: int) -> dict[str, 
     joint = model.predict(new)
     f = model.fitted
     with torch.no_grad():
-        u = raw_scores(f.vae, f.preparation.batch(new, torch.float64), model.inference).residual
+        kind = model.kind_called("reconstruction")
+        u = raw_scores(f.vae, f.preparation.batch(new), model.inference, [kind]
+                       ).residuals[kind.name]
     return {"cross": [explained(new.features[m], model.predict(new.without(m))[m]) for m in names],
             "joint": [explained(new.features[m], joint[m]) for m in names],
             "z_sd": float(np.std(u)), "noise_sd": float(f.vae.noise_sd[0].mean()),

@@ -157,9 +157,10 @@ class CovariateEncoder:
                 way_out = ("Adapt it with healthy subjects of that site (model.adapt(controls)), "
                            "score as if of any site (unseen_site='pooled')")
             raise CohortError(
-                f"{name} {listed(repr(w) for w in what)} of {int(unseen.sum())} subjects "
+                f"{name} {listed(repr(str(w)) for w in what)} of {int(unseen.sum())} subjects "
                 f"({listed(values.index[unseen])}) was not in the reference, which had "
-                f"{listed([*self.levels[name], *further], 12)}; the model cannot know its offset. "
+                f"{listed(dict.fromkeys([*self.levels[name], *further]), 12)}; the model cannot "
+                f"know its offset. "
                 f"{way_out}, or leave them out")
 
     def describe(self, subjects: pd.DataFrame) -> dict[str, Any]:

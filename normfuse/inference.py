@@ -61,11 +61,18 @@ class Refined(Inference):
 
     steps: int = 6
 
+    def is_exact(self, vae: Vae) -> bool:
+        return vae.is_affine and self.steps > 0
+
     def quick(self) -> Refined:
         return Refined(min(self.steps, 2))
 
     def posterior(self, vae: Vae, batch: Batch) -> Distribution:
         energy, z = Energy(vae, batch), vae.posterior(batch).mean
+        if self.is_exact(vae):
+            gradient, precision = energy.newton(z)
+            z = z + torch.linalg.solve(precision, gradient)
+            return MultivariateNormal(z, precision_matrix=precision, validate_args=False)
         for _ in range(self.steps):
             gradient, precision = energy.newton(z)
             z = _damped(energy, z, torch.linalg.solve(precision, gradient))
@@ -90,8 +97,8 @@ class Energy:
     def __init__(self, vae: Vae, batch: Batch) -> None:
         self.vae, self.batch = vae, batch
         self.noise = vae.noise_among(batch)
-        # the slopes of an affine model need to be whitened for one person only
-        self._alike = any(noise.is_correlated for noise in vae.noise) and vae.is_affine
+        # the slopes of an affine model need to be found for one person only
+        self._alike = vae.is_affine
 
     def __call__(self, z: Tensor) -> Tensor:
         """Of each person, shape (n_subjects,), at z, shape (n_subjects, n_dimensions)."""

@@ -105,7 +105,7 @@ def choose_shrinkages(vae: Vae, training: Batch, held_out: Batch, inference: Inf
         for m, found in enumerate(sums):
             if isinstance(found, JointSums):
                 covariance = found.covariance(found.affine)
-                chosen[m] = _climbed(partial(score, m, covariance), chosen[m])
+                chosen[m] = _climbed(partial(score, m, covariance), chosen[m], SHRINKAGES)
                 vae.noise[m].set_shrunk(covariance, chosen[m])
         if min(chosen) == 1:
             break
@@ -134,8 +134,7 @@ def choose_inflations(vae: Vae, held_out: Batch, inference: Inference) -> list[f
     return chosen
 
 
-def _climbed(score: Callable[[float], float], start: float,
-             grid: Sequence[float] = SHRINKAGES) -> float:
+def _climbed(score: Callable[[float], float], start: float, grid: Sequence[float]) -> float:
     """From here along the grid to where the score is highest."""
     at, best = grid.index(start), score(start)
     for step in (1, -1):

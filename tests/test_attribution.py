@@ -114,7 +114,7 @@ class TestWhoseShare:
         model = models["ladder"]
         f, found = model.fitted, model.deviations(patients)
         people = f.preparation.aligned(patients)
-        batch = f.preparation.batch(people, torch.float64)
+        batch = f.preparation.batch(people)
         top = torch.stack([q(x, batch.design).mean[:, :2] for q, x in
                            zip(f.vae.encoders, f.vae.inputs(batch))])
         weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
@@ -140,7 +140,7 @@ class TestWhoseShare:
         moved = nf.Cohort(both.subjects, {**both.features, name: block + 2 * block.std()},
                           both.modalities, both.covariates, both.reference)
         f = model.fitted
-        parts = [f.vae.position(f.preparation.batch(f.preparation.aligned(c), torch.float64))[1]
+        parts = [f.vae.position(f.preparation.batch(f.preparation.aligned(c)))[1]
                  for c in (both, moved)]
         shift = (parts[1] - parts[0]).abs().amax((1, 2))
         there = [m == name for m in both.features]
@@ -226,7 +226,7 @@ def test_a_saved_model_gives_the_same_scores(name, cohort, patients, tmp_path):
 
 class TestLogLikelihood:
     def test_brains_are_more_probable_than_shuffled_ones(self, model, cohort):
-        healthy = model._controls.z.index  # not trained on
+        healthy = model.deviations(cohort).controls.z.index  # not trained on
         people = cohort.select(healthy)
         rng = np.random.default_rng(1)
         blocks = {name: pd.DataFrame(

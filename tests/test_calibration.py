@@ -167,8 +167,8 @@ def test_calibration_people_are_scored_by_shapes_that_did_not_see_them():
     u, h = rng.standard_t(4, size=(90, 7)), rng.normal(size=(90, 3))
     folds = rng.integers(N_FOLDS, size=90)
     columns = {"a": slice(0, 3), "b": slice(3, 7)}
-    law = PatternLaw.fit(u, h, np.stack([h / 3, 2 * h / 3]), folds, columns)
-    spoilt_u, spoilt_h = u.copy(), h.copy()
+    whole = PatternLaw.fit({"focal": u}, h, np.stack([h / 3, 2 * h / 3]), folds, columns)
+    law = whole.features["focal"]
     mine = folds == 2
     z = ResidualLaw.fit(u).z_left_out(u)
     spoilt = z.copy()
@@ -176,9 +176,9 @@ def test_calibration_people_are_scored_by_shapes_that_did_not_see_them():
     again = [TailShape.fit(v[~mine][:, :3]) for v in (z, spoilt)]
     assert law.tails["a"][3] == again[0] == again[1]
     assert law.tails["a"][0] != law.tails["a"][3]
-    found = law.z(spoilt_u, folds, columns)
+    found = law.z(u, folds, columns)
     np.testing.assert_allclose(found[mine][:, :3], law.tails["a"][3](z[mine][:, :3]))
-    assert law.distance(spoilt_h, folds)[0, 2] == 89
+    assert whole.distance(h, folds)[0, 2] == 89
 
 
 def subjects(n, seed=0):

@@ -95,7 +95,7 @@ def test_edited_json(copy, key, value):
 
 def test_one_digit_of_provenance_edited(copy):
     text = (copy / JSON_NAME).read_text()
-    place = text.index('"reference"')
+    place = text.index('"references"')
     digit = next(i for i in range(place, len(text)) if text[i].isdigit() and text[i] != "0")
     (copy / JSON_NAME).write_text(text[:digit] + "0" + text[digit + 1:])
     assert "was changed after it was saved" in refusal(copy)

@@ -58,13 +58,14 @@ class TestNewSite:
 
     def test_more_people_leave_less_error(self, model):
         people = cohort(600, ["s10"], 5, shift=-0.5)
-        errors = []
+        known = cohort(600, ["s0"], 5)  # of whom the reference had 60 or so
+        errors, at_known = [], np.abs(z_of(model, known).mean(0)).mean()
         for n in (10, 40, 160):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
                 adapted = model.adapt(cohort(n, ["s10"], 6, shift=-0.5))
             errors.append(np.abs(z_of(adapted, people).mean(0)).mean())
-        assert errors[2] < errors[0] and errors[2] < 0.12
+        assert errors[2] < errors[0] and errors[2] < 1.25 * at_known
 
     def test_other_sites_keep_their_z(self, model):
         people = cohort(50, ["s0", "s3"], 8)

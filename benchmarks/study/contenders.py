@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from linear_models import FactorModel, LinearModel, predict_from_others
 from people import People
 from probabilistic_cca import ProbabilisticCCA
@@ -58,7 +59,8 @@ class Fused:
 
 def _deviations(model: nf.NormativeModel, who: People) -> tuple[pd.DataFrame, pd.Series]:
     """z and p of those healthy people and patients who can be calibrated."""
-    parts = [model.deviations(c, skip_uncalibrated=True) for c in (who.healthy, who.patients)]
+    parts = [model.deviations(c, kind="reconstruction", skip_uncalibrated=True)
+             for c in (who.healthy, who.patients)]
     return pd.concat([d.z for d in parts]), pd.concat([d.distance["p"] for d in parts])
 
 
@@ -119,7 +121,7 @@ def _glued(cohort: nf.Cohort, hidden: str = "") -> nf.Cohort:
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear model of the same OLS-spline residuals, calibrated by the same laws."""
+    """A linear model of the same residuals, calibrated by the same laws."""
 
     kind: type[LinearModel]
 
@@ -128,16 +130,17 @@ class Linear:
                                 n_latent=latent, seed=seed)
         groups = {role: who.reference.select(who.reference.ids[(split == role).to_numpy()])
                   for role in ("training", "early_stop", "calibration")}
-        residuals = Residuals(Preparation.fit(groups["training"]))
+        residuals = Residuals(Preparation.fit(who.reference))
         # nothing stops early here, so those people are learned from too
-        learners = [np.vstack(pair) for pair in zip(residuals.blocks(groups["training"]),
-                                                    residuals.blocks(groups["early_stop"]))]
+        learners = [np.vstack(pair) for pair in zip(
+            residuals.blocks(groups["training"], of_fit=True),
+            residuals.blocks(groups["early_stop"], of_fit=True))]
         model = self.kind.fit(learners, latent)
         new = [residuals.calibrated(model, groups["calibration"], c)
                for c in (who.healthy, who.patients)]
         blocks = residuals.blocks(who.healthy)
-        total = pd.Series(model.log_likelihood(blocks), who.healthy.ids) \
-            - residuals.log_scales(who.healthy)
+        total = pd.Series(model.log_likelihood(blocks)
+                          + residuals.preparation.log_slopes(who.healthy), who.healthy.ids)
         return Scored(total, pd.concat([z for z, _ in new]), pd.concat([p for _, p in new]),
                       residuals.in_units(who.healthy, model.predict(blocks)),
                       residuals.in_units(who.healthy, predict_from_others(model, blocks)))
@@ -145,35 +148,27 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    """Standardised residuals from covariates, and back."""
+    """What covariates leave, as normfuse's own models see it, and back."""
 
     preparation: Preparation
 
-    def blocks(self, cohort: nf.Cohort) -> list[np.ndarray]:
+    def blocks(self, cohort: nf.Cohort, *, of_fit: bool = False) -> list[np.ndarray]:
         """One array a modality, NaN where nothing was measured."""
-        design = self.preparation.encoder.encode(cohort.subjects)
-        return [self.preparation.rivals[m.name].standardise(
-            cohort.features[m.name].to_numpy(), design) for m in self.preparation.modalities]
-
-    def log_scales(self, cohort: nf.Cohort) -> np.ndarray:
-        """Sum over each person's measured features of log scale."""
-        return np.sum([cohort.features[m.name].notna().to_numpy()
-                       @ np.log(self.preparation.rivals[m.name].scale)
-                       for m in self.preparation.modalities], axis=0)
+        found = self.preparation.residuals(cohort, np.full(len(cohort), of_fit))
+        return [residuals.u for residuals in found.values()]
 
     def in_units(self, cohort: nf.Cohort, expected: list[np.ndarray]) -> dict[str, pd.DataFrame]:
-        """Standardised expectations in the modalities' units."""
-        design, found = self.preparation.encoder.encode(cohort.subjects), {}
-        for m, block in zip(self.preparation.modalities, expected):
-            spline = self.preparation.rivals[m.name]
-            found[m.name] = pd.DataFrame(spline.expected(design) + spline.scale * block,
-                                         cohort.ids, list(m.features))
-        return found
+        """Expectations in the modalities' units."""
+        return {m.name: pd.DataFrame(
+            self.preparation.regressions[m.name].from_normal(torch.as_tensor(block),
+                                                             cohort.subjects),
+            cohort.ids, list(m.features))
+            for m, block in zip(self.preparation.modalities, expected)}
 
     def calibrated(self, model: LinearModel, calibration: nf.Cohort, new: nf.Cohort
                    ) -> tuple[pd.DataFrame, pd.Series]:
         """z and p of those people for whose modalities there are calibration people enough."""
-        old, blocks = self.blocks(calibration), self.blocks(new)
+        old, blocks = self.blocks(calibration, of_fit=True), self.blocks(new)
         z = np.full((len(new), len(self.preparation.columns)), np.nan)
         p = np.full(len(new), np.nan)
         present = new.present.to_numpy()
@@ -183,14 +178,14 @@ class Residuals:
             if able.sum() < 2:
                 continue
             h = model.latent(seen)[0]
-            law = PatternLaw.fit(np.hstack(model.residual_z(seen)), h, h[None],
+            law = PatternLaw.fit({"linear": np.hstack(model.residual_z(seen))}, h, h[None],
                                  calibration_folds(calibration.ids)[able],
                                  self.preparation.slices)
             if law.latent.usable:
                 rows = np.flatnonzero((present == pattern).all(axis=1))
                 mine, nobody = [b[rows] for b in blocks], np.full(len(rows), -1)
-                z[rows] = law.z(np.hstack(model.residual_z(mine)), nobody,
-                                self.preparation.slices)
+                z[rows] = law.features["linear"].z(np.hstack(model.residual_z(mine)), nobody,
+                                                   self.preparation.slices)
                 p[rows] = law.distance(model.latent(mine)[0], nobody)[:, 1]
         kept = ~np.isnan(p)
         return (pd.DataFrame(z[kept], new.ids[kept], self.preparation.columns),
