@@ -20,6 +20,10 @@ from .models import Batch, Vae
 class Inference(Choice, ABC):
     """How a posterior is found at scoring time; training always uses the fused posterior."""
 
+    def is_exact(self, vae: Vae) -> bool:
+        """Whether the posterior is that of the model, not an approximation."""
+        return False
+
     def quick(self) -> Inference:
         """A cheaper form of the same, for use inside an iteration."""
         return self
