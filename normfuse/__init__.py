@@ -13,7 +13,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "Atlas": "atlas",
     "Cohort": "cohort",
+    "CrossFit": "calibration",
     "Deviations": "deviations",
+    "HeldOut": "calibration",
     "Ladder": "models",
     "Modality": "modality",
     "NormativeModel": "normative",
@@ -28,6 +30,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from .atlas import Atlas, load_atlas
+    from .calibration import CrossFit, HeldOut
     from .cohort import Cohort
     from .cross_fitting import cross_fit
     from .deviations import Deviations
@@ -38,9 +41,9 @@ if TYPE_CHECKING:
     from .simulate import simulate_cohort, write_cohort
     from .training import TrainingPlan
 
-__all__ = ["Atlas", "Cohort", "Deviations", "Ladder", "Modality", "NormativeModel",
-           "NormfuseError", "OneLatent", "TrainingPlan", "__version__", "cross_fit", "load_atlas",
-           "simulate_cohort", "write_cohort"]
+__all__ = ["Atlas", "Cohort", "CrossFit", "Deviations", "HeldOut", "Ladder", "Modality",
+           "NormativeModel", "NormfuseError", "OneLatent", "TrainingPlan", "__version__",
+           "cross_fit", "load_atlas", "simulate_cohort", "write_cohort"]
 
 
 def __getattr__(name: str) -> Any:

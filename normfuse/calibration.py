@@ -83,7 +83,7 @@ class HeldOut:
         return roles
 
     def _enough(self, roles: pd.Series, n_latent: int) -> None:
-        n = roles.value_counts().reindex(["training", "early_stop", "calibration"], fill_value=0)
+        n = roles.value_counts().reindex(list(SPLIT), fill_value=0)
         needed = max(MIN_FEATURE_N, n_latent + 3)
         if n["calibration"] < needed or n["early_stop"] < 2 or n["training"] < 8:
             least = int(np.ceil(needed / self.calibration))
@@ -93,6 +93,75 @@ class HeldOut:
                 f"calibration, where {n_latent} latent dimensions need at least {needed}. Bring "
                 f"about {least} healthy subjects, or ask for fewer latent dimensions (n_latent or "
                 "smaller levels of a Ladder)")
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Calibrate on everybody: a model for each fold of the reference, fitted on the others.
+
+    Each healthy person is scored by the model that did not see them; what is normal is learned
+    from all these scores. New people are scored by one more model, fitted on everybody: it knows
+    a little more than those of the folds, so that its z are a little too small rather than too
+    large.
+
+    Parameters
+    ----------
+    folds : int
+    early_stop : float
+        Share of a model's people that says when to stop training.
+
+    Examples
+    --------
+    >>> people = pd.DataFrame({"sex": ["F", "M"] * 20})
+    >>> folds = CrossFit().deal(people, {"sex": "categorical"}, seed=0)
+    >>> folds.value_counts().tolist(), folds[people["sex"] == "F"].value_counts().tolist()
+    ([8, 8, 8, 8, 8], [4, 4, 4, 4, 4])
+    """
+
+    folds: int = 5
+    early_stop: float = 0.12
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.folds, int) or self.folds < 2:
+            raise CalibrationError(f"folds is a whole number above 1; got {self.folds!r}")
+        if not 0 < self.early_stop < 1:
+            raise CalibrationError(f"early_stop is a share between 0 and 1; got {self.early_stop}")
+
+    def deal(self, subjects: pd.DataFrame, kinds: Mapping[str, str], *, seed: int) -> pd.Series:
+        """The fold of each subject, even within the levels of categories and sites."""
+        rng = np.random.default_rng(seed)
+        keys = [subjects[name].astype(str).to_numpy() for name, kind in kinds.items()
+                if kind != "continuous"]
+        order = np.lexsort([rng.permutation(len(subjects)), *keys])
+        fold = np.empty(len(subjects), dtype=int)
+        fold[order] = np.arange(len(subjects)) % self.folds
+        return pd.Series(fold, index=subjects.index)
+
+    def learners(self, subjects: pd.DataFrame, *, seed: int) -> pd.Series:
+        """``training`` or ``early_stop`` for each of the people a model is fitted on."""
+        rng = np.random.default_rng(seed)
+        roles = pd.Series("training", index=subjects.index)
+        n = max(2, round(self.early_stop * len(roles)))
+        roles.iloc[rng.permutation(len(roles))[:n]] = "early_stop"
+        return roles
+
+    def refuse_too_few(self, n: int, n_latent: int) -> None:
+        """Raises CalibrationError if so many people are too few."""
+        least = max(MIN_FEATURE_N, n_latent + 3, 12)
+        if n < least or n - -(-n // self.folds) < 10:
+            raise CalibrationError(
+                f"{n} reference subjects are too few to cross-fit {n_latent} latent dimensions in "
+                f"{self.folds} folds: at least {least} are needed. Bring more healthy subjects, "
+                "or ask for fewer latent dimensions (n_latent or smaller levels of a Ladder)")
+
+
+SMALL = 150
+"""Reference people below whom calibration is cross-fitted by default."""
+
+
+def choose_calibration(n: int) -> HeldOut | CrossFit:
+    """What to do with so many reference people when nobody says."""
+    return CrossFit() if n < SMALL else HeldOut()
 
 
 @dataclass(frozen=True, eq=False)

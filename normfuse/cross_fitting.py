@@ -1,20 +1,23 @@
 """Scoring healthy people honestly when there are none to spare."""
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from .calibration import HeldOut
 from .calibration_check import check_calibration
 from .cohort import Cohort
 from .deviations import Deviations
 from .errors import CohortError
+from .kinds import Kind
 from .normative import NormativeModel
 
 
-def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5) -> Deviations:
+def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5,
+              kind: str | Kind | None = None) -> Deviations:
     """Deviations of everybody, reference included, by models that did not see them.
 
     The reference is cut into folds; for each fold a model is fitted on the other reference people
@@ -28,6 +31,8 @@ def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5) -> Devia
     cohort : Cohort
         With a reference query.
     folds : int
+    kind : str or Kind, optional
+        As in :meth:`NormativeModel.deviations`.
 
     Returns
     -------
@@ -42,24 +47,20 @@ def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5) -> Devia
     parts = []
     for k in range(folds):
         learners = reference.ids[(fold[reference.ids] != k).to_numpy()]
-        recipe = NormativeModel(model.fusion, model=model.model, plan=model.plan,
-                                calibration=model.calibration,
-                                inference=model.inference, kinds=model.kinds,
-                                seed=model.seed + k)
+        recipe = copy.copy(model)
+        recipe.seed, recipe.calibration = model.seed + k, model.calibration or HeldOut()
         recipe.fit(cohort.select(learners))
-        parts.append(recipe.deviations(cohort.select(cohort.ids[(fold == k).to_numpy()])))
-    each = [part.tables() for part in parts]
-    tables: dict[str, Any] = {
-        name: pd.concat([found[name] for found in each]).loc[cohort.ids] for name in each[0]}
-    tables["subjects"]["normfuse_fold"] = fold
+        parts.append(recipe.deviations(cohort.select(cohort.ids[(fold == k).to_numpy()]),
+                                       kind=kind))
     note = (f"cross-fitted in {folds} folds: each person was scored by a model fitted on "
             f"{len(reference) - len(reference) // folds} or so of the {len(reference)} reference "
             "people, never on that person; latent dimensions differ between folds")
     # each reference person takes part in all models but one
     shares = {role: round(sum(p.reference.n_subjects[role] for p in parts) / (folds - 1))
               for role in parts[0].reference.n_subjects}
-    whole = Deviations(**tables, reference=replace(parts[0].reference, notes=(note,),
-                                                   n_subjects=shares))
+    whole = Deviations.joined(parts, cohort.ids, replace(parts[0].reference, notes=(note,),
+                                                         n_subjects=shares))
+    whole = replace(whole, subjects=whole.subjects.assign(normfuse_fold=fold))
     # what the controls of all folds show, not only the first fold's calibration people
     calibration, quantiles = check_calibration(whole.select(reference.ids))
     return replace(whole, reference=replace(whole.reference, calibration=calibration,

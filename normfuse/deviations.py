@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,13 @@ from .subject_query import matching
 
 ROLE = "normfuse_role"
 """Column of ``Deviations.subjects``: ``new`` (never seen), ``calibration`` (not trained on; scored
-against the other calibration subjects), ``training`` or ``early_stop`` (seen: z is too small)."""
+against the other calibration subjects), ``out_of_fold`` (scored by a model that did not see them,
+against the others so scored), ``training``, ``early_stop`` or ``cross_fitted`` (the model that
+scored has seen them: z is too small)."""
 
-SEEN_ROLES = ("training", "early_stop")
+SEEN_ROLES = ("training", "early_stop", "cross_fitted")
+
+OUT_OF_FOLD = "out_of_fold"
 
 _TABLES = ("z", "observed", "expected")
 _WIDE = (*_TABLES, "attribution")
@@ -39,7 +43,8 @@ class Reference:
         The aggregator, as one would write it.
     n_latent, seed : int
     n_subjects : dict of int
-        People used for ``training``, ``early_stop`` and ``calibration``.
+        People used for ``training``, ``early_stop`` and ``calibration``; or ``cross_fitted``,
+        for all three in turn.
     covariates : dict
         Name -> ``{"kind": …, "range": [low, high]}`` or ``{"kind": …, "levels": {level: n}}``.
     modalities : dict
@@ -183,6 +188,15 @@ class Deviations:
                 raise CohortError(f"not among these deviations: {listed(unknown)}")
         kept: dict[str, Any] = {name: table.loc[ids] for name, table in self.tables().items()}
         return replace(self, **kept)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Deviations], ids: pd.Index, reference: Reference
+               ) -> Deviations:
+        """People scored apart as one table, in this order."""
+        each = [part.tables() for part in parts]
+        tables: dict[str, Any] = {
+            name: pd.concat([found[name] for found in each]).loc[ids] for name in each[0]}
+        return cls(**tables, reference=reference)
 
     def with_controls(self) -> Deviations:
         """These people and, below them, the reference's held-out controls (once each)."""

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from .cohort import Cohort
-from .deviations import ROLE
+from .deviations import OUT_OF_FOLD, ROLE, SEEN_ROLES
 from .errors import listed
 from .pattern_law import N_FOLDS
 
-_PRECEDENCE = ("training", "early_stop", "calibration")
+_PRECEDENCE = (*SEEN_ROLES, "calibration", OUT_OF_FOLD)
 _ENOUGH = 4
 """Measured values that make a block unmistakable; with fewer the id is hashed with them."""
 
@@ -77,7 +77,7 @@ def _role(blocks: list[str], covariates: str, known: Mapping[str, str]) -> str:
                default="new")
     # leaving a person out takes their values out of the laws: it must be those that went in
     same = all(_hash(block + covariates) in known for block in blocks)
-    return "new" if role == "calibration" and not same else role
+    return "new" if role in ("calibration", OUT_OF_FOLD) and not same else role
 
 
 def _blocks(cohort: Cohort) -> list[list[str]]:

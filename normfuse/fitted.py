@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from .cohort import Cohort
-from .deviations import ROLE, SEEN_ROLES, Deviations, Reference
+from .deviations import OUT_OF_FOLD, ROLE, SEEN_ROLES, Deviations, Reference
 from .errors import CalibrationError, CohortError, listed
 from .fingerprints import calibration_folds, known_roles
 from .inference import Inference
@@ -73,7 +73,13 @@ class Fitted:
 
     def batch(self, cohort: Cohort, roles: pd.Series) -> Batch:
         """An aligned cohort as tensors; people of the fit judged by what the others taught."""
-        return self.preparation.batch(cohort, roles.ne("new").to_numpy())
+        return self.preparation.batch(cohort, (~roles.isin(["new", OUT_OF_FOLD])).to_numpy())
+
+    @staticmethod
+    def _folds(roles: pd.Series) -> np.ndarray:
+        """Of people whom the laws were learned from; -1 for others."""
+        inside = roles.isin(["calibration", OUT_OF_FOLD])
+        return np.where(inside, calibration_folds(roles.index), -1)
 
     def score(self, cohort: Cohort, kind: Kind, inference: Inference) -> Deviations:
         """Calibrated deviations of these people, one missingness pattern at a time."""
@@ -90,15 +96,17 @@ class Fitted:
         expected, latent = z.copy(), np.empty((len(cohort), self.vae.n_dimensions))
         distance = np.empty((len(cohort), 3))
         shares = np.empty((len(cohort.modalities), *latent.shape))
-        folds = np.where(roles == "calibration", calibration_folds(cohort.ids), -1)
+        folds = self._folds(roles)
         for pattern, rows in by_pattern(batch):
             part, law, at = batch.take(rows), self.laws[pattern], rows.numpy()
             raw = raw_scores(self.vae, part, inference, [kind])
             z[at] = law.features[kind.name].z(raw.residuals[kind.name], folds[at],
                                               preparation.slices)
-            latent[at] = law.latent_z(raw.latent, folds[at])
-            shares[:, at] = law.attribution(raw.latent, raw.parts, latent[at])
-            distance[at] = law.distance(raw.latent, folds[at])
+            parts = law.frame(raw.parts)
+            position = parts.sum(0)
+            latent[at] = law.latent_z(position, folds[at])
+            shares[:, at] = law.attribution(position, parts, latent[at])
+            distance[at] = law.distance(position, folds[at])
             found = raw.expected[kind.name]
             expected[at] = preparation.in_units(found.mean, found.sd, cohort.subjects.iloc[at])
         return self._as_tables(cohort, kind, roles, z, expected, latent, shares, distance)
@@ -117,7 +125,7 @@ class Fitted:
         units = np.hstack([self.preparation.regressions[m.name].unit for m in cohort.modalities])
         roles = known_roles(cohort, self.known)
         batches = [self.batch(self._shifted(cohort, by), roles) for by in (_STEP, 0.0, -_STEP)]
-        folds = np.where(roles == "calibration", calibration_folds(cohort.ids), -1)
+        folds = self._folds(roles)
         found = np.full((len(cohort), len(units)), np.nan)
         for pattern, rows in by_pattern(batches[1]):
             parts, law, at = [b.take(rows) for b in batches], self.laws[pattern], rows.numpy()

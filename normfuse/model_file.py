@@ -21,7 +21,7 @@ from . import fusion as fusions
 from . import inference as inferences
 from . import kinds, models
 from .baseline import LinearBaseline
-from .calibration import HeldOut, ResidualLaw, TailShape
+from .calibration import CrossFit, HeldOut, ResidualLaw, TailShape
 from .covariates import CovariateEncoder
 from .deviations import Reference
 from .errors import ModelFileError
@@ -30,7 +30,7 @@ from .modality import Modality
 from .models import Vae
 from .latent_law import GRID, DistanceShape, LatentLaw
 from .outputs import new_folder
-from .pattern_law import FeatureLaw, PatternLaw
+from .pattern_law import FeatureLaw, Frame, PatternLaw
 from .preparation import Preparation
 from .regression import EffectColumns, Effects, PooledRegression
 from .training import TrainingPlan
@@ -52,7 +52,8 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
     content = {
         "format": FORMAT, "fusion": choice_to_dict(model.fusion),
         "model": choice_to_dict(fitted.vae.recipe), "inference": choice_to_dict(model.inference),
-        "plan": asdict(model.plan), "calibration": asdict(model.calibration), "seed": model.seed,
+        "plan": asdict(model.plan), "seed": model.seed,
+        "calibration": _calibration_to_dict(model.calibration),
         "modalities": [asdict(m) for m in preparation.modalities],
         "encoder": preparation.encoder.to_dict(),
         "penalties": {name: b.penalty for name, b in preparation.rivals.items()},
@@ -81,7 +82,7 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
         model = NormativeModel(
             fusion or choice_from_dict(content["fusion"], folder),
             model=choice_from_dict(content["model"], folder),
-            plan=TrainingPlan(**content["plan"]), calibration=HeldOut(**content["calibration"]),
+            plan=TrainingPlan(**content["plan"]), calibration=_calibration(content["calibration"]),
             inference=choice_from_dict(content["inference"], folder), seed=content["seed"],
             kinds=tuple(choice_from_dict(k, folder) for k in content["kinds"]))
         preparation = _preparation(content, tensors)
@@ -160,6 +161,8 @@ def _tensors(vae: Vae, preparation: Preparation,
         arrays[f"law.{k}.latent.mean"] = law.latent.mean
         arrays[f"law.{k}.latent.covariance"] = law.latent.covariance
         arrays[f"law.{k}.parts"] = law.parts
+        arrays[f"law.{k}.frame.parts"], arrays[f"law.{k}.frame.root"] = \
+            law.frame.parts, law.frame.root
     return {**found, **{k: torch.tensor(np.ascontiguousarray(v)) for k, v in arrays.items()}}
 
 
@@ -206,7 +209,21 @@ def _law(spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], k: int) -
                        tensors[f"law.{k}.latent.covariance"].numpy())
     stored = tensors[f"law.{k}.latent.shapes"].numpy()
     distances = [DistanceShape(w if w.any() else None) for w in stored]
-    return PatternLaw(features, latent, distances, tensors[f"law.{k}.parts"].numpy())
+    frame = Frame(*(tensors[f"law.{k}.frame.{part}"].numpy() for part in ("parts", "root")))
+    return PatternLaw(features, latent, distances, tensors[f"law.{k}.parts"].numpy(), frame)
+
+
+def _calibration_to_dict(choice: HeldOut | CrossFit | None) -> dict[str, Any] | None:
+    if choice is None:
+        return None
+    return {"class": type(choice).__name__, "options": asdict(choice)}
+
+
+def _calibration(spec: Mapping[str, Any] | None) -> HeldOut | CrossFit | None:
+    if spec is None:
+        return None
+    known: dict[str, type[HeldOut] | type[CrossFit]] = {"HeldOut": HeldOut, "CrossFit": CrossFit}
+    return known[spec["class"]](**spec["options"])
 
 
 def choice_to_dict(choice: Choice) -> dict[str, Any]:

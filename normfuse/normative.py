@@ -12,24 +12,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .calibration import SPLIT, HeldOut
+from .calibration import CrossFit, HeldOut
 from .calibration_check import check_calibration
 from .cohort import Cohort
-from .deviations import SEEN_ROLES, Deviations, Reference
-from .errors import CohortError, NotFittedError, TrainingError, listed
+from .deviations import SEEN_ROLES, Deviations
+from .errors import CohortError, NotFittedError, listed
 from .evidence import log_likelihood
-from .fingerprints import calibration_folds, known_roles, person_of, roles_to_hashes
+from .fingerprints import known_roles, person_of
 from .fitted import Fitted
 from .fusion import Aggregator, WassersteinBarycenter
 from .fusion.choice import of_type
 from .inference import Inference, Refined
 from .kinds import Kind, Reconstruction, default_kinds
-from .models import Batch, OneLatent, Recipe, Vae
-from .refit import refit
-from .preparation import Preparation
-from .provenance import describe_fit
-from .scoring import calibrate
-from .training import History, TrainingPlan, fit
+from .learning import learn
+from .models import OneLatent, Recipe
+from .training import TrainingPlan
 from .value_checks import refuse_empty_features, warn_of_reference_values
 
 
@@ -37,9 +34,9 @@ class NormativeModel:
     """A multimodal normative model: what brains look like at a given age, sex and site.
 
     ``fit`` splits the reference by subject into people to train on, people who say when to stop,
-    and people to calibrate with. ``deviations`` gives, for anybody measured with any subset of the
-    modalities, a z per feature and a latent distance with its p-value, both calibrated on the last
-    group, measured alike.
+    and people to calibrate with; a small reference takes turns. ``deviations`` gives, for anybody
+    measured with any subset of the modalities, a z per feature and a latent distance with its
+    p-value, both calibrated on healthy people whom training did not see, measured alike.
 
     Parameters
     ----------
@@ -51,8 +48,10 @@ class NormativeModel:
         Networks and latent levels: :class:`~normfuse.models.OneLatent` (default) or
         :class:`~normfuse.models.Ladder`.
     plan : TrainingPlan, optional
-    calibration : HeldOut, optional
-        How the reference is split.
+    calibration : HeldOut or CrossFit, optional
+        Whom the model is calibrated on: a share of the reference that training does not see
+        (default from 150 people on), or everybody in turn, by a model for each fold (default
+        below).
     inference : Inference, optional
         How a person's posterior is found at scoring time: :class:`~normfuse.inference.Refined`
         (default) or :class:`~normfuse.inference.Amortised`.
@@ -68,13 +67,14 @@ class NormativeModel:
     >>> model = NormativeModel(n_latent=2, plan=TrainingPlan(max_epochs=5, warmup=2))
     >>> deviations = model.fit(controls).deviations(patients)
     >>> deviations.z.shape, len(deviations.controls)
-    ((15, 15), 32)
+    ((15, 15), 105)
     """
 
     def __init__(self, fusion: Aggregator | None = None, *, n_latent: int | None = None,
                  model: Recipe | None = None, plan: TrainingPlan | None = None,
-                 calibration: HeldOut | None = None, inference: Inference | None = None,
-                 kinds: Sequence[Kind] | None = None, seed: int = 0) -> None:
+                 calibration: HeldOut | CrossFit | None = None,
+                 inference: Inference | None = None, kinds: Sequence[Kind] | None = None,
+                 seed: int = 0) -> None:
         self.fusion = WassersteinBarycenter() if fusion is None else fusion
         if not isinstance(self.fusion, Aggregator):
             raise TypeError("fusion is an object such as WassersteinBarycenter(); "
@@ -85,12 +85,12 @@ class NormativeModel:
         model.check(self.fusion)
         self.model = model if n_latent is None else model.resized(n_latent)
         self.plan = plan or TrainingPlan()
-        self.calibration = calibration or HeldOut()
+        self.calibration = calibration
         self.inference = Refined() if inference is None else of_type(inference, Inference)
         self.kinds = tuple(kinds or default_kinds(self.inference))
         self.seed = seed
         self._fitted: Fitted | None = None
-        self._held_out: Cohort | None = None
+        self._witnesses: list[tuple[Fitted, Cohort]] = []
         self._scored: dict[str, Deviations] = {}
 
     @property
@@ -128,65 +128,30 @@ class NormativeModel:
         for m in controls.modalities:
             refuse_empty_features(controls.features[m.name], m.name)
         warn_of_reference_values(controls)
-        recipe = self.model.for_people(len(controls))
-        roles = self.calibration.roles(controls.subjects, controls.covariates,
-                                       n_latent=recipe.n_dimensions, seed=self.seed)
-        groups = {role: controls.select(controls.ids[(roles == role).to_numpy()])
-                  for role in SPLIT}
-        for m in controls.modalities:
-            refuse_empty_features(groups["training"].features[m.name], m.name,
-                                  f"the {len(groups['training'])} people used for training")
-        preparation = Preparation.fit(controls)
-        batch = preparation.batch(controls, np.ones(len(controls), bool))
-        parts = {role: batch.take(torch.as_tensor(np.flatnonzero(roles == role)))
-                 for role in SPLIT}
+        self._fitted, self._witnesses = learn(self, controls)
+        self._scored = {}
         with warnings.catch_warnings():  # a control just beyond the training ages is no news
             warnings.simplefilter("ignore", UserWarning)
-            vae, history = self._train(recipe, list(controls.features), parts["training"],
-                                       parts["early_stop"])
-            laws = calibrate(vae, self.inference, self.kinds, parts["calibration"],
-                             calibration_folds(groups["calibration"].ids),
-                             torch.as_tensor(controls.present.to_numpy().T.copy()),
-                             preparation.slices)
-            reference = describe_fit(self, vae, controls, groups, history, laws)
-            fitted = Fitted(preparation, vae, laws,
-                            roles_to_hashes(preparation.aligned(controls), roles),
-                            {kind.name: replace(reference, kind=kind.name)
-                             for kind in self.kinds})
-            self._held_out, self._scored = fitted.judgeable(groups["calibration"]), {}
-            self._fitted = replace(fitted, references={
-                kind.name: self._checked(fitted, self._held_out, kind) for kind in self.kinds})
+            references = {kind: replace(reference, **self._checked(kind))
+                          for kind, reference in self._fitted.references.items()}
+        self._fitted = replace(self._fitted, references=references)
         return self
 
-    def _checked(self, fitted: Fitted, held_out: Cohort, kind: Kind) -> Reference:
-        """The provenance with how calibrated this kind is in people left out of everything."""
-        scored = fitted.score(held_out, kind, self.inference)
+    def _checked(self, kind: str) -> dict[str, Any]:
+        """How calibrated this kind is in people left out of everything."""
+        scored = self._controls(kind)
+        assert scored is not None
         calibration, quantiles = check_calibration(scored)
-        return replace(fitted.references[kind.name], calibration=calibration, quantiles=quantiles)
-
-    def _train(self, recipe: Recipe, names: Sequence[str], training: Batch, early_stop: Batch
-               ) -> tuple[Vae, History]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            vae = recipe.build({name: x.shape[1] for name, x in zip(names, training.x)},
-                               training.design.shape[1], self.fusion)
-        history = fit(vae, training.to(torch.float32), early_stop.to(torch.float32), self.plan,
-                      seed=self.seed)
-        if not history.best_epoch:
-            raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
-                                f"{self.plan.warmup}; raise max_epochs or lower warmup")
-        vae.double().requires_grad_(False)
-        refit(vae, training, early_stop, self.inference)
-        return vae, history
+        return {"calibration": calibration, "quantiles": quantiles}
 
     def deviations(self, cohort: Cohort, *, kind: str | Kind | None = None,
                    unseen_site: str | None = None, include_seen: bool = False,
                    skip_uncalibrated: bool = False) -> Deviations:
         """How far each person is from what is expected of them.
 
-        People the model was trained on are left out, with a warning: their z would be too small
-        (score them with :func:`normfuse.cross_fit`). Its calibration people are scored each
-        against the others. Everybody's result depends on themselves alone.
+        People the model was trained on are left out, with a warning: their z would be too small.
+        Healthy people scored by what others said are in ``controls`` of the result. Everybody's
+        result depends on themselves alone.
 
         Parameters
         ----------
@@ -275,15 +240,18 @@ class NormativeModel:
                           "with kinds=(…)")
 
     def _controls(self, kind: str) -> Deviations | None:
-        """The calibration people scored leave-one-out; a model read from a file has none."""
-        if self._held_out is None:
+        """Healthy people, each scored by what others said; a model read from a file has none."""
+        if not self._witnesses:
             return None
         if kind not in self._scored:
+            chosen = self.kind_called(kind)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                self._scored[kind] = self.fitted.score(self._held_out, self.kind_called(kind),
-                                                       self.inference)
-        return self._scored[kind]
+                parts = [fitted.score(people, chosen, self.inference)
+                         for fitted, people in self._witnesses]
+            ids = pd.Index([i for part in parts for i in part.z.index])
+            self._scored[kind] = Deviations.joined(parts, ids, self.fitted.references[kind])
+        return replace(self._scored[kind], reference=self.fitted.references[kind])
 
     def predict(self, cohort: Cohort) -> pd.DataFrame:
         """Expected features of every modality, measured or not, in the modality's unit.

@@ -48,6 +48,43 @@ class FeatureLaw:
 
 
 @dataclass(frozen=True, eq=False)
+class Frame:
+    """Coordinates in which latent positions of different models mean the same.
+
+    Latents of two fits may be turned and scaled differently. In the frame of each, the people it
+    learned from have mean 0 and covariance I, so that people it did not see can be pooled.
+
+    Attributes
+    ----------
+    parts : ndarray, shape (n_modalities, n_latent)
+        Mean part of each modality; their sum is the mean.
+    root : ndarray, shape (n_latent, n_latent)
+        Symmetric inverse root of the covariance.
+    """
+
+    parts: np.ndarray
+    root: np.ndarray
+
+    @classmethod
+    def none(cls, n_modalities: int, n_latent: int) -> Frame:
+        """Positions as they are."""
+        return cls(np.zeros((n_modalities, n_latent)), np.eye(n_latent))
+
+    @classmethod
+    def of(cls, parts: np.ndarray) -> Frame:
+        """From parts (n_modalities, n_subjects, n_latent) of the people a model learned from."""
+        positions = parts.sum(0)
+        values, vectors = np.linalg.eigh(np.cov(positions.T).reshape(2 * positions.shape[1:]))
+        # a latent in which nobody differs stays as it is
+        stretch = np.where(values > 1e-6 * values.max(initial=1e-300), values, 1.0) ** -0.5
+        return cls(parts.mean(1), (vectors * stretch) @ vectors.T)
+
+    def __call__(self, parts: np.ndarray) -> np.ndarray:
+        """Parts in these coordinates; positions are their sum."""
+        return (parts - self.parts[:, None]) @ self.root
+
+
+@dataclass(frozen=True, eq=False)
 class PatternLaw:
     """Calibration for subjects measured with exactly one set of modalities.
 
@@ -64,25 +101,29 @@ class PatternLaw:
         From everyone, then from everyone but fold 0, 1, …
     parts : ndarray, shape (n_modalities, n_latent)
         Mean part of each modality in the latent position.
+    frame : Frame
+        Of the model that scores; all latent quantities are in it.
     """
 
     features: Mapping[str, FeatureLaw]
     latent: LatentLaw
     distances: Sequence[DistanceShape]
     parts: np.ndarray
+    frame: Frame
 
     @classmethod
-    def fit(cls, residuals: Mapping[str, np.ndarray], h: np.ndarray, parts: np.ndarray,
-            folds: np.ndarray, columns: Mapping[str, slice]) -> PatternLaw:
-        """From calibration residuals of every kind, latent positions and their parts, folds, and
-        each modality's columns."""
+    def fit(cls, residuals: Mapping[str, np.ndarray], parts: np.ndarray, folds: np.ndarray,
+            columns: Mapping[str, slice], frame: Frame) -> PatternLaw:
+        """From calibration residuals of every kind, parts of latent positions in their frames,
+        folds, and each modality's columns; ``frame`` is that of the model to score with."""
+        h = parts.sum(0)
         latent = LatentLaw.fit(h)
         # decided once: the folds must go through what new people go through
         shaped = latent.usable and len(h) >= MIN_SHAPE_N
         distances = [latent.shape(h[some]) if shaped else DistanceShape()
                      for some in _others(folds)]
         return cls({kind: FeatureLaw.fit(u, folds, columns) for kind, u in residuals.items()},
-                   latent, distances, parts.mean(1))
+                   latent, distances, parts.mean(1), frame)
 
     def latent_z(self, h: np.ndarray, folds: np.ndarray) -> np.ndarray:
         """Per-dimension z of latent positions."""

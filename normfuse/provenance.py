@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, cast
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
     from .normative import NormativeModel
 
 THIN = 10
-"""Training people of a site below which its offset is a guess. With 5, 10 % of the z of healthy
+"""Reference people of a site below which its offset is a guess. With 5, 10 % of the z of healthy
 people there lay beyond 1.96; with 10, 8 %."""
 
 _PACKAGES = ("normfuse", "torch", "pyro-ppl", "numpy", "scipy", "pandas", "scikit-learn")
 
 
 def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapping[str, Cohort],
-                 history: History, laws: Mapping[Pattern, PatternLaw]) -> Reference:
-    """The provenance of a fit, before its calibration is checked."""
+                 history: History, laws: Mapping[Pattern, PatternLaw]) -> dict[str, Reference]:
+    """The provenance of each kind of deviation, before its calibration is checked."""
     from .covariates import CovariateEncoder
 
     encoder = CovariateEncoder.fit(controls.subjects, controls.covariates)
@@ -47,13 +48,16 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
     if correlated:
         notes += (f"the noise of {listed(correlated)} correlates between features: that made "
                   "people whom training did not see more probable",)
-    thin = thin_levels(encoder.describe(groups["training"].subjects),
-                       encoder.describe(groups["calibration"].subjects))
+    thin = thin_levels(encoder.describe(controls.subjects), encoder.describe(
+        groups.get("calibration", controls).subjects))
     if thin:
         notes += (f"{listed(thin, 8)}: too few reference people to know the offset; z and p of "
                   "people there are too extreme",)
-    return Reference(
-        kind="reconstruction", fusion=repr(model.fusion), n_latent=vae.n_dimensions,
+    if "cross_fitted" in groups:
+        notes += ("cross-fitted: every reference person was scored by a model that did not see "
+                  "them; new people are scored by one fitted on all",)
+    reference = Reference(
+        kind="", fusion=repr(model.fusion), n_latent=vae.n_dimensions,
         seed=model.seed, n_subjects={role: len(group) for role, group in groups.items()},
         covariates=encoder.describe(controls.subjects),
         modalities={m.name: {"unit": m.unit, "n_features": m.n_features,
@@ -63,10 +67,11 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
         best_epoch=history.best_epoch, versions=versions(), notes=notes,
         model=repr(vae.recipe),
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
+    return {kind.name: replace(reference, kind=kind.name) for kind in model.kinds}
 
 
 def thin_levels(training: Mapping[str, Any], calibration: Mapping[str, Any]) -> list[str]:
-    """Levels (sites, say) with fewer than 10 training people or nobody to calibrate with."""
+    """Levels (sites, say) with fewer than 10 reference people or nobody to calibrate with."""
     return [f"{name} {level}" for name, found in training.items()
             for level, n in found.get("levels", {}).items()
             if n < THIN or not calibration[name].get("levels", {}).get(level, 0)]

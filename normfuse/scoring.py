@@ -13,7 +13,7 @@ from .errors import CalibrationError, listed
 from .inference import Inference
 from .kinds import Kind, Predicted
 from .models import Batch, Vae
-from .pattern_law import PatternLaw
+from .pattern_law import Frame, PatternLaw
 
 Pattern = tuple[bool, ...]
 """Which modalities were measured, in the model's order."""
@@ -36,35 +36,31 @@ class RawScores:
         what is not known of the covariates' effects. NaN where nothing was measured.
     expected : dict of Predicted
         Kind -> means and sds; also for modalities that were not measured.
-    latent : ndarray, shape (n_subjects, n_latent)
-        Means of the fused posterior: the latent space is the aggregator's.
     parts : ndarray, shape (n_modalities, n_subjects, n_latent)
-        Each modality's part in it; they add up to ``latent``.
+        Each modality's part in the mean of the fused posterior, which is their sum: the latent
+        space is the aggregator's.
     """
 
     residuals: Mapping[str, np.ndarray]
     expected: Mapping[str, Predicted]
-    latent: np.ndarray
     parts: np.ndarray
 
 
 def raw_scores(vae: Vae, batch: Batch, inference: Inference, kinds: Sequence[Kind]) -> RawScores:
     """Score subjects in float64, each depending on itself alone."""
     expected: dict[str, list[Predicted]] = {kind.name: [] for kind in kinds}
-    latent, parts = [], []
+    parts = []
     with torch.no_grad():
         for rows in torch.arange(len(batch)).split(_CHUNK):
             part = batch.take(rows)
             for kind in kinds:
                 expected[kind.name].append(kind.predicted(vae, part, inference))
-            position, shares = vae.position(part)
-            latent.append(position.numpy())
-            parts.append(shares.numpy())
+            parts.append(vae.position(part)[1].numpy())
     joined = {name: Predicted(*(tuple(map(torch.cat, zip(*(getattr(p, field) for p in found))))
                                 for field in ("mean", "sd")))
               for name, found in expected.items()}
     return RawScores({name: residual(batch, found) for name, found in joined.items()}, joined,
-                     np.vstack(latent), np.concatenate(parts, 1))
+                     np.concatenate(parts, 1))
 
 
 def residual(batch: Batch, found: Predicted) -> np.ndarray:
@@ -77,36 +73,73 @@ def residual(batch: Batch, found: Predicted) -> np.ndarray:
     return torch.cat(blocks, -1).numpy()
 
 
-def calibrate(vae: Vae, inference: Inference, kinds: Sequence[Kind], calibration: Batch,
-              folds: np.ndarray, reference: Tensor, columns: Mapping[str, slice]
-              ) -> dict[Pattern, PatternLaw]:
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """A fitted model and healthy people it did not learn from, who say what is normal.
+
+    Attributes
+    ----------
+    vae : Vae
+    people : Batch
+    learners : Batch or None
+        Whom the model learned from, if positions must be put in their frame.
+    """
+
+    vae: Vae
+    people: Batch
+    learners: Batch | None = None
+
+    def frame(self, kept: Tensor) -> Frame:
+        """Coordinates for people measured with these modalities."""
+        n_modalities = len(kept)
+        if self.learners is None:
+            return Frame.none(n_modalities, self.vae.n_dimensions)
+        able = torch.nonzero(self.learners.present[kept].all(0)).ravel()
+        if len(able) <= self.vae.n_dimensions + 1:
+            return Frame.none(n_modalities, self.vae.n_dimensions)
+        with torch.no_grad():
+            return Frame.of(self.vae.position(self.learners.take(able).hide(kept))[1].numpy())
+
+
+def calibrate(witnesses: Sequence[Witness], frames: Mapping[Pattern, Frame],
+              inference: Inference, kinds: Sequence[Kind], folds: Sequence[np.ndarray],
+              columns: Mapping[str, slice]) -> dict[Pattern, PatternLaw]:
     """The law of every pattern for which there are calibration people enough.
 
     Parameters
     ----------
-    calibration : Batch
-        Calibration subjects, float64.
-    folds : ndarray of int, shape (n_calibration,)
+    frames : dict of Frame
+        Patterns to calibrate -> frame of the model that will score.
+    folds : sequence of int ndarray
+        Of the people of each witness, those that shapes are fitted without.
     columns : dict of slice
         Where each modality's features are.
-    reference : bool Tensor, shape (n_modalities, n_reference)
-        Presence in the whole reference.
     """
     laws = {}
-    for pattern in _patterns(reference):
+    for pattern, frame in frames.items():
         kept = torch.tensor(pattern)
-        able = torch.nonzero(calibration.present[kept].all(0)).ravel()
-        if len(able) < 2:
+        found = [_testimony(w, f, kept, inference, kinds) for w, f in zip(witnesses, folds)]
+        who = np.concatenate([fold for _, _, fold in found])
+        if len(who) < 2:
             continue
-        scores = raw_scores(vae, calibration.take(able).hide(kept), inference, kinds)
-        law = PatternLaw.fit(scores.residuals, scores.latent, scores.parts, folds[able.numpy()],
-                             columns)
+        residuals = {kind.name: np.vstack([raw.residuals[kind.name] for raw, _, _ in found])
+                     for kind in kinds}
+        law = PatternLaw.fit(residuals, np.concatenate([parts for _, parts, _ in found], 1), who,
+                             columns, frame)
         if law.latent.usable:
             laws[pattern] = law
     return laws
 
 
-def _patterns(present: Tensor) -> list[Pattern]:
+def _testimony(witness: Witness, folds: np.ndarray, kept: Tensor, inference: Inference,
+               kinds: Sequence[Kind]) -> tuple[RawScores, np.ndarray, np.ndarray]:
+    able = torch.nonzero(witness.people.present[kept].all(0)).ravel()
+    raw = raw_scores(witness.vae, witness.people.take(able).hide(kept), inference, kinds)
+    return raw, witness.frame(kept)(raw.parts), folds[able.numpy()]
+
+
+def patterns(present: Tensor) -> list[Pattern]:
+    """Those to calibrate, for presence (n_modalities, n_reference)."""
     n_modalities = len(present)
     if n_modalities <= MAX_ENUMERATED:
         return [p for p in product([True, False], repeat=n_modalities) if any(p)]

@@ -17,7 +17,7 @@ from normfuse.calibration_check import check_calibration, share_row
 from normfuse.covariates import CovariateEncoder
 from normfuse.errors import CalibrationError, CohortError
 from normfuse.latent_law import DistanceShape, LatentLaw
-from normfuse.pattern_law import N_FOLDS, PatternLaw
+from normfuse.pattern_law import N_FOLDS, Frame, PatternLaw
 from normfuse.testing import tiny_deviations
 
 
@@ -167,7 +167,8 @@ def test_calibration_people_are_scored_by_shapes_that_did_not_see_them():
     u, h = rng.standard_t(4, size=(90, 7)), rng.normal(size=(90, 3))
     folds = rng.integers(N_FOLDS, size=90)
     columns = {"a": slice(0, 3), "b": slice(3, 7)}
-    whole = PatternLaw.fit({"focal": u}, h, np.stack([h / 3, 2 * h / 3]), folds, columns)
+    whole = PatternLaw.fit({"focal": u}, np.stack([h / 3, 2 * h / 3]), folds, columns,
+                           Frame.none(2, 3))
     law = whole.features["focal"]
     mine = folds == 2
     z = ResidualLaw.fit(u).z_left_out(u)

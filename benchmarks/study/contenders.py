@@ -22,7 +22,7 @@ from normfuse.fusion import (Aggregator, GeneralizedProductOfExperts,
                              SubsetMixture, SubstitutePrior, WassersteinBarycenter)
 from normfuse.inference import Amortised, Inference, Refined
 from normfuse.models import Ladder, OneLatent
-from normfuse.pattern_law import PatternLaw
+from normfuse.pattern_law import Frame, PatternLaw
 from normfuse.preparation import Preparation
 from normfuse.training import TrainingPlan
 
@@ -178,9 +178,9 @@ class Residuals:
             if able.sum() < 2:
                 continue
             h = model.latent(seen)[0]
-            law = PatternLaw.fit({"linear": np.hstack(model.residual_z(seen))}, h, h[None],
+            law = PatternLaw.fit({"linear": np.hstack(model.residual_z(seen))}, h[None],
                                  calibration_folds(calibration.ids)[able],
-                                 self.preparation.slices)
+                                 self.preparation.slices, Frame.none(1, h.shape[1]))
             if law.latent.usable:
                 rows = np.flatnonzero((present == pattern).all(axis=1))
                 mine, nobody = [b[rows] for b in blocks], np.full(len(rows), -1)

@@ -1,0 +1,138 @@
+"""From healthy people to a fitted model: split, train, refit, calibrate."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .calibration import SPLIT, CrossFit, HeldOut, choose_calibration
+from .cohort import Cohort
+from .deviations import OUT_OF_FOLD
+from .errors import TrainingError
+from .fingerprints import calibration_folds, roles_to_hashes
+from .fitted import Fitted
+from .models import Batch, Recipe, Vae
+from .preparation import Preparation
+from .provenance import describe_fit
+from .refit import refit
+from .scoring import Witness, calibrate, patterns
+from .training import History, fit
+from .value_checks import refuse_empty_features
+
+if TYPE_CHECKING:
+    from .normative import NormativeModel
+
+Witnesses = list[tuple[Fitted, Cohort]]
+"""Healthy people and the model that may score them, since it did not learn from them."""
+
+
+def learn(model: NormativeModel, controls: Cohort) -> tuple[Fitted, Witnesses]:
+    """Fit and calibrate as the model's options say."""
+    recipe = model.model.for_people(len(controls))
+    choice = model.calibration or choose_calibration(len(controls))
+    if isinstance(choice, CrossFit):
+        return _in_turns(model, recipe, choice, controls)
+    return _held_out(model, recipe, choice, controls)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    """Before calibration."""
+
+    preparation: Preparation
+    vae: Vae
+    history: History
+    parts: Mapping[str, Batch]
+
+    @property
+    def learners(self) -> Batch:
+        return self.parts["training"].joined(self.parts["early_stop"])
+
+
+def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Series, seed: int
+             ) -> _Trained:
+    """Covariate model of everybody, then networks of those in training."""
+    for m in people.modalities:
+        trainees = people.ids[(roles == "training").to_numpy()]
+        refuse_empty_features(people.features[m.name].loc[trainees], m.name,
+                              f"the {len(trainees)} people used for training")
+    preparation = Preparation.fit(people)
+    batch = preparation.batch(people, np.ones(len(people), bool))
+    parts = {role: batch.take(torch.as_tensor(np.flatnonzero(roles == role))) for role in SPLIT}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = recipe.build({m.name: m.n_features for m in people.modalities},
+                           batch.design.shape[1], model.fusion)
+    training, early_stop = (parts[role].to(torch.float32) for role in ("training", "early_stop"))
+    history = fit(vae, training, early_stop, model.plan, seed=seed)
+    if not history.best_epoch:
+        raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
+                            f"{model.plan.warmup}; raise max_epochs or lower warmup")
+    vae.double().requires_grad_(False)
+    refit(vae, parts["training"], parts["early_stop"], model.inference)
+    return _Trained(preparation, vae, history, parts)
+
+
+def _held_out(model: NormativeModel, recipe: Recipe, choice: HeldOut, controls: Cohort
+              ) -> tuple[Fitted, Witnesses]:
+    """One model, calibrated on people it did not train on."""
+    roles = choice.roles(controls.subjects, controls.covariates, n_latent=recipe.n_dimensions,
+                         seed=model.seed)
+    groups = {role: controls.select(controls.ids[(roles == role).to_numpy()]) for role in SPLIT}
+    trained = _trained(model, recipe, controls, roles, model.seed)
+    witness = Witness(trained.vae, trained.parts["calibration"])
+    laws = calibrate([witness], {p: witness.frame(torch.tensor(p)) for p in _wanted(controls)},
+                     model.inference, model.kinds, [calibration_folds(groups["calibration"].ids)],
+                     trained.preparation.slices)
+    references = describe_fit(model, trained.vae, controls, groups, trained.history, laws)
+    fitted = Fitted(trained.preparation, trained.vae, laws,
+                    roles_to_hashes(trained.preparation.aligned(controls), roles), references)
+    return fitted, [(fitted, fitted.judgeable(groups["calibration"]))]
+
+
+def _in_turns(model: NormativeModel, recipe: Recipe, choice: CrossFit, controls: Cohort
+              ) -> tuple[Fitted, Witnesses]:
+    """A model for every fold of people, fitted on the others, and one fitted on everybody."""
+    choice.refuse_too_few(len(controls), recipe.n_dimensions)
+    fold = choice.deal(controls.subjects, controls.covariates, seed=model.seed)
+    found, out = [], []
+    for k in range(choice.folds):
+        others = controls.select(controls.ids[(fold != k).to_numpy()])
+        roles = choice.learners(others.subjects, seed=model.seed + k)
+        found.append(_trained(model, recipe, others, roles, model.seed + k))
+        out.append(controls.select(controls.ids[(fold == k).to_numpy()]))
+    # a site all of whose people are in one fold is scored as any site by the model without them
+    turns = [replace(t, preparation=replace(t.preparation, pooled_sites=True)) for t in found]
+    roles = choice.learners(controls.subjects, seed=model.seed)
+    whole = _trained(model, recipe, controls, roles, model.seed)
+    witnesses = [Witness(t.vae, t.preparation.batch(t.preparation.aligned(people)), t.learners)
+                 for t, people in zip(turns, out)]
+    final = Witness(whole.vae, whole.learners, whole.learners)
+    wanted = [torch.tensor(p) for p in _wanted(controls)]
+    laws = calibrate(witnesses, {tuple(p.tolist()): final.frame(p) for p in wanted},
+                     model.inference, model.kinds, [calibration_folds(p.ids) for p in out],
+                     whole.preparation.slices)
+    groups = {"cross_fitted": controls}
+    references = describe_fit(model, whole.vae, controls, groups, whole.history, laws)
+    everybody = pd.Series("cross_fitted", index=controls.ids)
+    fitted = Fitted(whole.preparation, whole.vae, laws,
+                    roles_to_hashes(whole.preparation.aligned(controls), everybody), references)
+    return fitted, [(_turn(fitted, t, w, people), fitted.judgeable(people))
+                    for t, w, people in zip(turns, witnesses, out)]
+
+
+def _turn(fitted: Fitted, trained: _Trained, witness: Witness, people: Cohort) -> Fitted:
+    """A fold's model with the laws of all, to score the people it did not see."""
+    laws = {p: replace(law, frame=witness.frame(torch.tensor(p)))
+            for p, law in fitted.laws.items()}
+    roles = pd.Series(OUT_OF_FOLD, index=people.ids)
+    return replace(fitted, preparation=trained.preparation, vae=trained.vae, laws=laws,
+                   known=roles_to_hashes(trained.preparation.aligned(people), roles))
+
+
+def _wanted(controls: Cohort) -> list[tuple[bool, ...]]:
+    return patterns(torch.as_tensor(controls.present.to_numpy().T.copy()))
