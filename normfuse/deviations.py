@@ -27,7 +27,7 @@ SEEN_ROLES = ("training", "early_stop", "cross_fitted")
 OUT_OF_FOLD = "out_of_fold"
 
 _TABLES = ("z", "observed", "expected")
-_WIDE = (*_TABLES, "attribution")
+_WIDE = (*_TABLES, "attribution", "conformal")
 _ALL = (*_WIDE, "latent", "distance", "subjects")
 
 
@@ -109,9 +109,10 @@ class Deviations:
         What was measured and what the model expected, in the modality's unit.
     latent : DataFrame, shape (n_subjects, n_latent)
         Per-dimension z of the fused latent position.
-    distance : DataFrame, columns ``distance``, ``p``, ``n_calibration``
+    distance : DataFrame, columns ``distance``, ``p``, ``p_conformal``, ``n_calibration``
         Mahalanobis distance of the latent position from the calibration people who were
-        measured with the same modalities, and its p-value by the F law.
+        measured with the same modalities, its p-value by the F law, and by rank among those
+        people, never below 1 / (n + 1).
     subjects : DataFrame
         The cohort's subjects table plus the column ``normfuse_role``.
     reference : Reference
@@ -120,6 +121,9 @@ class Deviations:
         (nothing to share) left out. With Wasserstein and generalized Wasserstein fusion a share is
         that modality's own shift of the posterior times its fixed weight; with products the
         weights are the precisions, so that a share depends on the other modalities' too.
+    conformal : DataFrame or None, columns (modality, feature)
+        Two-sided p-value of each feature by rank among the n calibration people: valid whatever
+        the law of residuals, if the person is exchangeable with them; never below 2 / (n + 1).
     controls : Deviations or None
         The calibration people, each scored against the others. Kept in memory after ``fit`` so
         that patients have somebody honest to be compared with; never written to disk.
@@ -140,6 +144,7 @@ class Deviations:
     subjects: pd.DataFrame
     reference: Reference
     attribution: pd.DataFrame | None = None
+    conformal: pd.DataFrame | None = None
     controls: Deviations | None = None
 
     def __len__(self) -> int:
@@ -207,7 +212,7 @@ class Deviations:
         theirs = added.tables()
         tables: dict[str, Any] = {name: pd.concat([table, theirs[name]])
                                   for name, table in self.tables().items() if name in theirs}
-        return replace(self, **{"attribution": None, **tables}, controls=None)
+        return replace(self, **{"attribution": None, "conformal": None, **tables}, controls=None)
 
     def extreme(self, threshold: float = 1.96, *, direction: str = "both") -> pd.DataFrame:
         """How many features of each person lie beyond a threshold, per modality.

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -94,7 +94,7 @@ class Fitted:
                               [m.features for m in preparation.modalities])
         z = np.full((len(cohort), len(preparation.columns)), np.nan)
         expected, latent = z.copy(), np.empty((len(cohort), self.vae.n_dimensions))
-        distance = np.empty((len(cohort), 3))
+        distance, conformal = np.empty((len(cohort), 4)), z.copy()
         shares = np.empty((len(cohort.modalities), *latent.shape))
         folds = self._folds(roles)
         for pattern, rows in by_pattern(batch):
@@ -102,6 +102,8 @@ class Fitted:
             raw = raw_scores(self.vae, part, inference, [kind])
             z[at] = law.features[kind.name].z(raw.residuals[kind.name], folds[at],
                                               preparation.slices)
+            conformal[at] = law.features[kind.name].conformal(raw.residuals[kind.name],
+                                                              folds[at] >= 0)
             parts = law.frame(raw.parts)
             position = parts.sum(0)
             latent[at] = law.latent_z(position, folds[at])
@@ -109,7 +111,10 @@ class Fitted:
             distance[at] = law.distance(position, folds[at])
             found = raw.expected[kind.name]
             expected[at] = preparation.in_units(found.mean, found.sd, cohort.subjects.iloc[at])
-        return self._as_tables(cohort, kind, roles, z, expected, latent, shares, distance)
+        found = self._as_tables(cohort, kind, roles, z, expected, latent, shares, distance)
+        if np.isnan(conformal).all():
+            return found
+        return replace(found, conformal=pd.DataFrame(conformal, cohort.ids, found.z.columns))
 
     def log_density(self, cohort: Cohort, kind: Kind, inference: Inference) -> pd.DataFrame:
         """log p(y_j | what this kind conditions on) of every measured feature, calibrated.
@@ -149,7 +154,7 @@ class Fitted:
         columns, ids = self.preparation.columns, cohort.ids
         observed = pd.DataFrame(np.hstack([b.to_numpy() for b in cohort.features.values()]),
                                 ids, columns)
-        law = pd.DataFrame(distance, ids, ["distance", "p", "n_calibration"])
+        law = pd.DataFrame(distance, ids, ["distance", "p", "p_conformal", "n_calibration"])
         dimensions = [f"z{k + 1}" for k in range(latent.shape[1])]
         told = np.where(cohort.present.to_numpy().T[..., None], shares, np.nan)
         attribution = pd.DataFrame(np.hstack(list(told)), ids, pd.MultiIndex.from_product(

@@ -1,6 +1,7 @@
 """How far a latent position is from healthy people's, and how rare that is."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,9 +17,11 @@ _TINY = 1e-8
 """Eigenvalues of the latent correlation below this, relative to the largest, are rounding."""
 
 
-_LOG_C = np.linspace(-1.0, 0.7, 15)[:, None]
+_NODES = np.linspace(-4, 4, 13)[:, None]
+"""Of log c, in sd of its posterior around where it is highest."""
+
 _BEYOND_NORMAL = np.linspace(0, 1, 10)[None, :] ** 1.5
-GRID = (_LOG_C.shape[0], _BEYOND_NORMAL.shape[1])
+GRID = (_NODES.shape[0], _BEYOND_NORMAL.shape[1])
 _PRIOR_LOG_C, _PRIOR_INVERSE_NU = 0.3, 0.2
 """Prior sd of log c and prior scale of 1/nu above its normal value: weak, but enough that 30
 people cannot claim absurd tails."""
@@ -40,10 +43,12 @@ class DistanceShape:
 
     Attributes
     ----------
-    weights : ndarray, shape (15, 10), or None
-        Of the grid, summing to 1; None is Hotelling's law.
+    log_c, weights : ndarray, shape (13, 10), or None
+        The grid, finer the more people there are, and its weights, summing to 1; None is
+        Hotelling's law.
     """
 
+    log_c: np.ndarray | None = None
     weights: np.ndarray | None = None
 
     @classmethod
@@ -52,19 +57,35 @@ class DistanceShape:
         if nu_normal <= 3:  # no room for tails heavier than that
             return cls()
         inverse_nu = _inverse_nu(nu_normal)
-        log_weight = (stats.f.logpdf(f[:, None, None] / np.exp(_LOG_C), p, 1 / inverse_nu).sum(0)
-                      - len(f) * _LOG_C - 0.5 * (_LOG_C / _PRIOR_LOG_C) ** 2
-                      - (inverse_nu - 1 / nu_normal) / _PRIOR_INVERSE_NU)
-        # the grid is denser near the normal law: weigh each node by the width it stands for
-        weights = np.exp(log_weight - log_weight.max()) * np.gradient(inverse_nu[0])
-        return cls(weights / weights.sum())
+
+        def log_posterior(log_c: np.ndarray) -> np.ndarray:
+            return (stats.f.logpdf(f[:, None, None] / np.exp(log_c), p, 1 / inverse_nu).sum(0)
+                    - len(f) * log_c - 0.5 * (log_c / _PRIOR_LOG_C) ** 2
+                    - (inverse_nu - 1 / nu_normal) / _PRIOR_INVERSE_NU)
+
+        sd = np.sqrt(2 * (1 / p + inverse_nu) / len(f))
+        log_c = _highest(log_posterior, inverse_nu.shape) + sd * _NODES
+        log_weight = log_posterior(log_c)
+        # columns are denser near the normal law: weigh each node by the width it stands for
+        weights = np.exp(log_weight - log_weight.max()) * np.gradient(inverse_nu[0]) * sd
+        return cls(log_c, weights / weights.sum())
 
     def p_value(self, f: np.ndarray, p: int, nu_normal: float) -> np.ndarray:
         """Upper tail, averaged over the grid."""
-        if self.weights is None:
+        if self.log_c is None or self.weights is None:
             return stats.f.sf(f, p, nu_normal)
-        tails = stats.f.sf(f[:, None, None] / np.exp(_LOG_C), p, 1 / _inverse_nu(nu_normal))
+        tails = stats.f.sf(f[:, None, None] / np.exp(self.log_c), p, 1 / _inverse_nu(nu_normal))
         return (self.weights * tails).sum((1, 2))
+
+
+def _highest(function: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Where each element's log-concave function of log c is highest, by golden sections."""
+    low, high, golden = np.full(shape, -3.0), np.full(shape, 3.0), (np.sqrt(5) - 1) / 2
+    for _ in range(30):
+        one, two = high - golden * (high - low), low + golden * (high - low)
+        left = function(one) > function(two)
+        low, high = np.where(left, low, one), np.where(left, two, high)
+    return (low + high) / 2
 
 
 def _inverse_nu(nu_normal: float) -> np.ndarray:
@@ -122,10 +143,14 @@ class LatentLaw:
         f = self._to_f(squared, self.n - 1)
         return np.sqrt(squared), shape.p_value(f, self.rank, self.n - 1 - self.rank)
 
+    def f(self, h: np.ndarray, *, left_out: bool = False) -> np.ndarray:
+        """The F statistic of each position's distance."""
+        squared = self._squared_left_out(h) if left_out else self._squared(h)
+        return self._to_f(squared, self.n - left_out)
+
     def shape(self, h: np.ndarray) -> DistanceShape:
         """The shape of the distance's law, from some or all of the calibration people."""
-        f = self._to_f(self._squared_left_out(h), self.n - 1)
-        return DistanceShape.fit(f, self.rank, self.n - 1 - self.rank)
+        return DistanceShape.fit(self.f(h, left_out=True), self.rank, self.n - 1 - self.rank)
 
     def z(self, h: np.ndarray, *, left_out: bool = False) -> np.ndarray:
         """Per-dimension z, by the t law of :class:`~normfuse.calibration.ResidualLaw`."""

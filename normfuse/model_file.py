@@ -156,6 +156,9 @@ def _tensors(vae: Vae, preparation: Preparation,
         for kind, features in law.features.items():
             for field in ("n", "mean", "sd"):
                 arrays[f"law.{k}.{kind}.{field}"] = getattr(features.residual, field)
+            if features.ranked is not None:
+                arrays[f"law.{k}.{kind}.ranked"] = features.ranked
+        arrays[f"law.{k}.latent.ranked"] = law.ranked
         arrays[f"law.{k}.latent.n"] = np.array([law.latent.n])
         arrays[f"law.{k}.latent.shapes"] = _stacked(law.distances)
         arrays[f"law.{k}.latent.mean"] = law.latent.mean
@@ -167,8 +170,10 @@ def _tensors(vae: Vae, preparation: Preparation,
 
 
 def _stacked(shapes: Sequence[DistanceShape]) -> np.ndarray:
-    """Grid weights of all shapes; Hotelling's law, which has none, as zeros."""
-    return np.stack([np.zeros(GRID) if s.weights is None else s.weights for s in shapes])
+    """Grids and weights of all shapes; Hotelling's law, which has none, as zeros."""
+    nothing = np.zeros((2, *GRID))
+    return np.stack([nothing if s.log_c is None or s.weights is None
+                     else np.stack([s.log_c, s.weights]) for s in shapes])
 
 
 _EFFECTS = ("mean", "covariance", "pooled", "spread")
@@ -203,14 +208,17 @@ def _law(spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], k: int) -
     for kind, shapes in spec["tails"].items():
         residual = ResidualLaw(*(tensors[f"law.{k}.{kind}.{field}"].numpy()
                                  for field in ("n", "mean", "sd")))
+        ranked = tensors.get(f"law.{k}.{kind}.ranked")
         features[kind] = FeatureLaw(residual, {name: [TailShape(*v) for v in found]
-                                               for name, found in shapes.items()})
+                                               for name, found in shapes.items()},
+                                    None if ranked is None else ranked.numpy())
     latent = LatentLaw(int(tensors[f"law.{k}.latent.n"]), tensors[f"law.{k}.latent.mean"].numpy(),
                        tensors[f"law.{k}.latent.covariance"].numpy())
     stored = tensors[f"law.{k}.latent.shapes"].numpy()
-    distances = [DistanceShape(w if w.any() else None) for w in stored]
+    distances = [DistanceShape(*grid) if grid.any() else DistanceShape() for grid in stored]
     frame = Frame(*(tensors[f"law.{k}.frame.{part}"].numpy() for part in ("parts", "root")))
-    return PatternLaw(features, latent, distances, tensors[f"law.{k}.parts"].numpy(), frame)
+    return PatternLaw(features, latent, distances, tensors[f"law.{k}.latent.ranked"].numpy(),
+                      tensors[f"law.{k}.parts"].numpy(), frame)
 
 
 def _calibration_to_dict(choice: HeldOut | CrossFit | None) -> dict[str, Any] | None:

@@ -9,6 +9,13 @@ import numpy as np
 from .calibration import ResidualLaw, TailShape
 from .latent_law import MIN_SHAPE_N, DistanceShape, LatentLaw
 
+_ROUNDING = 1e-9
+"""A calibration person scored again must find themselves among the ranked."""
+
+MOST_RANKED = 20_000
+"""Features whose calibration residuals are kept for p-values by rank: 100 people take 16 MB then,
+for every kind of deviation and set of modalities."""
+
 N_FOLDS = 5
 """Shapes are fitted on all calibration people, and once more without each fifth of them: a
 calibration person is scored by shapes that did not see them."""
@@ -23,18 +30,42 @@ class FeatureLaw:
     residual : ResidualLaw
     tails : dict of list of TailShape
         Modality -> shape from everyone, then from everyone but fold 0, 1, …
+    ranked : ndarray, shape (n_calibration, n_features), or None
+        Residuals, each column sorted by itself, NaN last; None with more than ``MOST_RANKED``
+        features.
     """
 
     residual: ResidualLaw
     tails: Mapping[str, Sequence[TailShape]]
+    ranked: np.ndarray | None = None
 
     @classmethod
     def fit(cls, u: np.ndarray, folds: np.ndarray, columns: Mapping[str, slice]) -> FeatureLaw:
         """From calibration residuals, their folds, and each modality's columns."""
         residual = ResidualLaw.fit(u)
         z = residual.z_left_out(u)
-        return cls(residual, {name: [TailShape.fit(z[some][:, at]) for some in _others(folds)]
-                              for name, at in columns.items()})
+        tails = {name: [TailShape.fit(z[some][:, at]) for some in _others(folds)]
+                 for name, at in columns.items()}
+        return cls(residual, tails, np.sort(u, axis=0) if u.shape[1] <= MOST_RANKED else None)
+
+    def conformal(self, u: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """Two-sided p by rank among calibration residuals; ``own`` marks calibration people.
+
+        p = 2 min(1 + #{u_i <= u}, 1 + #{u_i >= u}) / (n + 1), at most 1: whatever the law of
+        residuals, P(p <= alpha) <= alpha for a person exchangeable with the n others. A
+        calibration person is ranked among the other n - 1.
+        """
+        found = np.full(u.shape, np.nan)
+        if self.ranked is None:
+            return found
+        for k in range(u.shape[1]):
+            seen = self.ranked[: self.residual.n[k], k]
+            below = np.searchsorted(seen, u[:, k] + _ROUNDING, side="right")
+            above = len(seen) - np.searchsorted(seen, u[:, k] - _ROUNDING, side="left")
+            others = len(seen) - own
+            tail = np.minimum(below, above) + 1 - own  # oneself is among them
+            found[:, k] = np.minimum(1.0, 2 * tail / (others + 1))
+        return np.where(np.isnan(u) | (self.residual.n < 1), np.nan, found)
 
     def z(self, u: np.ndarray, folds: np.ndarray, columns: Mapping[str, slice]) -> np.ndarray:
         """z of residuals; ``folds`` is -1 for new people, else the calibration person's fold."""
@@ -99,6 +130,8 @@ class PatternLaw:
     latent : LatentLaw
     distances : list of DistanceShape
         From everyone, then from everyone but fold 0, 1, …
+    ranked : ndarray, shape (n_calibration,)
+        The distances of calibration people, each from the others, as F statistics, sorted.
     parts : ndarray, shape (n_modalities, n_latent)
         Mean part of each modality in the latent position.
     frame : Frame
@@ -108,6 +141,7 @@ class PatternLaw:
     features: Mapping[str, FeatureLaw]
     latent: LatentLaw
     distances: Sequence[DistanceShape]
+    ranked: np.ndarray
     parts: np.ndarray
     frame: Frame
 
@@ -123,7 +157,7 @@ class PatternLaw:
         distances = [latent.shape(h[some]) if shaped else DistanceShape()
                      for some in _others(folds)]
         return cls({kind: FeatureLaw.fit(u, folds, columns) for kind, u in residuals.items()},
-                   latent, distances, parts.mean(1), frame)
+                   latent, distances, np.sort(latent.f(h, left_out=True)), parts.mean(1), frame)
 
     def latent_z(self, h: np.ndarray, folds: np.ndarray) -> np.ndarray:
         """Per-dimension z of latent positions."""
@@ -142,13 +176,20 @@ class PatternLaw:
         return stretch * (parts - self.parts[:, None])
 
     def distance(self, h: np.ndarray, folds: np.ndarray) -> np.ndarray:
-        """Latent distance, its p-value, and the number of people it is judged by."""
-        found = np.empty((len(h), 3))
+        """Latent distance, its p-value, that by rank, and the number of people it is judged by.
+
+        By rank: (1 + #{f_i >= f}) / (n + 1), over the calibration people's own f.
+        """
+        found = np.empty((len(h), 4))
         for k in np.unique(folds):
             rows, shape = folds == k, self.distances[k + 1]
             test = self.latent.test if k < 0 else self.latent.test_left_out
             found[rows, :2] = np.column_stack(test(h[rows], shape))
-        found[:, 2] = self.latent.n - (folds >= 0)
+        own = folds >= 0
+        f = np.where(own, self.latent.f(h, left_out=True), self.latent.f(h))
+        above = len(self.ranked) - np.searchsorted(self.ranked, f * (1 - _ROUNDING), side="left")
+        found[:, 2] = (above + 1 - own) / (len(self.ranked) - own + 1)
+        found[:, 3] = self.latent.n - own
         return found
 
 
