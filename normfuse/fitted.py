@@ -111,10 +111,10 @@ class Fitted:
             distance[at] = law.distance(position, folds[at])
             found = raw.expected[kind.name]
             expected[at] = preparation.in_units(found.mean, found.sd, cohort.subjects.iloc[at])
-        found = self._as_tables(cohort, kind, roles, z, expected, latent, shares, distance)
+        scored = self._as_tables(cohort, kind, roles, z, expected, latent, shares, distance)
         if np.isnan(conformal).all():
-            return found
-        return replace(found, conformal=pd.DataFrame(conformal, cohort.ids, found.z.columns))
+            return scored
+        return replace(scored, conformal=pd.DataFrame(conformal, cohort.ids, scored.z.columns))
 
     def log_density(self, cohort: Cohort, kind: Kind, inference: Inference) -> pd.DataFrame:
         """log p(y_j | what this kind conditions on) of every measured feature, calibrated.
