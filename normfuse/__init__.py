@@ -14,6 +14,7 @@ _HOMES = {
     "Atlas": "atlas",
     "Cohort": "cohort",
     "Deviations": "deviations",
+    "Evaluation": "evaluation",
     "Ladder": "models",
     "Modality": "modality",
     "NormativeModel": "normative",
@@ -21,6 +22,7 @@ _HOMES = {
     "OneLatent": "models",
     "TrainingPlan": "training",
     "cross_fit": "cross_fitting",
+    "evaluate": "criticism",
     "load_atlas": "atlas",
     "simulate_cohort": "simulate",
     "write_cohort": "simulate",
@@ -29,18 +31,20 @@ _HOMES = {
 if TYPE_CHECKING:
     from .atlas import Atlas, load_atlas
     from .cohort import Cohort
+    from .criticism import evaluate
     from .cross_fitting import cross_fit
     from .deviations import Deviations
     from .errors import NormfuseError
+    from .evaluation import Evaluation
     from .modality import Modality
     from .models import Ladder, OneLatent
     from .normative import NormativeModel
     from .simulate import simulate_cohort, write_cohort
     from .training import TrainingPlan
 
-__all__ = ["Atlas", "Cohort", "Deviations", "Ladder", "Modality", "NormativeModel",
-           "NormfuseError", "OneLatent", "TrainingPlan", "__version__", "cross_fit", "load_atlas",
-           "simulate_cohort", "write_cohort"]
+__all__ = ["Atlas", "Cohort", "Deviations", "Evaluation", "Ladder", "Modality", "NormativeModel",
+           "NormfuseError", "OneLatent", "TrainingPlan", "__version__", "cross_fit", "evaluate",
+           "load_atlas", "simulate_cohort", "write_cohort"]
 
 
 def __getattr__(name: str) -> Any:

@@ -162,7 +162,8 @@ class NormativeModel:
         """The provenance with how calibrated this kind is in people left out of everything."""
         scored = fitted.score(held_out, kind, self.inference)
         calibration, quantiles = check_calibration(scored)
-        return replace(fitted.references[kind.name], calibration=calibration, quantiles=quantiles)
+        return replace(fitted.references[kind.name], meaning=kind.meaning, use=kind.use,
+                       calibration=calibration, quantiles=quantiles)
 
     def _train(self, recipe: Recipe, names: Sequence[str], training: Batch, early_stop: Batch
                ) -> tuple[Vae, History]:
