@@ -66,7 +66,7 @@ def pooled_share(z: pd.DataFrame, hit: pd.DataFrame) -> dict[str, float]:
     would vary as much as the share does between people. In simulations of 15 to 100 people (10 or
     60 features, correlations of .05 and .3, shares of .5 and 5 %) 92 to 98 % of these intervals
     held the truth; 49 to 96 % of those of a bootstrap of people; and all of Wilson's for as many
-    values as people, which are up to 18 times wider.
+    values as people, which are up to 15 times wider.
 
     References
     ----------

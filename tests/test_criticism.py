@@ -270,6 +270,7 @@ class TestWhoIsEvaluated:
     def test_by_default_the_calibration_people(self, model):
         found = nf.evaluate(model)
         controls = model._controls("focal")
+        assert "note: calibration people were judged by each other" in found.summary()
         assert found.kind == "focal" and set(found.people) == {"calibration"}
         assert found.people["calibration"] == len(controls)
         y, guess = (getattr(controls, t)["t1", "t1_region0"] for t in ("observed", "expected"))
