@@ -39,8 +39,9 @@ def plot_centiles(table: pd.DataFrame, feature: str, deviations: Deviations | No
         If several modalities have a feature of that name.
     subject : str, optional
         Marked, with the centile in words; needs deviations of kind ``covariates``, which are what
-        the curves are of. With curves of an average site, the words still speak of the person's
-        own.
+        the curves are of. The words speak of the person's own site, and of calibration people
+        measured with the same modalities; the curves of all who have this one, and of an average
+        site if none is given. The two may differ a little.
     x, by : str
         Covariates: that of the axis, and that of the colours; by default the other one that
         has several values in the table.
