@@ -169,7 +169,7 @@ def _draw_person(ax: Axes, deviations: Deviations, column: tuple[str, str], subj
     low, high = ax.get_ylim()
     room, below = 0.22 * (high - low), centile < 50  # for words that cover nobody
     ax.set_ylim(low - room * below, high + room * (not below))
-    words = textwrap.fill(f"{plain(subject, 30)} lies {centile_words(centile)}", 46)
+    words = textwrap.fill(f"{plain(subject, 30)} lies {centile_words(centile)}", 40)
     ax.annotate(words, (at, value), (0.5, 0.02 if below else 0.98), textcoords="axes fraction",
                 ha="center", va="bottom" if below else "top", fontsize="small", zorder=4,
                 arrowprops={"arrowstyle": "-", "color": "0.3", "lw": 0.8})

@@ -181,8 +181,8 @@ class Deviations:
     def centile(self) -> pd.DataFrame:
         """Of every z, in percent: 100 Phi(z).
 
-        Of 100 healthy people with the same covariates so many lie lower; of kind ``covariates``
-        in the value itself, of the other kinds in what their own brain leaves unexplained.
+        Of 100 healthy people with the same covariates so many lie lower: of kind ``covariates``
+        in the value itself, of the other kinds in what the rest of their brain leaves unexplained.
 
         Examples
         --------
