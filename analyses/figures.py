@@ -10,6 +10,7 @@ of groups
 :func:`plot_extremes`                       extreme deviations per person, by group
 :func:`plot_distances`                      latent distance per person, by group
 of people
+:func:`plot_centiles`                       normal range of a feature by age, people and one person
 :func:`plot_missingness`                    which modalities people have together
 :func:`plot_subject`                        where one person deviates most
 :func:`plot_attribution`                    what each modality adds to one person's latent z
@@ -21,12 +22,13 @@ from __future__ import annotations
 
 from .drawing import EXTREME, MARKERS, PALETTE, SIGNIFICANT
 from .figures_brain import AXIAL_CUTS, plot_brain
+from .figures_centiles import plot_centiles
 from .figures_groups import plot_distances, plot_extremes, plot_group_effects
 from .figures_people import plot_attribution, plot_missingness, plot_subject
 from .figures_reference import plot_calibration, plot_qq, plot_training
 from .wording import region_label
 
 __all__ = ["AXIAL_CUTS", "EXTREME", "MARKERS", "PALETTE", "SIGNIFICANT", "plot_attribution",
-           "plot_brain", "plot_calibration", "plot_distances", "plot_extremes",
+           "plot_brain", "plot_calibration", "plot_centiles", "plot_distances", "plot_extremes",
            "plot_group_effects", "plot_missingness", "plot_qq", "plot_subject", "plot_training",
            "region_label"]

@@ -29,10 +29,12 @@ from .groups import honest_people
 from .pictures import TOP, WIDTH, Picture, brain_picture, picture
 from .ranks import compare_distances, compare_extremes
 from .regional import RegionalDeviations, parcellate
+from .report_evaluation import evaluation_facts
 from .report_people import Z_LIMIT, people_facts, persons
 
 if TYPE_CHECKING:
     from normfuse.atlas import Atlas
+    from normfuse.evaluation import Evaluation
 
     from .group_comparison import GroupComparison
 
@@ -44,7 +46,8 @@ _ROLES = {"calibration": "held-out controls"}
 
 def write_report(deviations: Deviations, path: str | Path, *,
                  comparison: GroupComparison | None = None, atlas: Atlas | None = None,
-                 n_subjects: int = 3, overwrite: bool = False) -> Path:
+                 evaluation: Evaluation | None = None, n_subjects: int = 3,
+                 overwrite: bool = False) -> Path:
     """Write what a reader needs to judge these deviations to one HTML file.
 
     The file needs no network, no script and no other file, and it prints. It shows ids and
@@ -62,6 +65,9 @@ def write_report(deviations: Deviations, path: str | Path, *,
         the held-out controls, and nothing is tested.
     atlas : Atlas, optional
         For brain maps of the features that are its regions.
+    evaluation : Evaluation, optional
+        From :func:`normfuse.evaluate`, of the same kind: adds how accurate and calibrated the
+        model is.
     n_subjects : int
         How many of the most deviant people get a part of their own; 0 for none. They are chosen
         by the smaller of two p: of their latent distance, and the smallest Benjamini-Hochberg p
@@ -74,7 +80,8 @@ def write_report(deviations: Deviations, path: str | Path, *,
     OutputExistsError
         If the file is there and ``overwrite`` is not asked for.
     ComparisonError
-        If ``comparison`` holds no effect sizes, or compares a column the subjects do not have.
+        If ``comparison`` holds no effect sizes, or compares a column the subjects do not have, or
+        ``evaluation`` is of another kind of deviation.
 
     Examples
     --------
@@ -88,13 +95,18 @@ def write_report(deviations: Deviations, path: str | Path, *,
     if comparison is not None and "g" not in comparison.table:
         raise ComparisonError("a report shows effect sizes and needs a comparison made by "
                               "compare_groups; extreme counts and distances it compares itself")
+    if evaluation is not None and evaluation.kind != deviations.reference.kind:
+        raise ComparisonError(f"the evaluation is of deviations of kind {evaluation.kind!r}, the "
+                              f"people were scored with kind {deviations.reference.kind!r}; "
+                              "evaluate that kind, or leave the evaluation out")
     with new_file(Path(path), overwrite=overwrite) as work:
-        work.write_text(_render(deviations, comparison, atlas, n_subjects), encoding="utf-8")
+        work.write_text(_render(deviations, comparison, evaluation, atlas, n_subjects),
+                        encoding="utf-8")
     return Path(path)
 
 
-def _render(deviations: Deviations, comparison: GroupComparison | None, atlas: Atlas | None,
-            n_subjects: int) -> str:
+def _render(deviations: Deviations, comparison: GroupComparison | None,
+            evaluation: Evaluation | None, atlas: Atlas | None, n_subjects: int) -> str:
     from jinja2 import Environment, StrictUndefined
 
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -110,6 +122,7 @@ def _render(deviations: Deviations, comparison: GroupComparison | None, atlas: A
         version=__version__, written=f"{datetime.now(UTC):%Y-%m-%d %H:%M}", no_maps=no_maps,
         comparison=comparison, top=TOP, z_limit=Z_LIMIT, **people_facts(deviations, people),
         **_reference_facts(deviations.reference), **_spread(people, comparison),
+        evaluation=None if evaluation is None else evaluation_facts(evaluation),
         contrasts=[] if comparison is None else [
             _contrast(comparison, name, None if regional is None else atlas)
             for name in comparison.table.index.get_level_values("contrast").unique()],

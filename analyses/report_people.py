@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from normfuse.deviations import ROLE, Deviations
 from normfuse.errors import listed
@@ -17,6 +18,7 @@ from .effects import corrected
 from .figures_people import measured
 from .group_comparison import ALPHA
 from .pictures import TOP, WIDTH, brain_picture, picture
+from .wording import centile_words
 
 if TYPE_CHECKING:
     from normfuse.atlas import Atlas
@@ -110,11 +112,15 @@ def _person(people: Deviations, subject: str, regional: RegionalDeviations | Non
     q = corrected(people.p.loc[[subject]].iloc[0], "fdr_bh").dropna()
     have = _modalities_of(people.z, subject)
     counts = people.select([subject]).extreme(EXTREME).iloc[0]
+    strongest = int(z.abs().to_numpy().argmax()) if len(z) else -1
     return {
         "id": subject, "facts": {name: row[name] for name in shown if name in row},
         "calibration": row[ROLE] == "calibration", "distance": people.distance.loc[subject],
         "n_values": len(z), "n_hits": int((q < ALPHA).sum()),
-        "strongest": None if z.empty else (*z.index[int(z.abs().to_numpy().argmax())], q.min()),
+        "strongest": None if z.empty else (*z.index[strongest], q.min()),
+        # of the other kinds a centile is one of what the rest of the brain leaves: no plain words
+        "centile": centile_words(100 * stats.norm.cdf(z.iloc[strongest]))
+        if len(z) and people.reference.kind == "covariates" else None,
         "counts": [(name, int(counts[name]), int(z[name].size)) for name in have],
         "absent": [name for name in people.modalities if name not in have],
         "maps": [] if regional is None or atlas is None else [

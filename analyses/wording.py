@@ -86,6 +86,33 @@ def word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
 
 
+def ordinal(n: int) -> str:
+    """A place in an order.
+
+    >>> [ordinal(n) for n in (1, 2, 3, 11, 52)]
+    ['1st', '2nd', '3rd', '11th', '52nd']
+    """
+    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}"
+
+
+def centile_words(centile: float) -> str:
+    """Where a value lies among those of healthy people, 0 to 100, as one would say it.
+
+    >>> print(centile_words(2.3), centile_words(99.8), sep="\\n")
+    on the 2nd centile: 2 of 100 comparable healthy people have less
+    above the 99th centile: fewer than 1 in 100 comparable healthy people have more
+    """
+    if centile < 1 or centile > 99:
+        side, end, way = ("below", "1st", "less") if centile < 50 else ("above", "99th", "more")
+        return (f"{side} the {end} centile: fewer than 1 in 100 comparable healthy people have "
+                f"{way}")
+    at = round(centile)
+    n, way = (at, "less") if at < 50 else (100 - at, "more")
+    return (f"on the {ordinal(at)} centile: {n} of 100 comparable healthy people "
+            f"{'has' if n == 1 else 'have'} {way}")
+
+
 def percent(share: Any) -> str:
     """A share of 0 to 1 in percent, a dash where there is none."""
     return "–" if share is None or not np.isfinite(share) else f"{100 * share:.1f} %"

@@ -15,6 +15,7 @@ _HOMES = {
     "Cohort": "cohort",
     "CrossFit": "calibration",
     "Deviations": "deviations",
+    "Evaluation": "evaluation",
     "HeldOut": "calibration",
     "Ladder": "models",
     "Modality": "modality",
@@ -23,6 +24,7 @@ _HOMES = {
     "OneLatent": "models",
     "TrainingPlan": "training",
     "cross_fit": "cross_fitting",
+    "evaluate": "criticism",
     "load_atlas": "atlas",
     "simulate_cohort": "simulate",
     "write_cohort": "simulate",
@@ -32,18 +34,20 @@ if TYPE_CHECKING:
     from .atlas import Atlas, load_atlas
     from .calibration import CrossFit, HeldOut
     from .cohort import Cohort
+    from .criticism import evaluate
     from .cross_fitting import cross_fit
     from .deviations import Deviations
     from .errors import NormfuseError
+    from .evaluation import Evaluation
     from .modality import Modality
     from .models import Ladder, OneLatent
     from .normative import NormativeModel
     from .simulate import simulate_cohort, write_cohort
     from .training import TrainingPlan
 
-__all__ = ["Atlas", "Cohort", "CrossFit", "Deviations", "HeldOut", "Ladder", "Modality",
-           "NormativeModel", "NormfuseError", "OneLatent", "TrainingPlan", "__version__",
-           "cross_fit", "load_atlas", "simulate_cohort", "write_cohort"]
+__all__ = ["Atlas", "Cohort", "CrossFit", "Deviations", "Evaluation", "HeldOut", "Ladder",
+           "Modality", "NormativeModel", "NormfuseError", "OneLatent", "TrainingPlan",
+           "__version__", "cross_fit", "evaluate", "load_atlas", "simulate_cohort", "write_cohort"]
 
 
 def __getattr__(name: str) -> Any:

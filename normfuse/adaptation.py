@@ -49,7 +49,7 @@ def _note(site: str, label: str, n: int) -> str:
     if n < FEWEST:
         raise CohortError(f"{site} {label!r} has {n} healthy subjects; {FEWEST} at least are "
                           "needed to learn its offsets, and 50 for its scale. Bring more, or "
-                          "score its people with unseen_site='pooled'")
+                          "score its people with unseen_site='pooled' (--unseen-site pooled)")
     if n < ENOUGH:
         warnings.warn(f"{site} {label!r} was learned from {n} people; below {ENOUGH} its scale is "
                       "largely that of other sites", stacklevel=4)

@@ -25,11 +25,14 @@ class LinearBaseline:
     scale : ndarray, shape (n_features,)
         Residual sd in the training subjects, in the modality's unit.
     penalty : float
+    inverse : ndarray, shape (1 + n_design, 1 + n_design)
+        (X'X + penalty)^-1 of the people of the fit, from which their leverages follow.
     """
 
     coefficients: np.ndarray
     scale: np.ndarray
     penalty: float
+    inverse: np.ndarray
 
     @classmethod
     def fit(cls, block: pd.DataFrame, design: np.ndarray) -> LinearBaseline:
@@ -45,11 +48,22 @@ class LinearBaseline:
             coefficients[:, columns] = _ridge(values[np.ix_(seen, columns)], design[seen], penalty)
         residual = values - coefficients[0] - design @ coefficients[1:]
         scale = np.nanstd(residual, axis=0)
-        return cls(coefficients, np.where(scale > 0, scale, 1.0), penalty)
+        return cls(coefficients, np.where(scale > 0, scale, 1.0), penalty,
+                   _inverse(design, penalty))
 
     def expected(self, design: np.ndarray) -> np.ndarray:
         """Expected features, in the modality's unit, shape (n_subjects, n_features)."""
         return self.coefficients[0] + design @ self.coefficients[1:]
+
+    def left_out(self, values: np.ndarray, design: np.ndarray) -> np.ndarray:
+        """Expected features of people of the fit, each from the others: y - e / (1 - leverage).
+
+        Leverages are those of features measured in everybody; where some people lack a feature,
+        the others' weigh a little more than is taken off.
+        """
+        rows = np.hstack([np.ones((len(design), 1)), design])
+        leverage = ((rows @ self.inverse) * rows).sum(axis=1, keepdims=True)
+        return values - (values - self.expected(design)) / (1 - np.minimum(leverage, 0.99))
 
     def standardise(self, values: np.ndarray, design: np.ndarray) -> np.ndarray:
         """(y - yhat) / s."""
@@ -70,6 +84,13 @@ def _pooled_penalty(values: np.ndarray, design: np.ndarray) -> float:
         guess = search.predict(design).reshape(standard.shape)
         search = RidgeCV(_PENALTIES).fit(design, np.where(missing, guess, standard))
     return float(search.alpha_)
+
+
+def _inverse(design: np.ndarray, penalty: float) -> np.ndarray:
+    rows = np.hstack([np.ones((len(design), 1)), design])
+    weights = np.full(rows.shape[1], penalty)
+    weights[0] = 0  # the intercept is not penalised
+    return np.linalg.pinv(rows.T @ rows + np.diag(weights))
 
 
 def _ridge(values: np.ndarray, design: np.ndarray, penalty: float) -> np.ndarray:

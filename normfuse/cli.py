@@ -1,4 +1,4 @@
-"""The command line: five verbs, each thin over the library's own.
+"""The command line: seven verbs, each thin over the library's own.
 
 Everything heavy is imported inside the verbs, so that ``normfuse --help`` answers at once.
 """
@@ -27,6 +27,20 @@ if TYPE_CHECKING:
 Fusion = StrEnum("Fusion", ["wasserstein", "gwb", "poe", "gpoe", "moment", "moe", "mopoe",
                             "mwb"])
 
+Deviation = StrEnum("Deviation", ["focal", "leave_modality_out", "covariates",
+                                  "reconstruction"])
+UnseenSite = StrEnum("UnseenSite", ["pooled"])
+
+AGAINST = {
+    Deviation.focal: "against the rest of the person's own brain; where it departs from itself",
+    Deviation.leave_modality_out: "against the person's other modalities; what one scan shows and "
+                                  "the others do not",
+    Deviation.covariates: "against what is usual at that age, sex and site; spread changes, and "
+                          "comparison with published normative models",
+    Deviation.reconstruction: "against a reconstruction that has seen the value; patterns outside "
+                              "anything healthy",
+}
+
 WHEN = {
     Fusion.wasserstein: "means and sds average; no modality can outvote the others. The default",
     Fusion.gwb: "the same for what is shared, beside a private part of each; modalities that each "
@@ -44,6 +58,12 @@ FULL = {"people": (600, 120), "options": ""}
 
 CohortFile = Annotated[Path, typer.Argument(
     metavar="COHORT.TOML", help="Names the tables, covariates, modalities and who is healthy.")]
+ModelFolder = Annotated[Path, typer.Argument(
+    metavar="MODEL", help="A folder that `normfuse fit` or `normfuse adapt` wrote.")]
+KindChoice = Annotated[Deviation | None, typer.Option(
+    help="What a value is compared with; by default the first of the model's, focal.")]
+Only = Annotated[str | None, typer.Option(
+    metavar="QUERY", help="Only these people, as \"diagnosis == 'AD'\".")]
 DeviationsFolder = Annotated[Path, typer.Argument(
     metavar="DEVIATIONS", help="A folder that `normfuse score` wrote.")]
 NewFolder = Annotated[Path, typer.Option(help="A new folder for the result.")]
@@ -157,11 +177,35 @@ def fit(cohort: CohortFile, out: NewFolder,
 
 
 @app.command()
-def score(model: Annotated[Path, typer.Argument(
-            metavar="MODEL", help="A folder that `normfuse fit` wrote.")],
-          cohort: CohortFile, out: NewFolder,
-          subjects: Annotated[str | None, typer.Option(
-              metavar="QUERY", help="Only these people, as \"diagnosis == 'AD'\".")] = None,
+def adapt(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only = None,
+          overwrite: Overwrite = False) -> None:
+    """Teach a model a new site from some of its healthy (reference) people: 10, better 50.
+
+    Writes a new model; z at the sites it knew stay as they are. People it was taught by are no
+    longer new to it: score others.
+
+    Example: `normfuse adapt model/ new_site.toml --out adapted/ --subjects "site == 'north'"`
+    """
+    _free(out, overwrite, "model.json")
+    from .normative import NormativeModel
+
+    before = NormativeModel.load(model)
+    after = before.adapt(_healthy(cohort, subjects))
+    after.save(out, overwrite=overwrite)
+    added = after.fitted.reference.notes[len(before.fitted.reference.notes):]
+    typer.echo("\n".join([f"model: {out}", *added]))
+
+
+@app.command(help="Score people: z per feature, latent distance and p-value per person, as CSV "
+             "tables.\n\nAny set of modalities will do. Held-out controls are scored each against "
+             "the others.\n\nExample: `normfuse score model/ cohort.toml --out deviations/ "
+             "--subjects \"age > 60\"`\n\nKinds of deviation:\n\n"
+             + "\n".join(f"* **{name}**: {what}" for name, what in AGAINST.items()))
+def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only = None,
+          kind: KindChoice = None,
+          unseen_site: Annotated[UnseenSite | None, typer.Option(
+              help="Score people of a site that the model does not know as people of any site; "
+              "else they are refused. `normfuse adapt` is better.")] = None,
           include_seen: Annotated[bool, typer.Option(
               "--include-seen", help="Also the people the model was trained on, whose z is too "
               "small; else they are left out.")] = False,
@@ -169,12 +213,7 @@ def score(model: Annotated[Path, typer.Argument(
               "--skip-uncalibrated", help="Leave out people with a set of scans that too few "
               "held-out controls have, instead of stopping.")] = False,
           overwrite: Overwrite = False) -> None:
-    """Score people: z per feature, latent distance and p-value per person, as CSV tables.
-
-    Any set of modalities will do. Held-out controls are scored each against the others.
-
-    Example: `normfuse score model/ cohort.toml --out deviations/ --subjects "age > 60"`
-    """
+    """Score people and save their deviations."""
     _free(out, overwrite, "reference.json")
     from .cohort import Cohort
     from .normative import NormativeModel
@@ -182,10 +221,29 @@ def score(model: Annotated[Path, typer.Argument(
     fitted, people = NormativeModel.load(model), Cohort.read(cohort)
     if subjects is not None:
         people = _chosen(people, subjects)
-    found = fitted.deviations(people, include_seen=include_seen,
-                              skip_uncalibrated=skip_uncalibrated)
+    found = fitted.deviations(people, kind=kind, unseen_site=unseen_site,
+                              include_seen=include_seen, skip_uncalibrated=skip_uncalibrated)
     found.save(out, overwrite=overwrite)
     typer.echo(f"deviations: {out}\n{_tally(found)}")
+
+
+@app.command()
+def evaluate(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only = None,
+             kind: KindChoice = None, overwrite: Overwrite = False) -> None:
+    """Say how good a model is on healthy (reference) people it was not trained on, 10 at least.
+
+    Accuracy, calibration, outer centiles and what z still knows of age, sex and site, as CSV
+    tables, beside a spline regression of the same people.
+
+    Example: `normfuse evaluate model/ held_out.toml --out evaluation/ --kind covariates`
+    """
+    _free(out, overwrite, "evaluation.json")
+    from .criticism import evaluate as evaluated
+    from .normative import NormativeModel
+
+    found = evaluated(NormativeModel.load(model), _healthy(cohort, subjects), kind=kind)
+    found.save(out, overwrite=overwrite)
+    typer.echo(f"evaluation: {out}\n{found.summary()}")
 
 
 @app.command()
@@ -218,6 +276,8 @@ def report(deviations: DeviationsFolder,
            out: Annotated[Path, typer.Option(help="A new HTML file.")],
            groups: Annotated[Path | None, typer.Option(
                help="A folder that `normfuse compare` wrote.")] = None,
+           evaluation: Annotated[Path | None, typer.Option(
+               help="A folder that `normfuse evaluate` wrote, of the same kind.")] = None,
            atlas: Annotated[str, typer.Option(
                help="Paints the features that are its regions; left out if none is.")] = "dk",
            overwrite: Overwrite = False) -> None:
@@ -229,12 +289,21 @@ def report(deviations: DeviationsFolder,
     from normfuse.analyses import GroupComparison, write_report
 
     from .deviations import Deviations
+    from .evaluation import Evaluation
 
     found = Deviations.read(deviations)
-    comparison = None if groups is None else GroupComparison.read(groups)
-    write_report(found, out, comparison=comparison, atlas=_atlas_of(found, atlas),
-                 overwrite=overwrite)
+    write_report(found, out, atlas=_atlas_of(found, atlas), overwrite=overwrite,
+                 comparison=None if groups is None else GroupComparison.read(groups),
+                 evaluation=None if evaluation is None else Evaluation.read(evaluation))
     typer.echo(f"report: {out}")
+
+
+def _healthy(cohort: Path, query: str | None) -> Cohort:
+    """The reference people of a cohort that answer the query, if there is one."""
+    from .cohort import Cohort
+
+    people = Cohort.read(cohort).reference_subjects()
+    return people if query is None else _chosen(people, query)
 
 
 def _chosen(cohort: Cohort, query: str) -> Cohort:
@@ -314,7 +383,8 @@ def _tally(deviations: Deviations) -> str:
     who = ", ".join(f"{n} {str(role).replace('_', ' ')}" for role, n in roles.items())
     far = (deviations.distance["p"] < 0.05).sum()
     return (f"{len(deviations)} people ({who}), {deviations.z.shape[1]} features of "
-            f"{listed(deviations.modalities, 9)}; {far} with a latent distance of p < 0.05")
+            f"{listed(deviations.modalities, 9)}; {far} with a latent distance of p < 0.05\n"
+            f"kind {deviations.reference.kind}: {deviations.reference.meaning}")
 
 
 def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int,

@@ -154,8 +154,9 @@ class CovariateEncoder:
             what = values[unseen].astype(str).unique()
             way_out = f"Fit with healthy subjects of that {name}"
             if self.kinds[name] == "site":
-                way_out = ("Adapt it with healthy subjects of that site (model.adapt(controls)), "
-                           "score as if of any site (unseen_site='pooled')")
+                way_out = ("Adapt it with healthy subjects of that site (model.adapt(controls), "
+                           "`normfuse adapt`), score as if of any site (unseen_site='pooled', "
+                           "--unseen-site pooled)")
             raise CohortError(
                 f"{name} {listed(repr(str(w)) for w in what)} of {int(unseen.sum())} subjects "
                 f"({listed(values.index[unseen])}) was not in the reference, which had "

@@ -1,196 +1,165 @@
 """How good a normative model is, by the field's own measures, on healthy people it never saw."""
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.metrics import balanced_accuracy_score
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
+from . import z_checks
 from .cohort import Cohort
-from .deviations import Deviations
-from .errors import CohortError
+from .deviations import ROLE, Deviations
+from .errors import CohortError, listed
+from .evaluation import RIVAL, Evaluation
 from .fitted import Fitted
 from .kinds import Kind
 from .normative import NormativeModel
 
-COVERAGE = (0.5, 0.8, 0.95, 0.99)
-_CENTILES = np.arange(1, 100) / 100
+FEWEST = 10
+"""People below whom no share or correlation says anything."""
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What :func:`evaluate` found.
-
-    Attributes
-    ----------
-    features : DataFrame, one row a (modality, feature)
-        ``n``; ``EXPV``, ``SMSE``, ``Rho``; ``MSLL`` against the people of the fit (below 0 is
-        better than knowing their mean and sd); ``MACE``; ``W``, ``skew``, ``kurtosis``, ``mean``
-        and ``sd`` of z; shares ``beyond_1.96`` and ``beyond_2.58``; and of ordinary least squares
-        on splines, fitted to the same people, ``EXPV_spline`` and ``MSLL_spline``.
-    coverage : DataFrame, one row a nominal level
-        Pooled share of z inside the central interval, with Wilson's 95 % interval for as many
-        independent values as there are people.
-    leftover : DataFrame, one row a covariate
-        Whether z still depends on it: features with q < .05, smallest q, and for a site or other
-        category the cross-validated balanced accuracy of telling it from z, with chance.
-    sites : DataFrame
-        Mean and sd of z by site.
-    floor : float
-        MACE of a perfect model with so many people.
-    kind : str
-    """
-
-    features: pd.DataFrame
-    coverage: pd.DataFrame
-    leftover: pd.DataFrame
-    sites: pd.DataFrame
-    floor: float
-    kind: str
-
-    @property
-    def summary(self) -> pd.Series:
-        """Means over features."""
-        return self.features.mean().rename(self.kind)
-
-    def __repr__(self) -> str:
-        s = self.summary
-        return (f"<Evaluation of {len(self.features)} features, {self.kind}: EXPV {s['EXPV']:.3f} "
-                f"(spline {s['EXPV_spline']:.3f}), MSLL {s['MSLL']:.3f} (spline "
-                f"{s['MSLL_spline']:.3f}), MACE {s['MACE']:.4f} (floor {self.floor:.4f})>")
-
-    def _repr_html_(self) -> str:
-        parts = [self.summary.round(4).to_frame().T, self.coverage, self.leftover]
-        return f"<b>{self.kind}</b>" + "".join(part.round(4).to_html() for part in parts)
-
-
-def evaluate(model: NormativeModel, held_out: Cohort, *, kind: str | Kind | None = None
-             ) -> Evaluation:
+def evaluate(model: NormativeModel, held_out: Cohort | None = None, *,
+             kind: str | Kind | None = None) -> Evaluation:
     """Accuracy and calibration on healthy people whom the model never saw.
+
+    Beside the model stands ordinary least squares on splines, fitted to the same people: it sees
+    covariates only, and takes a site added by :meth:`NormativeModel.adapt` for the average one.
 
     Parameters
     ----------
-    held_out : Cohort
-        Healthy people; those of the fit are left out with a warning.
+    model : NormativeModel
+        Fitted.
+    held_out : Cohort, optional
+        Healthy people; those the model was trained on are left out with a warning, and its
+        calibration people are judged by what did not see them, the spline regression's too. By
+        default the calibration people, which a model read from a file no longer has. As each of
+        them is judged by the others, mean and sd of their z are near 0 and 1 by construction, and
+        MACE lies below its floor: people new to the model test its calibration harder.
     kind : str or Kind, optional
         As in :meth:`NormativeModel.deviations`.
 
     Raises
     ------
     CohortError
-        Fewer than 10 people are left.
+        No people are named and the model has none, somebody is not healthy by the cohort's own
+        reference query, or fewer than 10 people are left.
 
     References
     ----------
     Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, section 2.5 (MSLL,
     with mean and variance of the fit set); Rutherford et al. (2022), eLife 11:e72904.
+
+    Examples
+    --------
+    >>> from normfuse.testing import tiny_cohort
+    >>> from normfuse.training import TrainingPlan
+    >>> model = NormativeModel(n_latent=2, plan=TrainingPlan(max_epochs=5, warmup=2))
+    >>> found = evaluate(model.fit(tiny_cohort(120, seed=1).reference_subjects()))
+    >>> len(found.features), found.outer.index.tolist()
+    (15, [0.5, 1.0, 2.5, 5.0, 95.0, 97.5, 99.0, 99.5])
     """
-    fitted, chosen = model.fitted, model.kind_called(kind)
-    people = fitted.unseen(fitted.calibrated_only(held_out))
-    if len(people) < 10:
-        raise CohortError(f"{len(people)} people are left to evaluate with; bring 10 at least")
-    found = fitted.score(people, chosen, model.inference)
-    density = fitted.log_density(people, chosen, model.inference)
-    rows = [_of_feature(found, density, k) for k in range(found.z.shape[1])]
-    table = pd.DataFrame(rows, index=found.z.columns)
-    people = fitted.preparation.aligned(people)
-    table = table.assign(**_against_fit(fitted, people, found.observed, density))
-    n = int(found.z.notna().sum().median())
-    return Evaluation(table, _coverage(found.z), _leftover(found), _by_site(found),
-                      float(np.sqrt(2 / np.pi) * np.pi / 8 / np.sqrt(n)), chosen.name)
+    chosen = model.kind_called(kind)
+    pairs = _witnesses(model) if held_out is None else \
+        [(model.fitted, _strangers(model.fitted, held_out))]
+    n = sum(len(people) for _, people in pairs)
+    if n < FEWEST:
+        raise CohortError(f"{n} people are left to evaluate with; bring {FEWEST} healthy people "
+                          "at least whom the model was not trained on")
+    judged = _joined([_judged(fitted, people, chosen, model) for fitted, people in pairs])
+    z = judged.found.z
+    features = pd.DataFrame([_of_feature(judged, at) for at in range(z.shape[1])], z.columns)
+    return Evaluation(
+        features, z_checks.coverage(z), z_checks.outer_centiles(z),
+        z_checks.leftover(judged.found), z_checks.by_site(judged.found),
+        z_checks.mace_floor(int(z.notna().sum().median())), chosen.name,
+        {str(role): int(n) for role, n in judged.found.subjects[ROLE].value_counts().items()})
 
 
-def _of_feature(found: Deviations, density: pd.DataFrame, at: int) -> dict[str, float]:
-    z = found.z.iloc[:, at].dropna()
-    y, guess = (t.iloc[:, at][z.index] for t in (found.observed, found.expected))
-    if len(z) < 4 or y.std() == 0:
-        return {"n": len(z)}
-    below = stats.norm.cdf(z)[:, None] <= _CENTILES
-    return {"n": len(z), "EXPV": 1 - (y - guess).var() / y.var(),
-            "SMSE": ((y - guess) ** 2).mean() / y.var(ddof=0),
-            "Rho": stats.spearmanr(y, guess).statistic if guess.std() > 0 else np.nan,
-            "MACE": float(np.abs(_CENTILES - below.mean(0)).mean()),
-            "W": stats.shapiro(z).statistic, "skew": stats.skew(z),
-            "kurtosis": stats.kurtosis(z), "mean": z.mean(), "sd": z.std(),
-            "beyond_1.96": float((z.abs() > 1.96).mean()),
-            "beyond_2.58": float((z.abs() > 2.58).mean()),
-            "log_density": density.iloc[:, at].mean()}
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """People scored by a model and by its rivals; arrays have shape (n_subjects, n_features).
+
+    ``trivial`` is the log density of knowing mean and sd of the people of the fit only; ``spline``
+    the expectation of least squares, ``scale`` its residual sd.
+    """
+
+    found: Deviations
+    density: np.ndarray
+    trivial: np.ndarray
+    spline: np.ndarray
+    scale: np.ndarray
 
 
-def _against_fit(fitted: Fitted, people: Cohort, observed: pd.DataFrame, density: pd.DataFrame
-                 ) -> dict[str, np.ndarray]:
-    """MSLL of the model and of the spline, and the spline's EXPV."""
-    preparation = fitted.preparation
-    design = preparation.encoded(people.subjects)
-    center, unit, guess, scale = (np.hstack(parts) for parts in zip(*(
-        (r.center, r.unit, preparation.rivals[name].expected(design),
-         preparation.rivals[name].scale) for name, r in preparation.regressions.items())))
-    y = observed.to_numpy()
-    trivial = stats.norm.logpdf(y, center, unit)
-    spline = stats.norm.logpdf(y, guess, scale)
-    return {"MSLL": np.nanmean(trivial - density.to_numpy(), axis=0),
-            "EXPV_spline": 1 - np.nanvar(y - guess, axis=0) / np.nanvar(y, axis=0),
-            "MSLL_spline": np.nanmean(trivial - spline, axis=0)}
+def _witnesses(model: NormativeModel) -> list[tuple[Fitted, Cohort]]:
+    """The healthy people a model was calibrated on, and the fit that did not train on them."""
+    fitted, people = model.fitted, model._held_out
+    if people is None:
+        raise CohortError("this model was read from a file, which holds nobody's values: name "
+                          "healthy people to evaluate it with, evaluate(model, held_out)")
+    return [(fitted, people)]
 
 
-def _coverage(z: pd.DataFrame) -> pd.DataFrame:
-    values = z.to_numpy()
-    values, n = values[~np.isnan(values)], len(z)
-    rows = []
-    for level in COVERAGE:
-        share = float((np.abs(values) < stats.norm.isf((1 - level) / 2)).mean())
-        low, high = proportion_confint(share * n, n, method="wilson")
-        rows.append({"nominal": level, "share": share, "low": low, "high": high, "n": n})
-    return pd.DataFrame(rows).set_index("nominal")
+def _strangers(fitted: Fitted, held_out: Cohort) -> Cohort:
+    """Those who can be judged and were not trained on; refuses patients."""
+    if held_out.reference is not None:
+        others = held_out.ids.difference(held_out.reference_subjects().ids)
+        if len(others):
+            raise CohortError(f"{len(others)} of {len(held_out)} subjects ({listed(others)}) do "
+                              f"not answer the cohort's reference query {held_out.reference!r}; "
+                              "a normative model is evaluated on healthy people: "
+                              "evaluate(model, cohort.reference_subjects())")
+    return fitted.unseen(fitted.calibrated_only(held_out))
 
 
-def _leftover(found: Deviations) -> pd.DataFrame:
-    """Does z still know a covariate? By feature with BH, and by a classifier of categories."""
-    rows = {}
-    for name, fact in found.reference.covariates.items():
-        values = found.subjects[name]
-        number = fact["kind"] == "continuous"
-        p = np.array([_dependence(z, values, number) for _, z in found.z.items()])
-        q = multipletests(p[~np.isnan(p)], method="fdr_bh")[1]
-        rows[name] = {"n_features": int((q < 0.05).sum()), "smallest_q": q.min(initial=1.0)}
-        if not number:
-            rows[name] |= _told_apart(found.z, values.astype(str))
-    return pd.DataFrame(rows).T
+def _judged(fitted: Fitted, people: Cohort, kind: Kind, model: NormativeModel) -> _Judged:
+    found = fitted.score(people, kind, model.inference)
+    with warnings.catch_warnings():  # the same as those of scoring
+        warnings.simplefilter("ignore", UserWarning)
+        density = fitted.log_density(people, kind, model.inference).to_numpy()
+        design = fitted.preparation.encoded(found.subjects)
+    y, preparation = found.observed.to_numpy(), fitted.preparation
+    center, unit, scale = (np.hstack(parts) for parts in zip(*(
+        (r.center, r.unit, preparation.rivals[name].scale)
+        for name, r in preparation.regressions.items())))
+    # the spline regression learned from the whole reference, calibration people among it
+    inside = found.subjects[ROLE].eq("calibration").to_numpy()[:, None]
+    spline = np.hstack([np.where(
+        inside, rival.left_out(y[:, preparation.slices[name]], design), rival.expected(design))
+        for name, rival in preparation.rivals.items()])
+    return _Judged(found, density, stats.norm.logpdf(y, center, unit), spline,
+                   np.broadcast_to(scale, y.shape))
 
 
-def _dependence(z: pd.Series, values: pd.Series, number: bool) -> float:
-    z = z.dropna()
-    values = values[z.index]
-    if number:
-        return float(stats.spearmanr(z, values.astype(float)).pvalue)
-    groups = [part for _, part in z.groupby(values.astype(str)) if len(part) > 1]
-    return float(stats.f_oneway(*groups).pvalue) if len(groups) > 1 else np.nan
+def _joined(parts: list[_Judged]) -> _Judged:
+    """People judged by different fits as one table."""
+    if len(parts) == 1:
+        return parts[0]
+    tables = [part.found.tables() for part in parts]
+    stacked: dict[str, Any] = {name: pd.concat([each[name] for each in tables])
+                               for name in tables[0]}
+    found = Deviations(**stacked, reference=parts[0].found.reference)
+    return _Judged(found, *(np.vstack([getattr(part, name) for part in parts])
+                            for name in ("density", "trivial", "spline", "scale")))
 
 
-def _told_apart(z: pd.DataFrame, labels: pd.Series) -> dict[str, float]:
-    """Balanced accuracy of a shrunken linear discriminant, five-fold."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    kept = labels.map(labels.value_counts()) >= 5
-    labels, values = labels[kept], z[kept].fillna(0.0)
-    if labels.nunique() < 2:
-        return {"balanced_accuracy": np.nan, "chance": np.nan}
-    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    guess = cross_val_predict(model, values, labels, cv=folds)
-    return {"balanced_accuracy": balanced_accuracy_score(labels, guess),
-            "chance": 1 / labels.nunique()}
-
-
-def _by_site(found: Deviations) -> pd.DataFrame:
-    sites = [n for n, f in found.reference.covariates.items() if f["kind"] == "site"]
-    if not sites:
-        return pd.DataFrame()
-    grouped = found.z.groupby(found.subjects[sites[0]].astype(str))
-    return pd.DataFrame({"n": grouped.size(), "mean": grouped.mean().mean(axis=1),
-                         "sd": grouped.std().mean(axis=1)})
+def _of_feature(judged: _Judged, at: int) -> dict[str, float]:
+    """One row of ``Evaluation.features``."""
+    found = judged.found
+    y, guess, z = (table.iloc[:, at] for table in (found.observed, found.expected, found.z))
+    mine = z_checks.of_feature(y, guess, z)
+    spline = pd.Series(judged.spline[:, at], y.index)
+    scale = judged.scale[:, at]
+    theirs = z_checks.of_feature(y, spline, (y - spline) / scale)
+    seen = z.notna().to_numpy()
+    trivial, density = judged.trivial[seen, at], judged.density[seen, at]
+    if len(mine) > 1:
+        mine |= {"MSLL": float((trivial - density).mean()), "log_density": float(density.mean())}
+    if len(theirs) > 1:
+        logs = stats.norm.logpdf(y[seen], spline[seen], scale[seen])
+        theirs |= {"MSLL": float((trivial - logs).mean())}
+    del theirs["n"]
+    return mine | {f"{name}{RIVAL}": value for name, value in theirs.items()}

@@ -38,7 +38,7 @@ class Reference:
     Attributes
     ----------
     kind : str
-        ``"reconstruction"``: the person's own scan was in the encoder.
+        What each value was compared with; see :mod:`normfuse.kinds`.
     fusion : str
         The aggregator, as one would write it.
     n_latent, seed : int
@@ -69,6 +69,9 @@ class Reference:
         UTC date and time of the fit.
     notes : tuple of str
         What a reader should know before using the numbers.
+    meaning, use : str
+        What a deviation of this kind is, and what it is for, each as the end of a sentence; empty
+        if nobody said.
     """
 
     kind: str
@@ -86,6 +89,8 @@ class Reference:
     model: str = ""
     created: str = ""
     notes: tuple[str, ...] = ()
+    meaning: str = ""
+    use: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -181,6 +186,21 @@ class Deviations:
             if seen.any():
                 row[seen] = stats.false_discovery_control(row[seen])
         return pd.DataFrame(q, self.z.index, self.z.columns)
+
+    @property
+    def centile(self) -> pd.DataFrame:
+        """Of every z, in percent: 100 Phi(z).
+
+        Of 100 healthy people with the same covariates so many lie lower: of kind ``covariates``
+        in the value itself, of the other kinds in what the rest of their brain leaves unexplained.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_deviations
+        >>> tiny_deviations().centile.round(1).iloc[0].tolist()
+        [0.6, 61.8, 98.2]
+        """
+        return pd.DataFrame(100 * stats.norm.cdf(self.z), self.z.index, self.z.columns)
 
     def select(self, who: str | Iterable[str]) -> Deviations:
         """The people that answer a query on ``subjects``, or those with the given ids."""

@@ -151,7 +151,8 @@ def _tensors(vae: Vae, preparation: Preparation,
         arrays[f"effects.{name}.unit"] = regression.unit
         rival = preparation.rivals[name]
         arrays |= {f"rival.{name}.coefficients": rival.coefficients,
-                   f"rival.{name}.scale": rival.scale}
+                   f"rival.{name}.scale": rival.scale,
+                   f"rival.{name}.inverse": rival.inverse}
     for k, law in enumerate(laws.values()):
         for kind, features in law.features.items():
             for field in ("n", "mean", "sd"):
@@ -192,7 +193,9 @@ def _preparation(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
                                                tensors[f"effects.{m.name}.unit"].numpy(), effects)
     rivals = {m.name: LinearBaseline(tensors[f"rival.{m.name}.coefficients"].numpy(),
                                      tensors[f"rival.{m.name}.scale"].numpy(),
-                                     content["penalties"][m.name]) for m in modalities}
+                                     content["penalties"][m.name],
+                                     tensors[f"rival.{m.name}.inverse"].numpy())
+              for m in modalities}
     return Preparation(modalities, encoder, regressions, rivals)
 
 

@@ -67,7 +67,8 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
         best_epoch=history.best_epoch, versions=versions(), notes=notes,
         model=repr(vae.recipe),
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
-    return {kind.name: replace(reference, kind=kind.name) for kind in model.kinds}
+    return {kind.name: replace(reference, kind=kind.name, meaning=kind.meaning, use=kind.use)
+            for kind in model.kinds}
 
 
 def thin_levels(training: Mapping[str, Any], calibration: Mapping[str, Any]) -> list[str]:

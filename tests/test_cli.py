@@ -1,4 +1,4 @@
-"""The command line: the five verbs on a small cohort, what they write, and how they refuse."""
+"""The command line: fit to report on a small cohort, what they write, and how they refuse."""
 from __future__ import annotations
 
 import json
@@ -71,6 +71,8 @@ class TestTheVerbs:
         assert set(found.subjects["normfuse_role"]) == {"new", "calibration"}
         assert "subjects were used to train this model and are left out" in results["score"].stderr
         assert f"{len(found)} people" in results["score"].stdout
+        assert "kind focal: how far a value lies from what the rest of the person's own brain" \
+            in results["score"].stdout
 
     def test_score_is_what_the_library_says(self, results):
         cohort = nf.Cohort.read(results["home"] / "cohort" / "cohort.toml")
@@ -188,7 +190,8 @@ class TestRefusals:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("verb", ["demo", "fit", "score", "compare", "report"])
+    @pytest.mark.parametrize("verb", ["demo", "fit", "adapt", "score", "evaluate", "compare",
+                                      "report"])
     def test_each_verb_teaches_by_an_example(self, verb):
         result = run(f"{verb} --help")
         assert result.exit_code == 0 and f"normfuse {verb}" in result.stdout

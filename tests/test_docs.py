@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from typer.testing import CliRunner
 
 from normfuse.cli import app
+from normfuse.cohort import Cohort
 from normfuse.cohort_file import read_cohort
 from normfuse.simulate import write_cohort
 from normfuse.testing import tiny_cohort, tiny_deviations
@@ -53,6 +54,25 @@ def test_the_python_lines_of_the_guide(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:age of", "ignore:.*used to train", "ignore:.*was learned from",
+                            "ignore:.*have ids of people")
+def test_the_python_lines_of_the_page_on_kinds(here, capsys):
+    cohort = tiny_cohort(90, seed=4)
+    renamed = cohort.ids.map(lambda i: f"new-{i}")
+    write_cohort(Cohort.from_frames(
+        cohort.subjects.assign(site="east").set_axis(renamed),
+        {name: block.set_axis(renamed).dropna(how="all")
+         for name, block in cohort.features.items()},
+        covariates=cohort.covariates, reference=cohort.reference), here / "new_site")
+    code = "\n".join(blocks("python", "docs/guide/which_deviation.md"))
+    exec(compile(code, "which_deviation.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert "covariates - how far a value lies from what is usual at that age" in said
+    assert "EXPV" in said and (here / "evaluation" / "outer.csv").exists()
+    plt.close("all")
+
+
+@pytest.mark.slow
 def test_the_command_lines(here):
     lines = [line for block in blocks("bash") for line in block.splitlines()
              if line.startswith("normfuse ")]
@@ -85,6 +105,9 @@ def test_the_example_of_a_new_fusion_keeps_the_laws():
         getattr(case, law)()
 
 
-def test_every_file_that_is_linked_is_there():
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/guide/{p.name}" for p in sorted(
+    (ROOT / "docs" / "guide").glob("*.md")))])
+def test_every_file_that_is_linked_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)\)", text):
+        assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target

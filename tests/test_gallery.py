@@ -59,10 +59,12 @@ def test_script_draws_what_it_says(path, tmp_path, monkeypatch, capsys):
     assert not plt.get_fignums()
 
 
-def test_page_shows_every_picture_of_the_gallery():
-    shown = re.findall(r"!\[[^\]]+\]\(images/(\w+)\.png\)", PAGE.read_text(encoding="utf-8"))
+def test_the_guide_shows_every_picture_of_the_gallery():
+    pages = [PAGE, GUIDE / "which_deviation.md"]
+    shown = re.findall(r"!\[[^\]]+\]\(images/(\w+)\.png\)",
+                       "".join(page.read_text(encoding="utf-8") for page in pages))
     drawn = re.findall(r"``(\w+)\.png``", "".join(p.read_text(encoding="utf-8") for p in SCRIPTS))
-    assert sorted(shown) == sorted(drawn) and len(shown) == 6
+    assert sorted(shown) == sorted(drawn) and len(shown) == 7
     assert all(is_picture(GUIDE / "images" / f"{name}.png") for name in shown)
 
 

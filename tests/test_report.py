@@ -20,11 +20,12 @@ from matplotlib import pyplot as plt
 from scipy import stats
 from test_figures import realistic_deviations, settings
 
-from normfuse import load_atlas
+from normfuse import Evaluation, NormativeModel, TrainingPlan, load_atlas, z_checks
 from normfuse.analyses import compare_distances, compare_groups, write_report
 from normfuse.analyses.report_people import most_deviant
 from normfuse.deviations import ROLE
 from normfuse.errors import ComparisonError, OutputExistsError
+from normfuse.testing import tiny_cohort
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -375,6 +376,103 @@ def test_it_says_the_same_twice(deviations, tmp_path):
              for name in ("one.html", "two.html")]
     one, two = (re.sub(r"Written by [^.]+\.[^.]+\.[^.]+ on [^U]+UTC", "", text) for text in texts)
     assert one == two
+
+
+@pytest.fixture(scope="module")
+def evaluation(deviations):
+    """Of the held-out controls, as if of kind reconstruction; the spline regression invented."""
+    controls = deviations.controls
+    rows = [z_checks.of_feature(controls.observed[c], controls.observed[c] - 0.2 * controls.z[c],
+                                controls.z[c]) for c in controls.z]
+    table = pd.DataFrame(rows, controls.z.columns).assign(MSLL=-0.1)
+    worse = (1.1 * table).drop(columns="n").add_suffix("_spline")
+    return Evaluation(pd.concat([table, worse], axis=1), z_checks.coverage(controls.z),
+                      z_checks.outer_centiles(controls.z), z_checks.leftover(controls),
+                      z_checks.by_site(controls), 0.041, "reconstruction",
+                      {"calibration": 30, "new": 10})
+
+
+@pytest.fixture(scope="module")
+def good(deviations, evaluation, tmp_path_factory):
+    return written(tmp_path_factory.mktemp("good"), deviations, evaluation=evaluation,
+                   n_subjects=0)
+
+
+class TestHowGoodTheModelIs:
+    def row(self, page, first, n_cells):
+        row, = (row for row in page.rows if row and row[0] == first and len(row) == n_cells)
+        return row
+
+    def test_the_spline_regression_stands_beside_the_model(self, good, evaluation):
+        assert "How good is the model" in good.texts["h2"]
+        assert "#evaluation" in [a["href"] for a in good.all("a")]
+        row = self.row(good, "explained variance (EXPV)", 4)
+        mean = evaluation.features["EXPV"].mean()
+        assert number(row[1]) == pytest.approx(mean, abs=0.00051)
+        assert number(row[2]) == pytest.approx(1.1 * mean, abs=0.00051)
+        assert "0.0410 with so many people" in good.words
+        assert "Bear in mind that calibration people were judged by each other" in good.words
+        assert "30 calibration people, each judged by what did not see them and 10 healthy " \
+            "people whom the model never saw" in good.words
+
+    def test_every_share_and_its_interval(self, good, evaluation):
+        for at, what in ((0.5, "below the 0.5 % centile"), (97.5, "above the 97.5 % centile")):
+            row, wanted = self.row(good, what, 5), evaluation.outer.loc[at]
+            assert row[2] == f"{100 * wanted['share']:.1f} %"
+            assert row[3] == f"{100 * wanted['low']:.1f} % to {100 * wanted['high']:.1f} %"
+        assert self.row(good, "inside the central 95 %", 5)[1] == "95.0 %"
+
+    def test_covariates_and_sites(self, good, evaluation):
+        row, wanted = self.row(good, "site", 6), evaluation.leftover.loc["site"]
+        assert row[1:3] == ["ANOVA", f"{wanted['n_features']} of 218"]
+        assert number(row[4]) == pytest.approx(wanted["balanced_accuracy"], abs=0.0051)
+        assert row[5].startswith("0.33 (")
+        for site, facts in evaluation.sites.iterrows():
+            assert number(self.row(good, site, 4)[3]) == pytest.approx(facts["sd"], abs=0.0051)
+
+    def test_what_is_off_is_said_first(self, deviations, evaluation, tmp_path):
+        off = replace(evaluation, coverage=evaluation.coverage.assign(low=0.96, high=0.97))
+        page = written(tmp_path, deviations, evaluation=off, n_subjects=0)
+        assert "Off, by a 95 % interval" in page.words and "inside the central 80 %" in page.words
+        fine = replace(evaluation, coverage=evaluation.coverage.assign(low=0, high=1),
+                       outer=evaluation.outer.assign(low=0, high=1),
+                       leftover=evaluation.leftover.assign(n_features=0, chance_high=1))
+        page = written(tmp_path / "fine", deviations, evaluation=fine, n_subjects=0)
+        assert "Every interval below holds its nominal value" in page.words
+
+    def test_of_another_kind_is_refused(self, deviations, evaluation, tmp_path):
+        with pytest.raises(ComparisonError, match="of kind 'focal'.*kind 'reconstruction'"):
+            write_report(deviations, tmp_path / "report.html",
+                         evaluation=replace(evaluation, kind="focal"))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_names_of_sites_are_text_and_nothing_else(self, deviations, evaluation, tmp_path):
+        label = '"><script>alert(1)</script>'
+        odd = replace(evaluation, sites=evaluation.sites.rename(index={"north": label}))
+        page = written(tmp_path, deviations, evaluation=odd, n_subjects=0)
+        assert not page.all("script") and self.row(page, label, 4)
+
+
+def test_the_kind_is_told_in_words_near_the_top(deviations, tmp_path):
+    said = replace(deviations.reference, kind="covariates", meaning="how far <from> usual",
+                   use="for changes & more")
+    page = written(tmp_path, replace(deviations, reference=said), n_subjects=1)
+    sentence = "of kind covariates: how far <from> usual. This kind is meant for changes & more."
+    assert 0 < page.words.index(sentence) < page.words.index("What was modelled")
+    assert "from>" not in {tag for tag, _ in page.tags}
+    strongest = deviations.z.loc[page.texts["h3"][-1]]
+    end = "below the 1st" if strongest.loc[strongest.abs().idxmax()] < 0 else "above the 99th"
+    assert f"{end} centile: fewer than 1 in 100 comparable healthy people" in page.words
+
+
+def test_the_sentence_comes_from_the_model():
+    cohort = tiny_cohort(120, seed=2)
+    plan = TrainingPlan(max_epochs=2, warmup=1, progress=False)
+    model = NormativeModel(n_latent=2, plan=plan).fit(cohort.reference_subjects())
+    for kind in model.kinds:
+        reference = model.deviations(cohort.select("diagnosis == 'AD'"), kind=kind).reference
+        assert (reference.kind, reference.meaning, reference.use) == (
+            kind.name, kind.meaning, kind.use)
 
 
 def test_a_browser_shows_it(full, tmp_path):

@@ -1,0 +1,177 @@
+"""What an evaluation of a normative model found: tables, what they rest on, and ways to keep them.
+
+Needs no torch, so that reports can show it.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .errors import ModelFileError
+from .outputs import new_file, new_folder
+
+RIVAL = "_spline"
+LENIENT = ("calibration people were judged by each other, so that mean and sd of their z are near "
+           "0 and 1 and MACE is small by construction; healthy people new to the model test it "
+           "harder")
+_TABLES = {"features": ["modality", "feature"], "coverage": "nominal", "outer": "centile",
+           "leftover": "covariate", "sites": "site"}
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How accurate and how calibrated a model is; made by :func:`normfuse.evaluate`.
+
+    Attributes
+    ----------
+    features : DataFrame, one row a (modality, feature)
+        ``n``; ``EXPV``, explained variance; ``SMSE``, squared error by the variance; ``Rho``,
+        Spearman's, of expected and observed; ``MSLL`` against the mean and sd of the people of the
+        fit (below 0 is better than knowing those); ``MACE``, mean distance of the share below a
+        centile from the nominal one; ``W`` (Shapiro and Wilk), ``skew``, excess ``kurtosis``,
+        ``mean`` and ``sd`` of z; shares ``beyond_1.96`` and ``beyond_2.58``; ``log_density`` in
+        nats, per unit of the modality. The same, ending in ``_spline``, of ordinary least squares
+        on covariates (splines of continuous ones), fitted to the same people.
+    coverage : DataFrame, one row a nominal level
+        ``share`` of z inside the central interval, 95 % ``low``, ``high``, ``n`` people.
+    outer : DataFrame, one row a centile in percent (0.5 to 5 and 95 to 99.5)
+        ``side``, ``nominal`` share beyond it, ``share`` seen, 95 % ``low``, ``high``, ``n``.
+    leftover : DataFrame, one row a covariate
+        Whether z still depends on it: ``test`` of each feature, ``n_features`` of ``n_tested``
+        with q < .05 (Benjamini-Hochberg), ``smallest_q``; and for a site or other category the
+        cross-validated ``balanced_accuracy`` of telling it from z, with ``chance``, and
+        ``chance_high``, below which 97.5 % of guesses stay.
+    sites : DataFrame, one row a site
+        ``n`` people, ``mean`` and ``sd`` of their z, averaged over features.
+    floor : float
+        MACE to be expected of a perfect model with so many people.
+    kind : str
+        Of deviation; see :mod:`normfuse.kinds`.
+    people : dict of int
+        How many were evaluated, by their role in the fit: ``new``, or ``calibration`` (each judged
+        by what did not see them).
+
+    Notes
+    -----
+    Intervals take people as independent, not the regions of one brain
+    (:func:`normfuse.z_checks.pooled_share`).
+    """
+
+    features: pd.DataFrame
+    coverage: pd.DataFrame
+    outer: pd.DataFrame
+    leftover: pd.DataFrame
+    sites: pd.DataFrame
+    floor: float
+    kind: str
+    people: Mapping[str, int]
+
+    @property
+    def means(self) -> pd.Series:
+        """Of every column of ``features``, over features."""
+        return self.features.mean().rename(self.kind)
+
+    @property
+    def beside_rival(self) -> pd.DataFrame:
+        """Means over features: one row a metric, the model beside the spline regression."""
+        means = self.means
+        metrics = [name for name in means.index
+                   if f"{name}{RIVAL}" in means and name not in ("n", "log_density")]
+        return pd.DataFrame({self.kind: means[metrics].to_numpy(),
+                             "spline": means[[f"{m}{RIVAL}" for m in metrics]].to_numpy()},
+                            pd.Index(metrics, name="metric"))
+
+    @property
+    def is_lenient(self) -> bool:
+        """Whether calibration people are among the evaluated."""
+        return "calibration" in self.people
+
+    def missed(self) -> list[str]:
+        """Every check whose 95 % interval leaves the nominal value out, as a phrase each."""
+        central = self.coverage.reset_index()
+        found = [f"{_percent(row['share'])} of z inside the central {_percent(row['nominal'])}"
+                 for _, row in central.iterrows() if not holds(row)]
+        found += [f"{_percent(row['share'])} of z {row['side']} the {centile:g} % centile"
+                  for centile, row in self.outer.iterrows() if not holds(row)]
+        for name, row in self.leftover.iterrows():
+            if row["n_features"]:
+                found.append(f"{name} in {row['n_features']:.0f} of {row['n_tested']:.0f} "
+                             "features' z")
+            if row["balanced_accuracy"] > row["chance_high"]:
+                found.append(f"{name} told from z with balanced accuracy "
+                             f"{row['balanced_accuracy']:.2f} (chance {row['chance']:.2f})")
+        return found
+
+    def summary(self) -> str:
+        """The evaluation in a few lines of text."""
+        means = self.means
+        who = ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in self.people.items())
+        missed = self.missed()
+        lines = [
+            f"deviations of kind {self.kind}, {len(self.features)} features; people: {who}",
+            f"EXPV {means['EXPV']:.3f} (spline regression {means['EXPV_spline']:.3f}), "
+            f"MSLL {means['MSLL']:.3f} ({means['MSLL_spline']:.3f}), "
+            f"MACE {means['MACE']:.4f} (perfect: {self.floor:.4f})",
+            "off: " + "; ".join(missed) if missed else
+            "nothing off: every interval holds its nominal value, no covariate is left in z"]
+        return "\n".join(lines + ([f"note: {LENIENT}"] if self.is_lenient else []))
+
+    def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the table of features to a new file."""
+        with new_file(Path(path), overwrite=overwrite) as work:
+            self.features.to_csv(work)
+        return Path(path)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write ``features.csv``, ``coverage.csv`` … and ``evaluation.json`` to a new folder.
+
+        Raises
+        ------
+        OutputExistsError
+            If the folder is there and ``overwrite`` is not asked for.
+        """
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TABLES}
+        with new_folder(Path(folder), overwrite=overwrite) as work:
+            for name in _TABLES:
+                getattr(self, name).to_csv(work / f"{name}.csv")
+            (work / "evaluation.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        return Path(folder)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Evaluation:
+        """Read what :meth:`save` wrote."""
+        folder = Path(folder)
+        try:
+            # Only an empty cell is missing: a site or a region may well be called NA or 01.
+            tables: dict[str, Any] = {name: pd.read_csv(
+                folder / f"{name}.csv", keep_default_na=False, na_values=[""],
+                dtype={"modality": str, "feature": str, "covariate": str, "site": str}
+            ).set_index(index) for name, index in _TABLES.items()}
+            facts = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+            return cls(**tables, **facts)
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise ModelFileError(f"{folder} is not a folder that `normfuse evaluate` or "
+                                 f"Evaluation.save wrote: {problem}") from problem
+
+    def __repr__(self) -> str:
+        return f"<Evaluation: {self.summary().splitlines()[0]}; {self.summary().splitlines()[1]}>"
+
+    def _repr_html_(self) -> str:
+        text = escape(self.summary()).replace("\n", "<br>")
+        parts = [self.beside_rival, self.coverage, self.outer, self.leftover, self.sites]
+        return text + "".join(part.to_html(float_format="{:.4g}".format) for part in parts)
+
+
+def holds(row: Mapping[Any, Any] | pd.Series) -> bool:
+    """Whether a share's interval holds the nominal value; an unknown one refutes nothing."""
+    return not (row["low"] > row["nominal"] or row["high"] < row["nominal"])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
