@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, special, stats
 
 from .errors import CalibrationError
 
@@ -165,38 +165,114 @@ def choose_calibration(n: int) -> HeldOut | CrossFit:
 
 
 @dataclass(frozen=True, eq=False)
+class Prior:
+    """What the other features of a modality say of a feature's location and variance.
+
+    Attributes
+    ----------
+    count, mean : ndarray, shape (n_features,)
+        As if so many more calibration people had this mean.
+    freedom, variance : ndarray, shape (n_features,)
+        As if so many more degrees of freedom had this variance.
+
+    References
+    ----------
+    Smyth (2004), Stat. Appl. Genet. Mol. Biol. 3(1), doi 10.2202/1544-6115.1027 (moderated
+    variances, method of moments on their logarithms).
+    """
+
+    count: np.ndarray
+    mean: np.ndarray
+    freedom: np.ndarray
+    variance: np.ndarray
+
+    @classmethod
+    def none(cls, n_features: int) -> Prior:
+        """Every feature by itself."""
+        return cls(*(np.zeros(n_features) for _ in range(4)))
+
+    @classmethod
+    def fit(cls, law: ResidualLaw, independent: Mapping[str, float], columns: Mapping[str, slice]
+            ) -> Prior:
+        """From each feature's own moments; ``independent`` is how many values each modality has.
+
+        Between features of a modality, mean and log variance differ by more than chance if at all.
+        However little they differ, no more is claimed to be known than independent values tell.
+        """
+        prior = cls.none(len(law.n))
+        for name, at in columns.items():
+            usable = (law.n[at] >= MIN_FEATURE_N) & (law.sd[at] > 1e-9)
+            if usable.sum() < 3:
+                continue
+            n, b, v = law.n[at][usable], law.mean[at][usable], law.sd[at][usable] ** 2
+            most = max(independent[name], 1.0)
+            half = (n - 1) / 2
+            e = np.log(v) - special.digamma(half) + np.log(half)
+            excess = e.var(ddof=1) - special.polygamma(1, half).mean()
+            freedom = min(2 * _inverse_trigamma(excess), most)
+            prior.freedom[at] = freedom
+            prior.variance[at] = np.exp(e.mean() + special.digamma(freedom / 2)
+                                        - np.log(freedom / 2))
+            between = max(b.var(ddof=1) - (v / n).mean(), 0.0)
+            prior.count[at] = min(v.mean() / max(between, 1e-12), most)
+            prior.mean[at] = b.mean()
+        return prior
+
+
+def _inverse_trigamma(value: float) -> float:
+    """x with trigamma(x) = value; infinity for what is not positive."""
+    if value <= 1e-9:
+        return np.inf
+    return float(np.exp(optimize.brentq(
+        lambda log_x: float(special.polygamma(1, np.exp(log_x))) - value, -12, 25)))
+
+
+@dataclass(frozen=True, eq=False)
 class ResidualLaw:
     """Location and scale of standardised residuals u = (y - yhat) / s in calibration people.
 
-    b = mean(u), k^2 = sum (u - b)^2 / (n - 1); a new person's (u - b) / (k sqrt(1 + 1/n)) has
-    Student's t law with n - 1 degrees of freedom, so
+    b = mean(u), k^2 = sum (u - b)^2 / (n - 1), both drawn towards those of the modality's other
+    features as :class:`Prior` says (count c_0 and mean m_0, degrees of freedom d_0 and variance
+    s_0^2):
 
-    z = Phi^-1( T_{n-1}( (u - b) / (k sqrt(1 + 1/n)) ) )
+    b' = (n b + c_0 m_0) / (n + c_0),   k'^2 = ((n - 1) k^2 + d_0 s_0^2) / (n - 1 + d_0).
 
-    is standard normal at every n (for normal residuals), where (u - b) / k has too heavy tails.
+    A new person's t = (u - b') / (k' sqrt(1 + 1/(n + c_0))) then has Student's law with
+    n - 1 + d_0 degrees of freedom, so that z = Phi^-1(T(t)) is standard normal at every n (for
+    normal residuals), where (u - b) / k has too heavy tails.
 
     Attributes
     ----------
     n, mean, sd : ndarray, shape (n_features,)
+        Of each feature by itself.
+    prior : Prior
     """
 
     n: np.ndarray
     mean: np.ndarray
     sd: np.ndarray
+    prior: Prior
 
     @classmethod
-    def fit(cls, u: np.ndarray) -> ResidualLaw:
-        """From calibration residuals, shape (n_calibration, n_features); NaN are left out."""
+    def fit(cls, u: np.ndarray, columns: Mapping[str, slice] | None = None) -> ResidualLaw:
+        """From calibration residuals, shape (n_calibration, n_features); NaN are left out.
+
+        ``columns`` says which features to draw together; without it each stands by itself.
+        """
         seen = ~np.isnan(u)
         n = seen.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = np.where(seen, u, 0).sum(axis=0) / n
             sd = np.sqrt((np.where(seen, u - mean, 0) ** 2).sum(axis=0) / (n - 1))
-        return cls(n, mean, sd)
+        law = cls(n, mean, sd, Prior.none(len(n)))
+        if columns is None:
+            return law
+        independent = {name: independent_values(u[:, at]) for name, at in columns.items()}
+        return replace(law, prior=Prior.fit(law, independent, columns))
 
     def z(self, u: np.ndarray) -> np.ndarray:
         """z of new people's residuals, shape (n_subjects, n_features)."""
-        return _t_to_normal(u, self.n, self.mean, self.sd)
+        return self._to_normal(u, self.n, self.mean, self.sd)
 
     def z_left_out(self, u: np.ndarray) -> np.ndarray:
         """z of the calibration people themselves, each against the others only."""
@@ -205,18 +281,21 @@ class ResidualLaw:
             mean = (self.n * self.mean - u) / n
             squares = (self.n - 1) * self.sd ** 2 - (u - self.mean) ** 2 * self.n / n
             sd = np.sqrt(np.clip(squares, 0, None) / (n - 1))
-        return _t_to_normal(u, n, mean, sd)
+        return self._to_normal(u, n, mean, sd)
 
-
-def _t_to_normal(u: np.ndarray, n: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    n = np.broadcast_to(n, u.shape)
-    # people who agree to the last digit say nothing of how far others may lie
-    enough = (n >= MIN_FEATURE_N) & (sd > 1e-9)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        t = (u - mean) / (sd * np.sqrt(1 + 1 / n))
-        # upper tails only: 1 - cdf loses every digit where deviations are interesting
-        tail = stats.t.sf(np.abs(t), np.where(enough, n - 1, 1)).clip(1e-300)
-    return np.where(enough, np.sign(t) * stats.norm.isf(tail), np.nan)
+    def _to_normal(self, u: np.ndarray, n: np.ndarray, mean: np.ndarray, sd: np.ndarray
+                   ) -> np.ndarray:
+        prior, n = self.prior, np.broadcast_to(n, u.shape)
+        # people who agree to the last digit say nothing of how far others may lie
+        enough = (n >= MIN_FEATURE_N) & (sd > 1e-9)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            count, freedom = n + prior.count, n - 1 + prior.freedom
+            center = (n * mean + prior.count * prior.mean) / count
+            spread = np.sqrt(((n - 1) * sd ** 2 + prior.freedom * prior.variance) / freedom)
+            t = (u - center) / (spread * np.sqrt(1 + 1 / count))
+            # upper tails only: 1 - cdf loses every digit where deviations are interesting
+            tail = stats.t.sf(np.abs(t), np.where(enough, freedom, 1)).clip(1e-300)
+        return np.where(enough, np.sign(t) * stats.norm.isf(tail), np.nan)
 
 
 @dataclass(frozen=True)
@@ -266,11 +345,9 @@ class TailShape:
     def fit(cls, z: np.ndarray) -> TailShape:
         """From left-out z of calibration people, shape (n_calibration, n_features)."""
         values = z[~np.isnan(z)]
-        independent = _independent_values(z)
+        independent = independent_values(z)
         if len(values) < 2 or independent < 2:
             return cls()
-        from scipy.optimize import least_squares
-
         seen, wanted = np.quantile(values, _SHAPE_LEVELS), stats.norm.ppf(_SHAPE_LEVELS)
         sd = np.sqrt(_SHAPE_LEVELS * (1 - _SHAPE_LEVELS) / independent) / stats.norm.pdf(wanted)
         tau = 0.3 * (1 - np.exp(-independent / 300))
@@ -279,7 +356,7 @@ class TailShape:
             return np.concatenate([(cls(*theta)._bent(seen) - wanted) / (np.sqrt(2) * sd),
                                    theta / tau])
 
-        theta = least_squares(misfit, np.zeros(4)).x
+        theta = optimize.least_squares(misfit, np.zeros(4)).x
         xi, log_eta, epsilon, log_delta = (float(v) for v in theta)
         return cls(xi, log_eta, epsilon, log_delta, float(seen[0]), float(seen[-1]))
 
@@ -296,7 +373,7 @@ class TailShape:
         return np.sinh(np.exp(self.log_delta) * np.arcsinh(u) - self.epsilon)
 
 
-def _independent_values(z: np.ndarray) -> float:
+def independent_values(z: np.ndarray) -> float:
     """People times the participation ratio (sum lambda)^2 / sum lambda^2 of the correlations."""
     people = int((~np.isnan(z)).any(axis=1).sum())
     whole = z[:, (~np.isnan(z)).sum(axis=0) >= max(3, 0.5 * people)]

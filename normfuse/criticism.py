@@ -63,8 +63,8 @@ def evaluate(model: NormativeModel, held_out: Cohort | None = None, *,
     (15, [0.5, 1.0, 2.5, 5.0, 95.0, 97.5, 99.0, 99.5])
     """
     chosen = model.kind_called(kind)
-    pairs = _witnesses(model) if held_out is None else \
-        [(model.fitted, _strangers(model.fitted, held_out))]
+    pairs = model.fitted.each(_witnesses(model) if held_out is None
+                              else _strangers(model.fitted, held_out))
     n = sum(len(people) for _, people in pairs)
     if n < FEWEST:
         raise CohortError(f"{n} people are left to evaluate with; bring {FEWEST} healthy people "
@@ -94,13 +94,13 @@ class _Judged:
     scale: np.ndarray
 
 
-def _witnesses(model: NormativeModel) -> list[tuple[Fitted, Cohort]]:
-    """The healthy people a model was calibrated on, and the fit that did not train on them."""
-    fitted, people = model.fitted, model._held_out
+def _witnesses(model: NormativeModel) -> Cohort:
+    """The healthy people a model was calibrated on."""
+    people = model._held_out
     if people is None:
         raise CohortError("this model was read from a file, which holds nobody's values: name "
                           "healthy people to evaluate it with, evaluate(model, held_out)")
-    return [(fitted, people)]
+    return people
 
 
 def _strangers(fitted: Fitted, held_out: Cohort) -> Cohort:

@@ -19,10 +19,9 @@ from .subject_query import matching
 ROLE = "normfuse_role"
 """Column of ``Deviations.subjects``: ``new`` (never seen), ``calibration`` (not trained on; scored
 against the other calibration subjects), ``out_of_fold`` (scored by a model that did not see them,
-against the others so scored), ``training``, ``early_stop`` or ``cross_fitted`` (the model that
-scored has seen them: z is too small)."""
+against the others so scored), ``training`` or ``early_stop`` (seen: z is too small)."""
 
-SEEN_ROLES = ("training", "early_stop", "cross_fitted")
+SEEN_ROLES = ("training", "early_stop")
 
 OUT_OF_FOLD = "out_of_fold"
 

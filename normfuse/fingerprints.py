@@ -71,9 +71,13 @@ def known_roles(cohort: Cohort, known: Mapping[str, str]) -> pd.Series:
     return pd.Series(roles, index=cohort.ids, name=ROLE)
 
 
+def _precedence(role: str) -> int:
+    return _PRECEDENCE.index(role) if role in _PRECEDENCE else len(_PRECEDENCE)
+
+
 def _role(blocks: list[str], covariates: str, known: Mapping[str, str]) -> str:
     # a person seen in training stays seen even if another block of theirs is new
-    role = min((known[block] for block in blocks if block in known), key=_PRECEDENCE.index,
+    role = min((known[block] for block in blocks if block in known), key=_precedence,
                default="new")
     # leaving a person out takes their values out of the laws: it must be those that went in
     same = all(_hash(block + covariates) in known for block in blocks)

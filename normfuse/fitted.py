@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .calibration import SPLIT
 from .cohort import Cohort
 from .deviations import OUT_OF_FOLD, ROLE, SEEN_ROLES, Deviations, Reference
 from .errors import CalibrationError, CohortError, listed
@@ -25,6 +26,11 @@ _STEP = 1e-4
 """Of a central difference, in sd of a feature in the people of the fit."""
 
 
+def fold_role(k: int) -> str:
+    """What a cross-fitted model calls the people of a fold."""
+    return f"fold {k}"
+
+
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """Everything a fit leaves behind; what ``save`` writes.
@@ -35,6 +41,9 @@ class Fitted:
         Hashes of the people of the fit -> their role.
     references : dict of Reference
         Kind of deviation -> provenance and calibration check; the model's default kind first.
+    turns : tuple of Fitted
+        If the reference was cross-fitted, the model of each fold, which did not see its people:
+        ``known`` says ``fold k`` of them.
     """
 
     preparation: Preparation
@@ -42,6 +51,7 @@ class Fitted:
     laws: Mapping[Pattern, PatternLaw]
     known: Mapping[str, str]
     references: Mapping[str, Reference]
+    turns: tuple[Fitted, ...] = ()
 
     @property
     def reference(self) -> Reference:
@@ -71,22 +81,43 @@ class Fitted:
                           "(--include-seen)", stacklevel=4)
         return cohort.select(cohort.ids[~seen.to_numpy()])
 
+    def each(self, cohort: Cohort) -> list[tuple[Fitted, Cohort]]:
+        """These people by the model that may score them; of folds, one that did not see them."""
+        if not self.turns:
+            return [(self, cohort)]
+        roles = known_roles(self.preparation.aligned(cohort), self.known)
+        folds = {fold_role(k): turn for k, turn in enumerate(self.turns)}
+        names = roles.where(roles.isin(list(folds)), "")
+        return [(folds.get(name, self), cohort.select(cohort.ids[(names == name).to_numpy()]))
+                for name in sorted(names.unique())]
+
     def batch(self, cohort: Cohort, roles: pd.Series) -> Batch:
         """An aligned cohort as tensors; people of the fit judged by what the others taught."""
-        return self.preparation.batch(cohort, (~roles.isin(["new", OUT_OF_FOLD])).to_numpy())
+        return self.preparation.batch(cohort, self.left_out(roles))
 
     @staticmethod
-    def _folds(roles: pd.Series) -> np.ndarray:
-        """Of people whom the laws were learned from; -1 for others."""
-        inside = roles.isin(["calibration", OUT_OF_FOLD])
+    def left_out(roles: pd.Series) -> np.ndarray:
+        """Whom the covariate model learned from."""
+        return (~roles.isin(["new", OUT_OF_FOLD])).to_numpy()
+
+    @staticmethod
+    def _folds(roles: pd.Series, kind: Kind | None = None) -> np.ndarray:
+        """Of people whom the laws of a kind, or of distances, were learned from; else -1."""
+        asked = SPLIT if kind is not None and kind.marginal else ("calibration",)
+        inside = roles.isin([*asked, OUT_OF_FOLD])
         return np.where(inside, calibration_folds(roles.index), -1)
 
     def score(self, cohort: Cohort, kind: Kind, inference: Inference) -> Deviations:
-        """Calibrated deviations of these people, one missingness pattern at a time."""
-        preparation = self.preparation
-        cohort = preparation.aligned(cohort)
+        """Calibrated deviations of these people."""
         if not len(cohort):
             raise CohortError("nobody is left to score")
+        parts = [fitted._scored(people, kind, inference) for fitted, people in self.each(cohort)]
+        return Deviations.joined(parts, cohort.ids, self.references[kind.name])
+
+    def _scored(self, cohort: Cohort, kind: Kind, inference: Inference) -> Deviations:
+        """The same by this very model, one missingness pattern at a time."""
+        preparation = self.preparation
+        cohort = preparation.aligned(cohort)
         roles = known_roles(cohort, self.known)
         batch = self.batch(cohort, roles)
         refuse_uncalibrated(batch, dict(self.laws), list(cohort.ids), list(cohort.features))
@@ -96,14 +127,14 @@ class Fitted:
         expected, latent = z.copy(), np.empty((len(cohort), self.vae.n_dimensions))
         distance, conformal = np.empty((len(cohort), 4)), z.copy()
         shares = np.empty((len(cohort.modalities), *latent.shape))
-        folds = self._folds(roles)
+        folds, own = self._folds(roles), self._folds(roles, kind)
         for pattern, rows in by_pattern(batch):
             part, law, at = batch.take(rows), self.laws[pattern], rows.numpy()
             raw = raw_scores(self.vae, part, inference, [kind])
-            z[at] = law.features[kind.name].z(raw.residuals[kind.name], folds[at],
+            z[at] = law.features[kind.name].z(raw.residuals[kind.name], own[at],
                                               preparation.slices)
             conformal[at] = law.features[kind.name].conformal(raw.residuals[kind.name],
-                                                              folds[at] >= 0)
+                                                              own[at] >= 0)
             parts = law.frame(raw.parts)
             position = parts.sum(0)
             latent[at] = law.latent_z(position, folds[at])
@@ -126,11 +157,15 @@ class Fitted:
         -------
         DataFrame, shape (n_subjects, n_features)
         """
+        if self.turns:
+            return pd.concat([fitted.log_density(people, kind, inference) if fitted is not self
+                              else replace(self, turns=()).log_density(people, kind, inference)
+                              for fitted, people in self.each(cohort)]).loc[cohort.ids]
         cohort = self.preparation.aligned(cohort)
         units = np.hstack([self.preparation.regressions[m.name].unit for m in cohort.modalities])
         roles = known_roles(cohort, self.known)
         batches = [self.batch(self._shifted(cohort, by), roles) for by in (_STEP, 0.0, -_STEP)]
-        folds = self._folds(roles)
+        folds = self._folds(roles, kind)
         found = np.full((len(cohort), len(units)), np.nan)
         for pattern, rows in by_pattern(batches[1]):
             parts, law, at = [b.take(rows) for b in batches], self.laws[pattern], rows.numpy()

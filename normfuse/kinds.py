@@ -34,6 +34,9 @@ class Kind(Choice, ABC):
     """What a person's features are compared with."""
 
     name: ClassVar[str]
+    marginal: ClassVar[bool] = False
+    """Whether nobody's brain is in the prediction. What is normal can then be learned from the
+    whole reference, each person judged by the others."""
     meaning: ClassVar[str]
     use: ClassVar[str]
 
@@ -50,6 +53,7 @@ class Covariates(Kind):
     """
 
     name = "covariates"
+    marginal = True
     meaning = ("how far a value lies from what is usual at that age, sex and site; the person's "
                "other measurements play no part")
     use = ("for changes that are spread over much of the brain, and to compare with published "

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from scipy import stats
 
-from .calibration import ResidualLaw
+from .calibration import Prior, ResidualLaw
 
 MIN_SHAPE_N = 30
 """With fewer calibration people a distance has Hotelling's law: they say nothing of its tail."""
@@ -155,7 +155,7 @@ class LatentLaw:
     def z(self, h: np.ndarray, *, left_out: bool = False) -> np.ndarray:
         """Per-dimension z, by the t law of :class:`~normfuse.calibration.ResidualLaw`."""
         law = ResidualLaw(np.full(len(self.mean), self.n), self.mean,
-                          np.sqrt(np.diag(self.covariance)))
+                          np.sqrt(np.diag(self.covariance)), Prior.none(len(self.mean)))
         return law.z_left_out(h) if left_out else law.z(h)
 
     @cached_property

@@ -14,7 +14,7 @@ from .cohort import Cohort
 from .deviations import OUT_OF_FOLD
 from .errors import TrainingError
 from .fingerprints import calibration_folds, roles_to_hashes
-from .fitted import Fitted
+from .fitted import Fitted, fold_role
 from .models import Batch, Recipe, Vae
 from .preparation import Preparation
 from .provenance import describe_fit
@@ -26,12 +26,9 @@ from .value_checks import refuse_empty_features
 if TYPE_CHECKING:
     from .normative import NormativeModel
 
-Witnesses = list[tuple[Fitted, Cohort]]
-"""Healthy people and the model that may score them, since it did not learn from them."""
 
-
-def learn(model: NormativeModel, controls: Cohort) -> tuple[Fitted, Witnesses]:
-    """Fit and calibrate as the model's options say."""
+def learn(model: NormativeModel, controls: Cohort) -> tuple[Fitted, Cohort]:
+    """Fit and calibrate as the model's options say; also who it was calibrated on."""
     recipe = model.model.for_people(len(controls))
     choice = model.calibration or choose_calibration(len(controls))
     if isinstance(choice, CrossFit):
@@ -46,6 +43,7 @@ class _Trained:
     preparation: Preparation
     vae: Vae
     history: History
+    everybody: Batch
     parts: Mapping[str, Batch]
 
     @property
@@ -74,11 +72,11 @@ def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Se
                             f"{model.plan.warmup}; raise max_epochs or lower warmup")
     vae.double().requires_grad_(False)
     refit(vae, parts["training"], parts["early_stop"], model.inference)
-    return _Trained(preparation, vae, history, parts)
+    return _Trained(preparation, vae, history, batch, parts)
 
 
 def _held_out(model: NormativeModel, recipe: Recipe, choice: HeldOut, controls: Cohort
-              ) -> tuple[Fitted, Witnesses]:
+              ) -> tuple[Fitted, Cohort]:
     """One model, calibrated on people it did not train on."""
     roles = choice.roles(controls.subjects, controls.covariates, n_latent=recipe.n_dimensions,
                          seed=model.seed)
@@ -87,15 +85,16 @@ def _held_out(model: NormativeModel, recipe: Recipe, choice: HeldOut, controls: 
     witness = Witness(trained.vae, trained.parts["calibration"])
     laws = calibrate([witness], {p: witness.frame(torch.tensor(p)) for p in _wanted(controls)},
                      model.inference, model.kinds, [calibration_folds(groups["calibration"].ids)],
-                     trained.preparation.slices)
+                     trained.preparation.slices,
+                     (trained.everybody, calibration_folds(controls.ids)))
     references = describe_fit(model, trained.vae, controls, groups, trained.history, laws)
     fitted = Fitted(trained.preparation, trained.vae, laws,
                     roles_to_hashes(trained.preparation.aligned(controls), roles), references)
-    return fitted, [(fitted, fitted.judgeable(groups["calibration"]))]
+    return fitted, fitted.judgeable(groups["calibration"])
 
 
 def _in_turns(model: NormativeModel, recipe: Recipe, choice: CrossFit, controls: Cohort
-              ) -> tuple[Fitted, Witnesses]:
+              ) -> tuple[Fitted, Cohort]:
     """A model for every fold of people, fitted on the others, and one fitted on everybody."""
     choice.refuse_too_few(len(controls), recipe.n_dimensions)
     fold = choice.deal(controls.subjects, controls.covariates, seed=model.seed)
@@ -116,13 +115,12 @@ def _in_turns(model: NormativeModel, recipe: Recipe, choice: CrossFit, controls:
     laws = calibrate(witnesses, {tuple(p.tolist()): final.frame(p) for p in wanted},
                      model.inference, model.kinds, [calibration_folds(p.ids) for p in out],
                      whole.preparation.slices)
-    groups = {"cross_fitted": controls}
-    references = describe_fit(model, whole.vae, controls, groups, whole.history, laws)
-    everybody = pd.Series("cross_fitted", index=controls.ids)
-    fitted = Fitted(whole.preparation, whole.vae, laws,
-                    roles_to_hashes(whole.preparation.aligned(controls), everybody), references)
-    return fitted, [(_turn(fitted, t, w, people), fitted.judgeable(people))
-                    for t, w, people in zip(turns, witnesses, out)]
+    references = describe_fit(model, whole.vae, controls, {"cross_fitted": controls},
+                              whole.history, laws)
+    fitted = Fitted(whole.preparation, whole.vae, laws, roles_to_hashes(
+        whole.preparation.aligned(controls), fold.map(fold_role)), references)
+    by_fold = tuple(_turn(fitted, t, w, people) for t, w, people in zip(turns, witnesses, out))
+    return replace(fitted, turns=by_fold), fitted.judgeable(controls)
 
 
 def _turn(fitted: Fitted, trained: _Trained, witness: Witness, people: Cohort) -> Fitted:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,13 @@ from . import fusion as fusions
 from . import inference as inferences
 from . import kinds, models
 from .baseline import LinearBaseline
-from .calibration import CrossFit, HeldOut, ResidualLaw, TailShape
+from .calibration import CrossFit, HeldOut, Prior, ResidualLaw, TailShape
 from .covariates import CovariateEncoder
 from .deviations import Reference
 from .errors import ModelFileError
 from .fusion import Aggregator, Choice
 from .modality import Modality
-from .models import Vae
+from .fitted import Fitted
 from .latent_law import GRID, DistanceShape, LatentLaw
 from .outputs import new_folder
 from .pattern_law import FeatureLaw, Frame, PatternLaw
@@ -48,18 +48,15 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
 
     fitted = model.fitted
     preparation = fitted.preparation
-    weights = save(_tensors(fitted.vae, preparation, fitted.laws))
+    weights = save(_tensors(fitted))
     content = {
         "format": FORMAT, "fusion": choice_to_dict(model.fusion),
         "model": choice_to_dict(fitted.vae.recipe), "inference": choice_to_dict(model.inference),
         "plan": asdict(model.plan), "seed": model.seed,
         "calibration": _calibration_to_dict(model.calibration),
         "modalities": [asdict(m) for m in preparation.modalities],
-        "encoder": preparation.encoder.to_dict(),
-        "penalties": {name: b.penalty for name, b in preparation.rivals.items()},
-        "sites": {name: r.columns.sites for name, r in preparation.regressions.items()},
+        **_fit_to_dict(fitted), "turns": [_fit_to_dict(turn) for turn in fitted.turns],
         "patterns": [_pattern_to_dict(p, law) for p, law in fitted.laws.items()],
-        "known": dict(fitted.known),
         "kinds": [choice_to_dict(kind) for kind in model.kinds],
         "references": {kind: r.to_dict() for kind, r in fitted.references.items()},
         "weights_sha256": hashlib.sha256(weights).hexdigest()}
@@ -72,7 +69,7 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
 
 def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel:
     """Read a model; refuses one that is missing, truncated, edited or of another format."""
-    from .normative import Fitted, NormativeModel
+    from .normative import NormativeModel
 
     content, tensors = _verified(folder)
     if fusion is not None and choice_to_dict(fusion) != content.get("fusion"):
@@ -85,18 +82,13 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
             plan=TrainingPlan(**content["plan"]), calibration=_calibration(content["calibration"]),
             inference=choice_from_dict(content["inference"], folder), seed=content["seed"],
             kinds=tuple(choice_from_dict(k, folder) for k in content["kinds"]))
-        preparation = _preparation(content, tensors)
-        with torch.random.fork_rng(devices=[]):  # fresh weights draw; the caller's state stays
-            vae = model.model.build({m.name: m.n_features for m in preparation.modalities},
-                                    preparation.n_design, model.fusion)
-        vae.double().requires_grad_(False).eval()
-        vae.load_state_dict({k.removeprefix("vae."): v for k, v in tensors.items()
-                             if k.startswith("vae.")})
         laws = {tuple(bool(v) for v in p["present"]): _law(p, tensors, k)
                 for k, p in enumerate(content["patterns"])}
-        model._fitted = Fitted(preparation, vae, laws, content["known"],
-                               {kind: Reference.from_dict(r)
-                                for kind, r in content["references"].items()})
+        references = {kind: Reference.from_dict(r) for kind, r in content["references"].items()}
+        fitted = _fit(model, content, tensors, laws, references)
+        turns = tuple(_turn(model, {**content, **turn}, _below(f"turn.{k}.", tensors), fitted)
+                      for k, turn in enumerate(content["turns"]))
+        model._fitted = replace(fitted, turns=turns)
     except (KeyError, TypeError, ValueError, RuntimeError) as problem:
         raise ModelFileError(f"{folder} does not hold a complete normfuse model: {problem!r}; "
                              "save it again") from problem
@@ -140,34 +132,81 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _tensors(vae: Vae, preparation: Preparation,
-             laws: Mapping) -> dict[str, torch.Tensor]:
-    found = {f"vae.{k}": v.contiguous() for k, v in vae.state_dict().items()}
+def _fit_to_dict(fitted: Fitted) -> dict[str, Any]:
+    """What is not in tensors of one fit, laws and references apart."""
+    preparation = fitted.preparation
+    return {"encoder": preparation.encoder.to_dict(),
+            "penalties": {name: b.penalty for name, b in preparation.rivals.items()},
+            "sites": {name: r.columns.sites for name, r in preparation.regressions.items()},
+            "known": dict(fitted.known)}
+
+
+def _fit(model: NormativeModel, content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor],
+         laws: Mapping[Any, PatternLaw], references: Mapping[str, Reference]) -> Fitted:
+    preparation = _preparation(content, tensors)
+    with torch.random.fork_rng(devices=[]):  # fresh weights draw; the caller's state stays
+        vae = model.model.build({m.name: m.n_features for m in preparation.modalities},
+                                preparation.n_design, model.fusion)
+    vae.double().requires_grad_(False).eval()
+    vae.load_state_dict(_below("vae.", tensors))
+    return Fitted(preparation, vae, laws, content["known"], references)
+
+
+def _turn(model: NormativeModel, content: Mapping[str, Any],
+          tensors: Mapping[str, torch.Tensor], whole: Fitted) -> Fitted:
+    laws = {p: replace(law, frame=_frame(_below(f"{k}.", tensors)))
+            for k, (p, law) in enumerate(whole.laws.items())}
+    turn = _fit(model, content, tensors, laws, whole.references)
+    return replace(turn, preparation=replace(turn.preparation, pooled_sites=True))
+
+
+def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _tensors(fitted: Fitted) -> dict[str, torch.Tensor]:
+    found = _fit_tensors(fitted)
+    for k, law in enumerate(fitted.laws.values()):
+        found |= {f"law.{k}.{name}": value for name, value in _law_tensors(law).items()}
+    for k, turn in enumerate(fitted.turns):
+        found |= {f"turn.{k}.{name}": value for name, value in _fit_tensors(turn).items()}
+    return found
+
+
+def _fit_tensors(fitted: Fitted) -> dict[str, torch.Tensor]:
+    found = {f"vae.{k}": v.contiguous() for k, v in fitted.vae.state_dict().items()}
     arrays: dict[str, Any] = {}
-    for name, regression in preparation.regressions.items():
+    for name, regression in fitted.preparation.regressions.items():
         found |= {f"effects.{name}.{field}": getattr(regression.effects, field).contiguous()
                   for field in _EFFECTS}
         arrays[f"effects.{name}.center"] = regression.center
         arrays[f"effects.{name}.unit"] = regression.unit
-        rival = preparation.rivals[name]
+        rival = fitted.preparation.rivals[name]
         arrays |= {f"rival.{name}.coefficients": rival.coefficients,
                    f"rival.{name}.scale": rival.scale,
                    f"rival.{name}.inverse": rival.inverse}
-    for k, law in enumerate(laws.values()):
-        for kind, features in law.features.items():
-            for field in ("n", "mean", "sd"):
-                arrays[f"law.{k}.{kind}.{field}"] = getattr(features.residual, field)
-            if features.ranked is not None:
-                arrays[f"law.{k}.{kind}.ranked"] = features.ranked
-        arrays[f"law.{k}.latent.ranked"] = law.ranked
-        arrays[f"law.{k}.latent.n"] = np.array([law.latent.n])
-        arrays[f"law.{k}.latent.shapes"] = _stacked(law.distances)
-        arrays[f"law.{k}.latent.mean"] = law.latent.mean
-        arrays[f"law.{k}.latent.covariance"] = law.latent.covariance
-        arrays[f"law.{k}.parts"] = law.parts
-        arrays[f"law.{k}.frame.parts"], arrays[f"law.{k}.frame.root"] = \
-            law.frame.parts, law.frame.root
-    return {**found, **{k: torch.tensor(np.ascontiguousarray(v)) for k, v in arrays.items()}}
+    for k, law in enumerate(fitted.laws.values()):
+        arrays |= {f"{k}.frame.parts": law.frame.parts, f"{k}.frame.root": law.frame.root}
+    return {**found, **_as_tensors(arrays)}
+
+
+def _law_tensors(law: PatternLaw) -> dict[str, torch.Tensor]:
+    arrays: dict[str, Any] = {
+        "latent.n": np.array([law.latent.n]), "latent.mean": law.latent.mean,
+        "latent.covariance": law.latent.covariance, "latent.shapes": _stacked(law.distances),
+        "latent.ranked": law.ranked, "parts": law.parts}
+    for kind, features in law.features.items():
+        for field in _MOMENTS:
+            arrays[f"{kind}.{field}"] = getattr(features.residual, field)
+        for field in _PRIOR:
+            arrays[f"{kind}.prior.{field}"] = getattr(features.residual.prior, field)
+        if features.ranked is not None:
+            arrays[f"{kind}.ranked"] = features.ranked
+    return _as_tensors(arrays)
+
+
+def _as_tensors(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {k: torch.tensor(np.ascontiguousarray(v)) for k, v in arrays.items()}
 
 
 def _stacked(shapes: Sequence[DistanceShape]) -> np.ndarray:
@@ -177,6 +216,7 @@ def _stacked(shapes: Sequence[DistanceShape]) -> np.ndarray:
                      else np.stack([s.log_c, s.weights]) for s in shapes])
 
 
+_MOMENTS, _PRIOR = ("n", "mean", "sd"), ("count", "mean", "freedom", "variance")
 _EFFECTS = ("mean", "covariance", "pooled", "spread")
 
 
@@ -207,21 +247,25 @@ def _pattern_to_dict(pattern: tuple[bool, ...], law: PatternLaw) -> dict[str, An
 
 
 def _law(spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], k: int) -> PatternLaw:
+    arrays = {name: t.numpy() for name, t in _below(f"law.{k}.", tensors).items()}
     features = {}
     for kind, shapes in spec["tails"].items():
-        residual = ResidualLaw(*(tensors[f"law.{k}.{kind}.{field}"].numpy()
-                                 for field in ("n", "mean", "sd")))
-        ranked = tensors.get(f"law.{k}.{kind}.ranked")
+        prior = Prior(*(arrays[f"{kind}.prior.{field}"] for field in _PRIOR))
+        n, mean, sd = (arrays[f"{kind}.{field}"] for field in _MOMENTS)
+        residual = ResidualLaw(n, mean, sd, prior)
         features[kind] = FeatureLaw(residual, {name: [TailShape(*v) for v in found]
                                                for name, found in shapes.items()},
-                                    None if ranked is None else ranked.numpy())
-    latent = LatentLaw(int(tensors[f"law.{k}.latent.n"]), tensors[f"law.{k}.latent.mean"].numpy(),
-                       tensors[f"law.{k}.latent.covariance"].numpy())
-    stored = tensors[f"law.{k}.latent.shapes"].numpy()
-    distances = [DistanceShape(*grid) if grid.any() else DistanceShape() for grid in stored]
-    frame = Frame(*(tensors[f"law.{k}.frame.{part}"].numpy() for part in ("parts", "root")))
-    return PatternLaw(features, latent, distances, tensors[f"law.{k}.latent.ranked"].numpy(),
-                      tensors[f"law.{k}.parts"].numpy(), frame)
+                                    arrays.get(f"{kind}.ranked"))
+    latent = LatentLaw(int(arrays["latent.n"][0]), arrays["latent.mean"],
+                       arrays["latent.covariance"])
+    distances = [DistanceShape(*grid) if grid.any() else DistanceShape()
+                 for grid in arrays["latent.shapes"]]
+    return PatternLaw(features, latent, distances, arrays["latent.ranked"], arrays["parts"],
+                      _frame(_below(f"{k}.", tensors)))
+
+
+def _frame(tensors: Mapping[str, torch.Tensor]) -> Frame:
+    return Frame(tensors["frame.parts"].numpy(), tensors["frame.root"].numpy())
 
 
 def _calibration_to_dict(choice: HeldOut | CrossFit | None) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ import torch
 from .calibration import CrossFit, HeldOut
 from .calibration_check import check_calibration
 from .cohort import Cohort
-from .deviations import SEEN_ROLES, Deviations
+from .deviations import Deviations
 from .errors import CohortError, NotFittedError, listed
 from .evidence import log_likelihood
 from .fingerprints import known_roles, person_of
@@ -90,7 +90,7 @@ class NormativeModel:
         self.kinds = tuple(kinds or default_kinds(self.inference))
         self.seed = seed
         self._fitted: Fitted | None = None
-        self._witnesses: list[tuple[Fitted, Cohort]] = []
+        self._held_out: Cohort | None = None
         self._scored: dict[str, Deviations] = {}
 
     @property
@@ -128,7 +128,7 @@ class NormativeModel:
         for m in controls.modalities:
             refuse_empty_features(controls.features[m.name], m.name)
         warn_of_reference_values(controls)
-        self._fitted, self._witnesses = learn(self, controls)
+        self._fitted, self._held_out = learn(self, controls)
         self._scored = {}
         with warnings.catch_warnings():  # a control just beyond the training ages is no news
             warnings.simplefilter("ignore", UserWarning)
@@ -241,16 +241,13 @@ class NormativeModel:
 
     def _controls(self, kind: str) -> Deviations | None:
         """Healthy people, each scored by what others said; a model read from a file has none."""
-        if not self._witnesses:
+        if self._held_out is None:
             return None
         if kind not in self._scored:
             chosen = self.kind_called(kind)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                parts = [fitted.score(people, chosen, self.inference)
-                         for fitted, people in self._witnesses]
-            ids = pd.Index([i for part in parts for i in part.z.index])
-            self._scored[kind] = Deviations.joined(parts, ids, self.fitted.references[kind])
+                self._scored[kind] = self.fitted.score(self._held_out, chosen, self.inference)
         return replace(self._scored[kind], reference=self.fitted.references[kind])
 
     def predict(self, cohort: Cohort) -> pd.DataFrame:
@@ -263,7 +260,10 @@ class NormativeModel:
         -------
         DataFrame, shape (n_subjects, n_features), columns (modality, feature)
         """
-        f = self.fitted
+        found = [self._predicted(fitted, people) for fitted, people in self.fitted.each(cohort)]
+        return pd.concat(found).loc[cohort.ids]
+
+    def _predicted(self, f: Fitted, cohort: Cohort) -> pd.DataFrame:
         cohort = f.preparation.aligned(cohort)
         batch = f.batch(cohort, known_roles(cohort, f.known))
         with torch.no_grad():
@@ -312,17 +312,20 @@ class NormativeModel:
         -------
         DataFrame, columns ``log_likelihood`` (nats), ``n_measured`` and ``per_feature``
         """
-        f = self.fitted
-        cohort = f.preparation.aligned(cohort)
-        roles = known_roles(cohort, f.known)
-        seen = roles.isin(SEEN_ROLES)
+        seen = self.fitted.seen(self.fitted.preparation.aligned(cohort))
         if seen.any():
             warnings.warn(f"{int(seen.sum())} of {len(cohort)} subjects were used to train this "
                           "model: they are too probable under it", stacklevel=2)
+        return pd.concat([self._probable(fitted, people, draws) for fitted, people
+                          in self.fitted.each(cohort)]).loc[cohort.ids]
+
+    def _probable(self, f: Fitted, cohort: Cohort, draws: int) -> pd.DataFrame:
+        cohort = f.preparation.aligned(cohort)
+        roles = known_roles(cohort, f.known)
         measured = np.hstack([b.notna().to_numpy() for b in cohort.features.values()])
         found = log_likelihood(f.vae, f.batch(cohort, roles), self.inference, draws,
                                seed=self.seed).numpy() \
-            + f.preparation.log_slopes(cohort, roles.ne("new").to_numpy())
+            + f.preparation.log_slopes(cohort, f.left_out(roles))
         n = measured.sum(1)
         return pd.DataFrame({"log_likelihood": found, "n_measured": n,
                              "per_feature": found / np.where(n, n, 1)}, index=cohort.ids)

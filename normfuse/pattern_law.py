@@ -42,7 +42,7 @@ class FeatureLaw:
     @classmethod
     def fit(cls, u: np.ndarray, folds: np.ndarray, columns: Mapping[str, slice]) -> FeatureLaw:
         """From calibration residuals, their folds, and each modality's columns."""
-        residual = ResidualLaw.fit(u)
+        residual = ResidualLaw.fit(u, columns)
         z = residual.z_left_out(u)
         tails = {name: [TailShape.fit(z[some][:, at]) for some in _others(folds)]
                  for name, at in columns.items()}
@@ -146,17 +146,18 @@ class PatternLaw:
     frame: Frame
 
     @classmethod
-    def fit(cls, residuals: Mapping[str, np.ndarray], parts: np.ndarray, folds: np.ndarray,
-            columns: Mapping[str, slice], frame: Frame) -> PatternLaw:
-        """From calibration residuals of every kind, parts of latent positions in their frames,
-        folds, and each modality's columns; ``frame`` is that of the model to score with."""
+    def fit(cls, residuals: Mapping[str, tuple[np.ndarray, np.ndarray]], parts: np.ndarray,
+            folds: np.ndarray, columns: Mapping[str, slice], frame: Frame) -> PatternLaw:
+        """From calibration residuals of every kind with the folds of their people, parts of latent
+        positions in their frames with theirs, and each modality's columns; ``frame`` is that of
+        the model to score with."""
         h = parts.sum(0)
         latent = LatentLaw.fit(h)
         # decided once: the folds must go through what new people go through
         shaped = latent.usable and len(h) >= MIN_SHAPE_N
         distances = [latent.shape(h[some]) if shaped else DistanceShape()
                      for some in _others(folds)]
-        return cls({kind: FeatureLaw.fit(u, folds, columns) for kind, u in residuals.items()},
+        return cls({kind: FeatureLaw.fit(*found, columns) for kind, found in residuals.items()},
                    latent, distances, np.sort(latent.f(h, left_out=True)), parts.mean(1), frame)
 
     def latent_z(self, h: np.ndarray, folds: np.ndarray) -> np.ndarray:

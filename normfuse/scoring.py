@@ -103,7 +103,8 @@ class Witness:
 
 def calibrate(witnesses: Sequence[Witness], frames: Mapping[Pattern, Frame],
               inference: Inference, kinds: Sequence[Kind], folds: Sequence[np.ndarray],
-              columns: Mapping[str, slice]) -> dict[Pattern, PatternLaw]:
+              columns: Mapping[str, slice], everybody: tuple[Batch, np.ndarray] | None = None
+              ) -> dict[Pattern, PatternLaw]:
     """The law of every pattern for which there are calibration people enough.
 
     Parameters
@@ -114,6 +115,8 @@ def calibrate(witnesses: Sequence[Witness], frames: Mapping[Pattern, Frame],
         Of the people of each witness, those that shapes are fitted without.
     columns : dict of slice
         Where each modality's features are.
+    everybody : (Batch, int ndarray), optional
+        The whole reference, each judged by the others, and their folds: for marginal kinds.
     """
     laws = {}
     for pattern, frame in frames.items():
@@ -122,8 +125,14 @@ def calibrate(witnesses: Sequence[Witness], frames: Mapping[Pattern, Frame],
         who = np.concatenate([fold for _, _, fold in found])
         if len(who) < 2:
             continue
-        residuals = {kind.name: np.vstack([raw.residuals[kind.name] for raw, _, _ in found])
+        residuals = {kind.name: (np.vstack([raw.residuals[kind.name] for raw, _, _ in found]), who)
                      for kind in kinds}
+        if everybody is not None:
+            first = Witness(witnesses[0].vae, everybody[0])
+            for kind in kinds:
+                if kind.marginal:
+                    raw, _, fold = _testimony(first, everybody[1], kept, inference, [kind])
+                    residuals[kind.name] = raw.residuals[kind.name], fold
         law = PatternLaw.fit(residuals, np.concatenate([parts for _, parts, _ in found], 1), who,
                              columns, frame)
         if law.latent.usable:

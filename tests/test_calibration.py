@@ -167,7 +167,7 @@ def test_calibration_people_are_scored_by_shapes_that_did_not_see_them():
     u, h = rng.standard_t(4, size=(90, 7)), rng.normal(size=(90, 3))
     folds = rng.integers(N_FOLDS, size=90)
     columns = {"a": slice(0, 3), "b": slice(3, 7)}
-    whole = PatternLaw.fit({"focal": u}, np.stack([h / 3, 2 * h / 3]), folds, columns,
+    whole = PatternLaw.fit({"focal": (u, folds)}, np.stack([h / 3, 2 * h / 3]), folds, columns,
                            Frame.none(2, 3))
     law = whole.features["focal"]
     mine = folds == 2

@@ -178,9 +178,9 @@ class Residuals:
             if able.sum() < 2:
                 continue
             h = model.latent(seen)[0]
-            law = PatternLaw.fit({"linear": np.hstack(model.residual_z(seen))}, h[None],
-                                 calibration_folds(calibration.ids)[able],
-                                 self.preparation.slices, Frame.none(1, h.shape[1]))
+            folds = calibration_folds(calibration.ids)[able]
+            law = PatternLaw.fit({"linear": (np.hstack(model.residual_z(seen)), folds)}, h[None],
+                                 folds, self.preparation.slices, Frame.none(1, h.shape[1]))
             if law.latent.usable:
                 rows = np.flatnonzero((present == pattern).all(axis=1))
                 mine, nobody = [b[rows] for b in blocks], np.full(len(rows), -1)
