@@ -147,8 +147,9 @@ class CrossFit:
 
     def refuse_too_few(self, n: int, n_latent: int) -> None:
         """Raises CalibrationError if so many people are too few."""
-        least = max(MIN_FEATURE_N, n_latent + 3, 12)
-        if n < least or n - -(-n // self.folds) < 10:
+        learners = max(n_latent + 3, 10)  # of each fold's model, to know how its latents lie
+        least = -(-learners * self.folds // (self.folds - 1))
+        if n < least:
             raise CalibrationError(
                 f"{n} reference subjects are too few to cross-fit {n_latent} latent dimensions in "
                 f"{self.folds} folds: at least {least} are needed. Bring more healthy subjects, "

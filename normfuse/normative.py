@@ -128,20 +128,18 @@ class NormativeModel:
         for m in controls.modalities:
             refuse_empty_features(controls.features[m.name], m.name)
         warn_of_reference_values(controls)
-        self._fitted, self._held_out = learn(self, controls)
-        self._scored = {}
+        self._fitted, held_out = learn(self, controls)
+        self._held_out, self._scored = held_out, {}
         with warnings.catch_warnings():  # a control just beyond the training ages is no news
             warnings.simplefilter("ignore", UserWarning)
-            references = {kind: replace(reference, **self._checked(kind))
+            references = {kind: replace(reference, **self._checked(kind, held_out))
                           for kind, reference in self._fitted.references.items()}
         self._fitted = replace(self._fitted, references=references)
         return self
 
-    def _checked(self, kind: str) -> dict[str, Any]:
+    def _checked(self, kind: str, held_out: Cohort) -> dict[str, Any]:
         """How calibrated this kind is in people left out of everything."""
-        scored = self._controls(kind)
-        assert scored is not None
-        calibration, quantiles = check_calibration(scored)
+        calibration, quantiles = check_calibration(self._scored_apart(kind, held_out))
         return {"calibration": calibration, "quantiles": quantiles}
 
     def deviations(self, cohort: Cohort, *, kind: str | Kind | None = None,
@@ -241,13 +239,14 @@ class NormativeModel:
 
     def _controls(self, kind: str) -> Deviations | None:
         """Healthy people, each scored by what others said; a model read from a file has none."""
-        if self._held_out is None:
-            return None
+        return None if self._held_out is None else self._scored_apart(kind, self._held_out)
+
+    def _scored_apart(self, kind: str, held_out: Cohort) -> Deviations:
         if kind not in self._scored:
-            chosen = self.kind_called(kind)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                self._scored[kind] = self.fitted.score(self._held_out, chosen, self.inference)
+                self._scored[kind] = self.fitted.score(held_out, self.kind_called(kind),
+                                                       self.inference)
         return replace(self._scored[kind], reference=self.fitted.references[kind])
 
     def predict(self, cohort: Cohort) -> pd.DataFrame:

@@ -43,7 +43,8 @@ def patients(cohort):
 
 @pytest.fixture(scope="module")
 def models(cohort):
-    return {name: nf.NormativeModel(fusion, model=model, plan=PLAN, seed=3).fit(
+    return {name: nf.NormativeModel(
+        fusion, model=model, plan=PLAN, calibration=nf.HeldOut(), seed=3).fit(
         cohort.reference_subjects()) for name, (fusion, model) in MODELS.items()}
 
 

@@ -6,6 +6,8 @@ shapes, which are checked by calibration on fresh draws.
 """
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +19,7 @@ from normfuse.calibration_check import check_calibration, share_row
 from normfuse.covariates import CovariateEncoder
 from normfuse.errors import CalibrationError, CohortError
 from normfuse.latent_law import DistanceShape, LatentLaw
-from normfuse.pattern_law import N_FOLDS, Frame, PatternLaw
+from normfuse.pattern_law import N_FOLDS, FeatureLaw, Frame, PatternLaw
 from normfuse.testing import tiny_deviations
 
 
@@ -272,3 +274,89 @@ def test_calibration_rows_say_what_was_seen():
     wilson = share_row("p", 0.05, np.array([[1.0]] * 3 + [[0.0]] * 17), 20)
     expected = stats.binomtest(3, 20).proportion_ci(method="wilson")
     assert (wilson["low"], wilson["high"]) == pytest.approx(tuple(expected))
+
+
+class TestPrior:
+    """Location and scale of a feature, drawn towards those of the others."""
+
+    COLUMNS = {"a": slice(0, 300)}
+
+    def test_alike_features_are_drawn_together(self):
+        u = 0.2 + 1.3 * np.random.default_rng(0).normal(size=(30, 300))
+        law = ResidualLaw.fit(u, self.COLUMNS)
+        assert (law.prior.freedom > 150).all() and (law.prior.count > 150).all()
+        assert law.prior.variance[0] == pytest.approx(1.69, rel=0.05)
+        assert law.prior.mean[0] == pytest.approx(0.2, abs=0.05)
+
+    def test_unlike_features_stand_by_themselves(self):
+        rng = np.random.default_rng(0)
+        u = rng.normal(size=300) + np.exp(0.7 * rng.normal(size=300)) * rng.normal(size=(200, 300))
+        law = ResidualLaw.fit(u, self.COLUMNS)
+        assert law.prior.freedom.max() < 10 and law.prior.count.max() < 5
+
+    def test_few_independent_values_claim_little(self):
+        rng = np.random.default_rng(0)
+        u = rng.normal(size=(30, 1)) + 0.01 * rng.normal(size=(30, 300))
+        law = ResidualLaw.fit(u, self.COLUMNS)
+        assert law.prior.freedom.max() < 60 and law.prior.count.max() < 60
+
+    @pytest.mark.parametrize("spread", [0.0, 0.3])
+    def test_new_people_are_normal(self, spread):
+        rng = np.random.default_rng(1)
+        place, scale = spread * rng.normal(size=300), np.exp(spread * rng.normal(size=300))
+        z = [ResidualLaw.fit(place + scale * rng.normal(size=(15, 300)), self.COLUMNS).z(
+            place + scale * rng.normal(size=(20, 300))) for _ in range(10)]
+        assert np.std(z) == pytest.approx(1, abs=0.02)
+        assert (np.abs(z) > 1.96).mean() == pytest.approx(0.05, abs=0.004)
+        assert (np.abs(z) > 2.5758).mean() == pytest.approx(0.01, abs=0.002)
+
+    def test_left_out_is_a_law_without_that_person(self):
+        u = np.random.default_rng(2).normal(size=(25, 300))
+        law = ResidualLaw.fit(u, self.COLUMNS)
+        alone = ResidualLaw.fit(np.delete(u, 4, axis=0))
+        np.testing.assert_allclose(law.z_left_out(u)[4],
+                                   replace(alone, prior=law.prior).z(u[[4]])[0], atol=1e-9)
+
+
+class TestConformal:
+    def law(self, n, seed=0):
+        u = np.random.default_rng(seed).standard_t(2, size=(n, 40)) ** 3
+        return u, FeatureLaw.fit(u, np.zeros(n, int), {"a": slice(0, 40)})
+
+    def test_valid_whatever_the_law(self):
+        found = []
+        for seed in range(40):
+            _, law = self.law(49, seed)
+            new = np.random.default_rng(1000 + seed).standard_t(2, size=(20, 40)) ** 3
+            found.append(law.conformal(new, np.zeros(20, bool)))
+        p = np.array(found)
+        assert p.min() == pytest.approx(2 / 50)
+        for level in (0.04, 0.1, 0.2, 0.5):  # multiples of 2 / (n + 1): exact
+            assert (p <= level + 1e-9).mean() == pytest.approx(level, rel=0.05)
+
+    def test_calibration_people_are_ranked_among_the_others(self):
+        u, law = self.law(50)
+        p = law.conformal(u, np.ones(50, bool))
+        assert p.min() == pytest.approx(2 / 50)
+        alone = FeatureLaw.fit(np.delete(u, 3, axis=0), np.zeros(49, int), {"a": slice(0, 40)})
+        np.testing.assert_allclose(p[3], alone.conformal(u[[3]], np.zeros(1, bool))[0])
+
+    def test_what_was_not_measured_has_none(self):
+        u, law = self.law(50)
+        u[0, 0] = np.nan
+        assert np.isnan(law.conformal(u, np.zeros(50, bool))[0, 0])
+
+    @pytest.mark.parametrize("d", [10, 90])
+    def test_distances_of_normal_positions(self, d):
+        """P(p < .05) and P(p < .001) of new people, over many calibration groups."""
+        rng, found, ranks = np.random.default_rng(3), [], []
+        for _ in range(40):
+            law = PatternLaw.fit({}, rng.normal(size=(1, 400, d)), rng.integers(5, size=400), {},
+                                 Frame.none(1, d))
+            table = law.distance(rng.normal(size=(2500, d)), np.full(2500, -1))
+            found.append([(table[:, 1] < level).mean() for level in (0.05, 0.001)])
+            ranks.append((table[:, 2] < 0.05).mean())
+        mean, error = np.mean(found, 0), np.std(found, 0) / np.sqrt(40)
+        assert abs(mean[0] - 0.05) < max(3 * error[0], 0.004)
+        assert abs(mean[1] - 0.001) < max(3 * error[1], 0.0004)
+        assert np.mean(ranks) == pytest.approx(0.05, abs=0.005)

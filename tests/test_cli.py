@@ -45,7 +45,7 @@ def contents(folder: Path) -> set[str]:
 def results(tmp_path_factory):
     """The four verbs run one after the other; their results by name."""
     home = tmp_path_factory.mktemp("work folder")  # with a space
-    write_cohort(tiny_cohort(120, seed=2), home / "cohort")
+    write_cohort(tiny_cohort(180, seed=2), home / "cohort")
     quoted = {"home": shlex.quote(str(home))}
     found = {name: run(line, **quoted) for name, line in (
         ("fit", FIT), ("score", SCORE), ("compare", COMPARE), ("report", REPORT))}
@@ -102,7 +102,7 @@ class TestTheVerbs:
         assert set(nf.Deviations.read(tmp_path / "ad").subjects["diagnosis"]) == {"AD"}
         run(SCORE.replace("{home}/deviations", "{out}") + " --include-seen", home=home,
             out=tmp_path / "all")
-        assert len(nf.Deviations.read(tmp_path / "all")) == 120
+        assert len(nf.Deviations.read(tmp_path / "all")) == 180
 
     def test_overwrite_replaces_what_normfuse_wrote(self, results, home):
         before = (results["home"] / "deviations" / "z.csv").read_bytes()
@@ -157,10 +157,10 @@ class TestRefusals:
 
     @pytest.mark.parametrize("line, words", [
         (FIT.replace("cohort.toml", "nowhere.toml"), "there is no file"),
-        (FIT.replace("--latent 2", "--latent 90"), "105 reference subjects are too few"),
+        (FIT.replace("--latent 2", "--latent 90"), "reference subjects are too few"),
         (SCORE.replace("model", "modle"), "is not a saved model"),
         (SCORE + " --subjects \"diagnosis == 'XX'\"",
-         "selects nobody of 120 subjects; diagnosis holds 'AD', 'CN'"),
+         "selects nobody of 180 subjects; diagnosis holds 'AD', 'CN'"),
         (SCORE + " --subjects \"__import__('os').getcwd() == 1\"", "holds Call"),
         (COMPARE.replace("diagnosis", "diagnose", 1), "'diagnose' is not a column"),
         (COMPARE.replace("age,sex", "age,iq"), "cannot adjust for 'iq'"),

@@ -29,7 +29,7 @@ def blocks(language: str, file: str = "README.md") -> list[str]:
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder with the cohort that the examples speak of."""
-    write_cohort(tiny_cohort(120, seed=4), tmp_path / "all")
+    write_cohort(tiny_cohort(180, seed=4), tmp_path / "all")
     for file in (tmp_path / "all").iterdir():
         file.rename(tmp_path / file.name)
     (tmp_path / "all").rmdir()

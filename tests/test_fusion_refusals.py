@@ -98,7 +98,7 @@ def test_ladders_are_told_of_smaller_levels():
 
 def test_people_of_the_training_are_too_probable_and_that_is_said():
     controls = tiny_cohort(60, seed=1).reference_subjects()
-    model = nf.NormativeModel(n_latent=2, plan=nf.TrainingPlan(max_epochs=3, warmup=1,
-                                                               progress=False)).fit(controls)
+    plan = nf.TrainingPlan(max_epochs=3, warmup=1, progress=False)
+    model = nf.NormativeModel(n_latent=2, plan=plan, calibration=nf.HeldOut()).fit(controls)
     with pytest.warns(UserWarning, match="were used to train this model: they are too probable"):
         model.log_likelihood(controls)

@@ -26,7 +26,7 @@ from normfuse.scoring import raw_scores
 from normfuse.simulate import write_cohort
 from normfuse.testing import tiny_cohort
 
-SMALL = {"model": OneLatent(n_latent=2, hidden=(8,)),
+SMALL = {"model": OneLatent(n_latent=2, hidden=(8,)), "calibration": nf.HeldOut(),
          "plan": nf.TrainingPlan(max_epochs=10, warmup=3, batch_size=32)}
 FUSIONS = [WassersteinBarycenter(), ProductOfExperts(prior_expert=False),
            GeneralizedProductOfExperts(), MixtureOfExperts(), SubsetMixture(ProductOfExperts()),

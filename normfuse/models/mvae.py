@@ -132,7 +132,7 @@ class MultimodalVAE(Vae):
 
     @property
     def is_affine(self) -> bool:
-        return all(decoder.is_straight for decoder in self.decoders)
+        return all(getattr(decoder, "is_straight", False) for decoder in self.decoders)
 
     def owned(self) -> Tensor | None:
         return self.fusion.owned()
