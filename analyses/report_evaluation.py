@@ -21,6 +21,7 @@ METRICS = {
     "beyond_2.58": ("share of |z| beyond 2.58", 3, ".01"),
 }
 _WHO = {"calibration": "calibration people, each judged by what did not see them",
+        "out_of_fold": "reference people, each judged by a model that did not see them",
         "new": "healthy people whom the model never saw"}
 
 

@@ -89,8 +89,8 @@ class Evaluation:
 
     @property
     def is_lenient(self) -> bool:
-        """Whether calibration people are among the evaluated."""
-        return "calibration" in self.people
+        """Whether people that the model was calibrated on are among the evaluated."""
+        return any(role != "new" for role in self.people)
 
     def missed(self) -> list[str]:
         """Every check whose 95 % interval leaves the nominal value out, as a phrase each."""
@@ -118,7 +118,8 @@ class Evaluation:
             f"EXPV {means['EXPV']:.3f} (spline regression {means['EXPV_spline']:.3f}), "
             f"MSLL {means['MSLL']:.3f} ({means['MSLL_spline']:.3f}), "
             f"MACE {means['MACE']:.4f} (perfect: {self.floor:.4f})",
-            "off: " + "; ".join(missed) if missed else
+            f"off: {'; '.join(missed)} (of {len(self.coverage) + len(self.outer)} intervals about "
+            "one in twenty is by chance)" if missed else
             "nothing off: every interval holds its nominal value, no covariate is left in z"]
         return "\n".join(lines + ([f"note: {LENIENT}"] if self.is_lenient else []))
 

@@ -123,6 +123,8 @@ class Preparation:
 
         ``left_out`` (bool, one a subject) marks reference people, judged by all the others.
         """
+        # pandas lends its values read-only, of which torch warns
+        left_out = None if left_out is None else np.array(left_out)
         return {m.name: self.regressions[m.name].residuals(cohort.features[m.name].to_numpy(),
                                                            cohort.subjects, left_out)
                 for m in self.modalities}

@@ -6,6 +6,7 @@ import shlex
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from test_cli import contents, refusal, run
 
 import normfuse as nf
@@ -57,6 +58,15 @@ class TestScore:
         people = nf.Cohort.read(place / "unseen" / "cohort.toml")
         np.testing.assert_allclose(found.z, model.deviations(people, kind=kind).z)
         assert found.reference.kind == kind and found.reference.meaning in result.stdout
+
+    def test_it_says_nothing_of_its_insides(self, home, tmp_path):
+        """As of a read-only array that torch was given: a note to a stranger would be noise."""
+        torch.set_warn_always(True)  # else once a process, and the fit was here before
+        try:
+            result = run(SCORE.replace("elsewhere", "unseen"), home=home, out=tmp_path / "d")
+        finally:
+            torch.set_warn_always(False)
+        assert result.exit_code == 0 and "tensor" not in result.stderr
 
     def test_kinds_are_listed_with_what_they_are_for(self):
         said = " ".join(run("score --help").stdout.split())
