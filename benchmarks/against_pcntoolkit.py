@@ -13,10 +13,10 @@ region: what is expected at that age, sex and site, z, and the density of the va
 
 EXPV, SMSE, MSLL (below 0: better than mean and variance of the people of the fit), MACE (beside
 what a perfect model would have with so many people), Shapiro's W, skew, kurtosis and sd of z and
-the shares of |z| beyond 1.96 and 2.58 (nominal .050 and .010) are means over regions. CPU seconds
+the shares of |z| beyond 1.96 and 2.58 (nominal .050, .010) are means over regions. CPU seconds
 are of fitting, calibrating and scoring in one thread, without the packages' imports.
 
-Writes OUT/against_pcntoolkit.json and .md and prints the latter. `--seeds 1 --n-roi 20` for a look.
+Writes OUT/against_pcntoolkit.json and .md and prints the latter. `--seeds 1 --n-roi 20` to try it.
 """
 from __future__ import annotations
 

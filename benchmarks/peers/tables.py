@@ -56,7 +56,7 @@ def tractometry(n_roi: int) -> Table:
     two = _csv("als_tractometry", "cohort_als.csv", "subjectID").assign(site="als")
     two = two[~two["diagnosis"].eq("ALS")]
     whole = pd.concat([t.set_axis(t["site"] + "_" + t.index) for t in (one, two)])
-    whole["sex"] = whole["sex"].str[0]
+    whole = whole.assign(sex=whole["sex"].str[0]).dropna(subset=["age", "sex"])
     return Table(whole[["age", "sex", "site"]],
                  {name: whole[[c for c in whole if c.startswith(f"{name}_")][:n_roi]]
                   for name in ("FA", "MD", "RD", "AD")})
