@@ -1,7 +1,7 @@
 """How good a model's answers are: one code for all models, whoever made them."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,6 @@ class Answers:
     z: pd.DataFrame
     log_density: pd.DataFrame
     cpu_seconds: float
-    note: str = field(default="")
 
 
 def floor(n: int) -> float:
