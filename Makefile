@@ -15,12 +15,13 @@ demo: $(INSTALLED) ## Run everything on a simulated cohort and say where the rep
 # One torch thread a process (tests/conftest.py): two processes with two threads each on two cores
 # take four times as long. Tests of a file share what they fitted, so a file stays in one process.
 test: $(INSTALLED) ## Style, import contracts, types, then all tests and doctests
-	$(BIN)/flake8
+	$(BIN)/flake8 --extend-exclude '.venv-*'
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
-bench: $(INSTALLED) ## Speed and quality; some need ../shared/data; each prints JSON
+# Other packages live in environments of their own: their pins and ours need not agree.
+bench: $(INSTALLED) .venv-pcn/.installed .venv-peers/.installed ## Speed and quality, beside others; needs ../shared
 	set -e; for script in benchmarks/*.py; do echo "# $$script"; $(BIN)/python $$script; done
 
 study: $(INSTALLED) ## Which fusion to use: hours; goes on where it stopped; then the tables of the guide
@@ -31,10 +32,20 @@ figures: $(INSTALLED) ## The pictures of docs/guide
 	set -e; for script in docs/gallery/plot_*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script --out docs/guide/images; done
 
 clean: ## Remove everything these commands made, .venv and out/ included
-	rm -rf .venv out build dist *.egg-info .mypy_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-pcn .venv-peers out build dist *.egg-info .mypy_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+.venv-pcn/.installed: benchmarks/pcntoolkit_requirements.txt
+.venv-peers/.installed: benchmarks/peers_requirements.txt
+
+# Every package is named with its version, so pip has nothing to choose; some of the peers'
+# own demands cannot be met by any set of versions (see benchmarks/README.md).
+.venv-pcn/.installed .venv-peers/.installed:
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-deps -r $<
 	touch $@
