@@ -15,7 +15,7 @@ demo: $(INSTALLED) ## Run everything on a simulated cohort and say where the rep
 # One torch thread a process (tests/conftest.py): two processes with two threads each on two cores
 # take four times as long. Tests of a file share what they fitted, so a file stays in one process.
 test: $(INSTALLED) ## Style, import contracts, types, then all tests and doctests
-	$(BIN)/flake8 --extend-exclude '.venv-*'
+	$(BIN)/flake8
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadscope
