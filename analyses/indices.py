@@ -69,7 +69,7 @@ def severity_index(deviations: Scores, threshold: float = 1.96,
 
 def _per_modality(deviations: Scores, values: pd.DataFrame) -> pd.DataFrame:
     found = values.T.groupby(level="modality", sort=False).mean().T
-    return found[deviations.modalities].assign(total=values.mean(axis=1))
+    return found[list(deviations.modalities)].assign(total=values.mean(axis=1))
 
 
 def dissimilarity(deviations: Scores, threshold: float = 1.96,

@@ -37,6 +37,12 @@ CONDITIONS = {"scattered 1": ("scattered", 1.0), "scattered 1.5": ("scattered", 
 RANKS = (2, 5, 10, 20, 40)
 
 
+def thickness_only(cohort: nf.Cohort) -> nf.Cohort:
+    """Without the other modalities."""
+    return nf.Cohort.from_frames(cohort.subjects, {"thickness": cohort.features["thickness"]},
+                                 covariates=cohort.covariates)
+
+
 def split(subjects: pd.DataFrame, seed: int) -> pd.Series:
     """train, calib or test: 60, 20, 20 % of each site and sex; cells below five people train."""
     rng = np.random.default_rng(seed)
@@ -144,7 +150,7 @@ def main() -> None:
     warnings.simplefilter("ignore", UserWarning)
     torch.set_num_threads(1)
     for name in arguments.tables:
-        cohort = fcon1000().without("volume") if name == "fcon1000" else nspn()
+        cohort = thickness_only(fcon1000()) if name == "fcon1000" else nspn()
         found = pd.concat([one_seed(cohort, seed) for seed in range(arguments.seeds)])
         means = found.groupby(level=0, sort=False).mean()
         lead = found["focal"] - found["factor_analysis"]

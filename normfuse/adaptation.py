@@ -4,11 +4,13 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from .cohort import Cohort
 from .errors import CohortError, listed
 from .preparation import Preparation
+from .regression import PooledRegression
 from .regression.new_site import add_site
 
 FEWEST, ENOUGH = 10, 50
@@ -21,12 +23,16 @@ def adapted(preparation: Preparation, controls: Cohort) -> tuple[Preparation, tu
     preparation.encoder.encode(controls.subjects, sites={site: labels.unique()})
     notes = []
     for label, people in controls.subjects.groupby(labels, sort=True):
-        notes.append(_note(site, str(label), len(people)))
-        regressions = {}
+        _refuse_few(site, str(label), len(people))
+        regressions, left = {}, []
         for name, regression in preparation.regressions.items():
             values = controls.features[name].loc[people.index].to_numpy()
             regressions[name] = add_site(regression, site, str(label), values, people)
+            left.append(_precision_left(regressions[name], values, people))
         preparation = replace(preparation, regressions=regressions)
+        notes.append(f"{site} {label} was added with {len(people)} healthy people; "
+                     f"{np.nanmean(np.hstack(left)):.0%} of the precision that z there would have "
+                     "if the effects of covariates were known is left")
     return preparation, tuple(notes)
 
 
@@ -45,7 +51,14 @@ def _site_of(preparation: Preparation, controls: Cohort) -> tuple[str, pd.Series
     return sites[0], labels
 
 
-def _note(site: str, label: str, n: int) -> str:
+def _precision_left(regression: PooledRegression, values: np.ndarray, people: pd.DataFrame
+                    ) -> np.ndarray:
+    """1 / (1 + variance of u from what is not known of the effects), of every feature there."""
+    variance = regression.residuals(values, people).variance
+    return np.nanmean(1 / (1 + variance), axis=0)
+
+
+def _refuse_few(site: str, label: str, n: int) -> None:
     if n < FEWEST:
         raise CohortError(f"{site} {label!r} has {n} healthy subjects; {FEWEST} at least are "
                           "needed to learn its offsets, and 50 for its scale. Bring more, or "
@@ -53,4 +66,3 @@ def _note(site: str, label: str, n: int) -> str:
     if n < ENOUGH:
         warnings.warn(f"{site} {label!r} was learned from {n} people; below {ENOUGH} its scale is "
                       "largely that of other sites", stacklevel=4)
-    return f"{site} {label} was added with {n} healthy people"

@@ -19,11 +19,12 @@ from .subject_query import matching
 ROLE = "normfuse_role"
 """Column of ``Deviations.subjects``: ``new`` (never seen), ``calibration`` (not trained on; scored
 against the other calibration subjects), ``out_of_fold`` (scored by a model that did not see them,
-against the others so scored), ``training`` or ``early_stop`` (seen: z is too small)."""
+against the others so scored), ``adapted`` (their site was learned from them; scored by what
+the others said of it), ``training`` or ``early_stop`` (seen: z is too small)."""
 
 SEEN_ROLES = ("training", "early_stop")
 
-OUT_OF_FOLD = "out_of_fold"
+OUT_OF_FOLD, ADAPTED = "out_of_fold", "adapted"
 
 _TABLES = ("z", "observed", "expected")
 _WIDE = (*_TABLES, "attribution", "conformal")

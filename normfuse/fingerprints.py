@@ -81,7 +81,7 @@ def _role(blocks: list[str], covariates: str, known: Mapping[str, str]) -> str:
                default="new")
     # leaving a person out takes their values out of the laws: it must be those that went in
     same = all(_hash(block + covariates) in known for block in blocks)
-    return "new" if role in ("calibration", OUT_OF_FOLD) and not same else role
+    return "new" if role not in SEEN_ROLES and not same else role
 
 
 def _blocks(cohort: Cohort) -> list[list[str]]:

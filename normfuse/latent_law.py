@@ -22,7 +22,7 @@ _NODES = np.linspace(-4, 4, 13)[:, None]
 
 _BEYOND_NORMAL = np.linspace(0, 1, 10)[None, :] ** 1.5
 GRID = (_NODES.shape[0], _BEYOND_NORMAL.shape[1])
-_PRIOR_LOG_C, _PRIOR_INVERSE_NU = 0.3, 0.2
+_PRIOR_LOG_C, _PRIOR_INVERSE_NU = 0.3, 0.1
 """Prior sd of log c and prior scale of 1/nu above its normal value: weak, but enough that 30
 people cannot claim absurd tails."""
 
@@ -183,5 +183,5 @@ class LatentLaw:
         return (n / (n - 1)) ** 2 * (n - 2) * a / np.clip(1 - n / (n - 1) * a, 1e-12, None)
 
     def _to_f(self, squared: np.ndarray, n: int) -> np.ndarray:
-        p = self.rank
+        p = max(self.rank, 1)
         return squared * n * (n - p) / (p * (n - 1) * (n + 1))

@@ -15,10 +15,10 @@ import torch
 from .calibration import CrossFit, HeldOut
 from .calibration_check import check_calibration
 from .cohort import Cohort
-from .deviations import Deviations
+from .deviations import ADAPTED, Deviations
 from .errors import CohortError, NotFittedError, listed
 from .evidence import log_likelihood
-from .fingerprints import known_roles, person_of
+from .fingerprints import known_roles, person_of, roles_to_hashes
 from .fitted import Fitted
 from .fusion import Aggregator, WassersteinBarycenter
 from .fusion.choice import of_type
@@ -193,8 +193,7 @@ class NormativeModel:
 
         Each feature's offset and scale at the site are estimated with the shrinkage that the
         reference's own sites taught; nothing else changes, other sites' z least of all. Those
-        people have then been learned from: their own z are a little too small, and they must not
-        be the control group of a comparison.
+        people can be scored like others: each is judged by what the rest said of the site.
 
         Parameters
         ----------
@@ -220,7 +219,10 @@ class NormativeModel:
 
         preparation, people = adapted(self.fitted.preparation, controls)
         new = copy.copy(self)
-        new._fitted = replace(self.fitted, preparation=preparation, references={
+        learned = roles_to_hashes(preparation.aligned(controls),
+                                  pd.Series(ADAPTED, index=controls.ids))
+        known = {**self.fitted.known, **learned}
+        new._fitted = replace(self.fitted, preparation=preparation, known=known, references={
             kind: replace(r, notes=(*r.notes, *people)) for kind, r in
             self.fitted.references.items()})
         new._scored = {}

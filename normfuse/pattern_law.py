@@ -64,7 +64,7 @@ class FeatureLaw:
             above = len(seen) - np.searchsorted(seen, u[:, k] - _ROUNDING, side="left")
             others = len(seen) - own
             tail = np.minimum(below, above) + 1 - own  # oneself is among them
-            found[:, k] = np.minimum(1.0, 2 * tail / (others + 1))
+            found[:, k] = np.minimum(1.0, 2 * tail / np.maximum(others + 1, 1))
         return np.where(np.isnan(u) | (self.residual.n < 1), np.nan, found)
 
     def z(self, u: np.ndarray, folds: np.ndarray, columns: Mapping[str, slice]) -> np.ndarray:

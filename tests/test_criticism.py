@@ -38,7 +38,8 @@ def cohorts():
 
 @pytest.fixture(scope="module")
 def model(cohorts):
-    return nf.NormativeModel(n_latent=2, plan=PLAN, seed=1).fit(cohorts[0])
+    return nf.NormativeModel(n_latent=2, plan=PLAN, calibration=nf.HeldOut(), seed=1
+                             ).fit(cohorts[0])
 
 
 @pytest.fixture(scope="module")
@@ -311,16 +312,16 @@ class TestWhoIsEvaluated:
         with pytest.raises(CohortError, match="not calibrated for deviations of kind 'local'"):
             nf.evaluate(model, new, kind="local")
 
-    def test_people_judged_by_several_fits_are_one_table(self, model, cohorts, monkeypatch,
-                                                         found):
-        from normfuse import criticism
-
-        new = cohorts[1]
-        halves = [(model.fitted, new.select(new.ids[k::2])) for k in range(2)]
-        monkeypatch.setattr(criticism, "_witnesses", lambda _: halves)
-        both = nf.evaluate(model, kind="covariates")
-        pd.testing.assert_frame_equal(both.features, found.features)
-        pd.testing.assert_frame_equal(both.outer, found.outer)
+    def test_cross_fitted_people_are_judged_by_their_own_fits(self, cohorts):
+        turns = nf.NormativeModel(n_latent=2, plan=PLAN, calibration=nf.CrossFit(3), seed=1
+                                  ).fit(cohorts[0])
+        found = nf.evaluate(turns, kind="covariates")
+        assert found.people == {"out_of_fold": len(cohorts[0])}
+        controls = turns.deviations(cohorts[0], kind="covariates")
+        y, guess = (getattr(controls, t)["t1", "t1_region0"] for t in ("observed", "expected"))
+        assert found.features.loc[("t1", "t1_region0"), "EXPV"] == pytest.approx(
+            explained_variance_score(y, guess))
+        assert "judged by each other" in found.summary()
 
 
 class TestKeeping:

@@ -49,7 +49,7 @@ def fitted(people):
 
 def test_everybody_is_scored_by_a_model_that_did_not_see_them(fitted, people):
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("error", ".*used to train.*")
         found = fitted.deviations(people)
     assert found.z.index.equals(people.ids)
     assert (found.subjects["normfuse_role"] == "out_of_fold").all()
@@ -91,7 +91,7 @@ def test_saved_and_loaded_it_still_knows_the_folds(fitted, people, tmp_path):
 def test_predictions_and_probabilities_leave_people_out_too(fitted, people):
     assert fitted.predict(people).index.equals(people.ids)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("error", ".*used to train.*")
         found = fitted.log_likelihood(people)
     assert found.notna().all(axis=None)
 

@@ -88,7 +88,7 @@ def test_the_cohort_file(here):
     assert set(tomllib.loads(example)["modalities"]) == {"t1"}
     (here / "example.toml").write_text(example)
     cohort = read_cohort(here / "example.toml")
-    assert cohort.modality("t1").unit == "mm3" and len(cohort) == 120
+    assert cohort.modality("t1").unit == "mm3" and len(cohort) == 180
 
 
 def test_the_example_of_a_new_fusion_keeps_the_laws():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -214,17 +215,21 @@ class TestWhoWasSeen:
             own = raw_scores(f.vae, batch.take(torch.tensor([i])), model.inference, [kind])
             law = f.laws[tuple(has.tolist())]
             of_kind = law.features[kind.name]
-            residual = type(of_kind.residual).fit(others.residuals[kind.name])
-            latent = type(law.latent).fit(others.latent)
-            distance, p = latent.test(own.latent, law.distances[0])
+            residual = replace(type(of_kind.residual).fit(others.residuals[kind.name]),
+                               prior=of_kind.residual.prior)
+            latent, position = type(law.latent).fit(others.parts.sum(0)), own.parts.sum(0)
+            distance, p = latent.test(position, law.distances[0])
+            far = law.latent.f(raw_scores(f.vae, batch.take(able).hide(has), model.inference,
+                                          [kind]).parts.sum(0), left_out=True)
+            rank = (far >= far[able.tolist().index(i)] - 1e-9).mean()
             z = residual.z(own.residuals[kind.name])[0]
             for name, at in f.preparation.slices.items():
                 z[at] = of_kind.tails[name][folds[i] + 1](z[at])  # without their fold
             np.testing.assert_allclose(found.z.loc[subject], z, rtol=0, atol=1e-7)
-            np.testing.assert_allclose(found.latent.loc[subject], latent.z(own.latent)[0],
+            np.testing.assert_allclose(found.latent.loc[subject], latent.z(position)[0],
                                        rtol=0, atol=1e-7)
             np.testing.assert_allclose(found.distance.loc[subject],
-                                       [distance[0], p[0], len(able) - 1], rtol=0, atol=1e-7)
+                                       [distance[0], p[0], rank, len(able) - 1], rtol=0, atol=1e-7)
 
     def test_the_controls_kept_in_memory_are_those_people(self, model, scored, controls):
         with pytest.warns(UserWarning, match="used to train"):
@@ -234,9 +239,9 @@ class TestWhoWasSeen:
 
 class TestRefusals:
     def test_too_few_reference_people(self, controls):
-        with pytest.raises(CalibrationError, match="20 reference subjects are too few.*10 latent "
+        with pytest.raises(CalibrationError, match="16 reference subjects are too few.*10 latent "
                                                    "dimensions.*healthy subjects, or ask for"):
-            nf.NormativeModel(n_latent=10).fit(controls.select(list(controls.ids[:20])))
+            nf.NormativeModel(n_latent=10).fit(controls.select(list(controls.ids[:16])))
 
     def test_patients_are_not_a_reference(self, cohort):
         with pytest.raises(CohortError, match="12 of 96 subjects.*do not answer the cohort's "
