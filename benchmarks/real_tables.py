@@ -20,11 +20,12 @@ _STRUCTURE = re.compile("Thalamus|Caudate|Putamen|Pallidum|Hippocampus|Amygdala|
 
 
 def fcon1000(folder: Path = DATA) -> nf.Cohort:
-    """1,000 people, 22 sites: Destrieux thickness (148) and subcortical volumes."""
+    """1,072 people, 22 sites: Destrieux thickness (148) and subcortical volumes."""
     table = pd.read_csv(folder / "fcon1000" / "fcon1000.csv", dtype={"sub_id": str})
     table = table.set_index("sub_id").assign(sex=table["sex"].map({0: "F", 1: "M"}).to_numpy())
     thickness = table[[c for c in table if c.endswith("_thickness") and "unknown" not in c]]
     kept = (thickness > 0).all(axis=1) & (table.groupby("site")["age"].transform("size") >= 10)
+    kept &= ~thickness.duplicated()  # one person is in it twice
     volumes = table[[c for c in table if _STRUCTURE.search(c)]]
     return _cohort(table[kept], {"thickness": thickness[kept], "volume": volumes[kept]},
                    {"thickness": "mm", "volume": "mm3"}, site=True)

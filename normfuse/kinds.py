@@ -109,7 +109,8 @@ class Focal(Kind):
     meaning = ("how far a value lies from what the rest of the person's own brain predicts at "
                "that age, sex and site")
     use = ("to find where a brain departs from itself; a change that all regions share is partly "
-           "explained away")
+           "explained away. The default: of the four it found deviations planted in real people "
+           "best (five regions lowered by 1 sd: AUC .82, by covariates alone .76)")
 
     def __post_init__(self) -> None:
         if self.blocks is not None and (not isinstance(self.blocks, int) or self.blocks < 2):

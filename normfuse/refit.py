@@ -19,9 +19,12 @@ ROUNDS = 10
 """Of expectation maximisation. Thirty gained nothing on simulated cohorts of 300 people."""
 
 RIDGE, COVARIATE_RIDGE = 10.0, 1000.0
-"""As if so many more people said that a feature has nothing to do with a latent, and with a
-covariate: the baseline has taken their effects out already, and learning them again cost .01 nats
-a feature with 210 people."""
+"""As if so many more people said that a feature has nothing to do with a latent, at first, and
+with a covariate: the baseline has taken their effects out already, and learning them again cost
+.01 nats a feature with 210 people."""
+
+LEAST_RIDGE, MOST_RIDGE = 1.0, 1e6
+"""Between which a modality's loadings say themselves how far a latent's are shrunk."""
 
 ENOUGH = 500
 """People by whom to tell whether perceptrons pay; all of them take part in the fit itself."""
@@ -144,7 +147,8 @@ def _climbed(score: Callable[[float], float], start: float, grid: Sequence[float
 
 
 def maximise(vae: Vae, batch: Batch, inference: Inference, rounds: int = ROUNDS, *,
-             straighten: bool = False, shrinkages: Sequence[float] | None = None) -> None:
+             straighten: bool = False, shrinkages: Sequence[float] | None = None,
+             relevance: bool = True) -> None:
     """Set each decoder's linear path and each modality's noise by expectation maximisation.
 
     Each round takes q(z | x_S, c) of everybody by ``inference`` and then sets W_m and Psi_m to
@@ -164,19 +168,27 @@ def maximise(vae: Vae, batch: Batch, inference: Inference, rounds: int = ROUNDS,
         Leave f_m out from the first round on; W_m takes over what is linear in it.
     shrinkages : sequence of float, optional
         a_m of every modality; by default 1, without correlations.
+    relevance : bool
+        After each round, let every modality's loadings say how far each latent's are shrunk
+        (automatic relevance determination); otherwise all by ``RIDGE``.
 
     References
     ----------
+    Klami et al. (2015), IEEE Trans. Neural Netw. Learn. Syst. 26(9), doi
+    10.1109/TNNLS.2014.2376974 (relevance of each latent to each modality);
     Rubin and Thayer (1982), Psychometrika 47(1), doi 10.1007/BF02293851 (EM for factor analysis);
     Bach and Jordan (2005), TR 688, Department of Statistics, University of California, Berkeley.
     """
     inference = inference.quick()
+    ridges = [_ridge(decoder) for decoder in vae.decoders]
     for _ in range(rounds):
         wanted = [1.0] * len(vae.names) if shrinkages is None else shrinkages
         for m, sums in enumerate(_expected(vae, batch, inference, wanted, straighten)):
             if straighten:
                 vae.decoders[m].straighten()
-            sums.solve(_ridge(vae.decoders[m]))
+            sums.solve(ridges[m])
+            if relevance:
+                ridges[m] = _relevance(vae, m, sums, ridges[m])
 
 
 def _expected(vae: Vae, batch: Batch, inference: Inference, shrinkages: Sequence[float],
@@ -194,6 +206,24 @@ def _expected(vae: Vae, batch: Batch, inference: Inference, shrinkages: Sequence
             for found, z in zip(sums, vae.read_by_decoders(points)):
                 found.add(part, z, weights)
     return sums
+
+
+def _relevance(vae: Vae, m: int, sums: Sums, ridge: Tensor) -> Tensor:
+    """The ridge of each latent that modality m's loadings themselves call for.
+
+    Loadings w_jk ~ N(0, s_j^2 / ridge_k); ridge_k^-1 <- mean_j E[w_jk^2 / s_j^2], their variance
+    included: a latent that a modality has nothing to do with is shrunk away.
+    """
+    n = vae.decoders[m].n_latent
+    gram = sums.gram if sums.gram.dim() == 2 else sums.gram.mean(0)
+    spread = torch.linalg.inv(gram + torch.diag(ridge)).diagonal()[:n]
+    w = vae.decoders[m].affine()
+    if w.shape[1] <= n:
+        return ridge
+    scaled = (w[:, :n] / vae.noise[m].sd[:, None]).square().mean(0)
+    found = ridge.clone()
+    found[:n] = (1 / (scaled + spread)).clamp(LEAST_RIDGE, MOST_RIDGE)
+    return found
 
 
 def _ridge(decoder: MlpDecoder) -> Tensor:

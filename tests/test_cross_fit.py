@@ -85,7 +85,7 @@ def test_saved_and_loaded_it_still_knows_the_folds(fitted, people, tmp_path):
     for name, table in fitted.deviations(people).tables().items():
         pd.testing.assert_frame_equal(again.deviations(people).tables()[name], table, rtol=0,
                                       atol=1e-12)
-    assert again.calibration is None and len(again.fitted.turns) == 5
+    assert again.calibration is None and len(again.fitted.turns) == 10
 
 
 def test_predictions_and_probabilities_leave_people_out_too(fitted, people):
@@ -109,9 +109,9 @@ def test_wrong_options_are_refused(wrong):
 
 
 def test_too_few_people_are_refused():
-    with pytest.raises(CalibrationError, match="12 reference subjects are too few to cross-fit 2 "
-                                               "latent dimensions in 5 folds: at least 13"):
-        model().fit(healthy(12))
+    with pytest.raises(CalibrationError, match="11 reference subjects are too few to cross-fit 2 "
+                                               "latent dimensions in 10 folds: at least 12"):
+        model().fit(healthy(12).select(healthy(12).ids[:11]))
 
 
 def test_a_frame_turns_and_scales_positions_back():

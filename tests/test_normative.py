@@ -1,7 +1,7 @@
 """The model a researcher owns: its promises, each on a small cohort with holes.
 
 Outside witness of leave-one-out scores: laws refitted without that person. Whether z is standard
-normal in real people is measured by ``benchmarks/nspn_calibration.py``, not here.
+normal in real people is measured by ``benchmarks/healthy_people.py``, not here.
 """
 from __future__ import annotations
 
@@ -239,9 +239,9 @@ class TestWhoWasSeen:
 
 class TestRefusals:
     def test_too_few_reference_people(self, controls):
-        with pytest.raises(CalibrationError, match="16 reference subjects are too few.*10 latent "
+        with pytest.raises(CalibrationError, match="14 reference subjects are too few.*10 latent "
                                                    "dimensions.*healthy subjects, or ask for"):
-            nf.NormativeModel(n_latent=10).fit(controls.select(list(controls.ids[:16])))
+            nf.NormativeModel(n_latent=10).fit(controls.select(list(controls.ids[:14])))
 
     def test_patients_are_not_a_reference(self, cohort):
         with pytest.raises(CohortError, match="12 of 96 subjects.*do not answer the cohort's "

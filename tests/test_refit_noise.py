@@ -66,8 +66,8 @@ def test_rounds_end_where_probabilistic_cca_ends(shrinkage, missing, monkeypatch
     monkeypatch.setattr(module, "RIDGE", 0.0)
     monkeypatch.setattr(module, "COVARIATE_RIDGE", 1e9)  # which it does not have
     batch, vae = TRUTH.people(100, 0, **missing), fresh()
-    maximise(vae, batch, Refined(steps=1), 30)
-    maximise(vae, batch, Refined(steps=1), 250, shrinkages=[shrinkage] * 3)
+    maximise(vae, batch, Refined(steps=1), 30, relevance=False)
+    maximise(vae, batch, Refined(steps=1), 250, shrinkages=[shrinkage] * 3, relevance=False)
     blocks = [torch.where(c, x, torch.nan).numpy()
               for x, c in zip(batch.x, mask(batch).split(WIDTHS, 1))]
     theirs = ProbabilisticCCA.start(blocks, 2, shrinkage=shrinkage).improved(
@@ -80,9 +80,9 @@ def test_without_shrinkage_every_round_makes_people_more_probable(monkeypatch):
     monkeypatch.setattr(module, "RIDGE", 0.0)
     monkeypatch.setattr(module, "COVARIATE_RIDGE", 0.0)
     batch, vae, seen = TRUTH.people(300, 0, holes=0.1), fresh(), []
-    maximise(vae, batch, Refined(steps=1), 3)
+    maximise(vae, batch, Refined(steps=1), 3, relevance=False)
     for _ in range(15):
-        maximise(vae, batch, Refined(steps=1), 1, shrinkages=[0.0] * 3)
+        maximise(vae, batch, Refined(steps=1), 1, shrinkages=[0.0] * 3, relevance=False)
         seen.append(per_feature(vae, batch))
     assert (np.diff(seen) > -1e-10).all() and seen[-1] > seen[0]
 

@@ -57,10 +57,10 @@ def _known_sites(cohort: nf.Cohort, reference: np.ndarray, others: np.ndarray) -
 
 def nspn(setting: Setting) -> People:
     """60 % of NSPN to fit on; half of the rest stays healthy, deviations are planted in half."""
-    from nspn_calibration import read_nspn
+    import real_tables
     from sklearn.model_selection import train_test_split
 
-    cohort = read_nspn()
+    cohort = real_tables.nspn()
     strata = cohort.subjects["site"] + cohort.subjects["sex"]
     reference, rest = train_test_split(cohort.ids, test_size=0.4, random_state=setting.seed,
                                        stratify=strata)

@@ -73,6 +73,30 @@ class OneLatent(Recipe):
         return MultimodalVAE(n_features, n_design, fusion, self)
 
 
+@dataclass(frozen=True, repr=False)
+class Linear(OneLatent):
+    """A Gaussian factor model: linear encoders and decoders; what deep models must beat.
+
+    x_m = W_m z + b_m + noise_m,  z ~ N(0, I): factor analysis, with noise that correlates inside a
+    modality group factor analysis. With :class:`~normfuse.inference.Refined` (default) posteriors,
+    log-likelihood and leave-one-out expectations are exact.
+
+    Parameters
+    ----------
+    n_latent : int or None
+        As in :class:`OneLatent`; so is the rest.
+
+    Examples
+    --------
+    >>> from normfuse.fusion import WassersteinBarycenter
+    >>> vae = Linear(n_latent=2).build({"t1": 4}, 0, WassersteinBarycenter())
+    >>> vae.is_affine
+    True
+    """
+
+    hidden: tuple[int, ...] = ()
+
+
 class MultimodalVAE(Vae):
     """p(z) = N(0, I), p(x_m | z, c) = N(mu_m(z, c), Psi_m), q(z | x_S, c) by fusion.
 
