@@ -93,7 +93,7 @@ def test_refined_inference_serves_ladders_whose_priors_are_found_by_iteration():
 def test_ladders_are_told_of_smaller_levels():
     controls = tiny_cohort(60, seed=1).reference_subjects()
     with pytest.raises(CalibrationError, match="smaller levels of a Ladder"):
-        nf.NormativeModel(model=nf.Ladder(levels=(32, 10))).fit(controls)
+        nf.NormativeModel(model=nf.Ladder(levels=(40, 12))).fit(controls)
 
 
 def test_people_of_the_training_are_too_probable_and_that_is_said():
