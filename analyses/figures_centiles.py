@@ -144,8 +144,8 @@ def _draw_people(ax: Axes, deviations: Deviations, column: tuple[str, str], tabl
     kept = known if known.any() else ~known
     for name in map(str, table.index.names):
         values = table.index.get_level_values(name)
-        if name != x and name in who and not pd.api.types.is_numeric_dtype(values) \
-                and _OPEN not in values:
+        kind = deviations.reference.covariates.get(name, {}).get("kind")
+        if name != x and name in who and kind != "continuous" and _OPEN not in values:
             kept &= who[name].astype(str).isin(values.astype(str))
     who, y = who[kept], everyone.observed.loc[kept, column]
     for i, level in enumerate(levels):

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from normfuse.deviations import ROLE, Deviations
+from normfuse.deviations import JUDGES, ROLE, Deviations
 from normfuse.errors import ComparisonError, listed
 
 from .drawing import (EXTREME, GREY, PALETTE, SIGNIFICANT, axis_or_new, legend_beside,
@@ -141,7 +141,7 @@ def plot_distances(deviations: Deviations, group: str, *, ax: Axes | None = None
 def _grouped(deviations: Deviations, group: str) -> tuple[Deviations, pd.Series, list[str]]:
     """The people to draw, their groups, and the groups' order: the controls' own first."""
     people, of, _ = honest_people(deviations, group)
-    held_out = of[people.subjects[ROLE] == "calibration"] if ROLE in people.subjects else of[:0]
+    held_out = of[people.subjects[ROLE].isin(JUDGES)] if ROLE in people.subjects else of[:0]
     levels = sorted(of.unique(), key=lambda level: (-(held_out == level).sum(), level))
     if len(levels) > _MAX_GROUPS:
         raise ComparisonError(f"{group!r} has {len(levels)} values among {len(of)} people; a "

@@ -83,7 +83,7 @@ def plot_qq(reference: Reference, *, ax: Axes | None = None) -> Axes:
     ax = axis_or_new(ax, (4.6, 4.6))
     people = {str(row["quantity"]): int(row["n_subjects"]) for row in reference.calibration}
     names = [name for name in reference.quantiles if name in reference.modalities]
-    n = min((people.get(f"z {name}", reference.n_subjects.get("calibration", 0))
+    n = min((people.get(f"z {name}", reference.n_calibration)
              for name in names), default=0)
     pairs = {name: np.array([reference.quantiles[name][which] for which in
                              ("theoretical", "observed")], float) for name in names}

@@ -8,7 +8,7 @@ from typing import TypeAlias, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from normfuse.deviations import ROLE, SEEN_ROLES, Deviations
+from normfuse.deviations import JUDGES, ROLE, SEEN_ROLES, Deviations
 from normfuse.errors import ComparisonError, listed
 
 from .effects import CORRECTIONS, Array, compare_features, corrected
@@ -181,7 +181,7 @@ def group_sizes(subjects: pd.DataFrame, levels: pd.Series, baseline: object
             f"{levels.name} {listed(small)} has one person only "
             f"({listed(levels.index[levels.isin(small)])}), and a group needs 2 at least; merge "
             "it with another group, or leave it out with deviations.select()")
-    held = levels[subjects[ROLE] == "calibration"] if ROLE in subjects else levels[:0]
+    held = levels[subjects[ROLE].isin(JUDGES)] if ROLE in subjects else levels[:0]
     largest = sorted(level for level in sizes if sizes[level] == max(sizes.values()))
     base, why = largest[0], "the largest group" if len(largest) == 1 else (
         f"the first of {len(largest)} groups of equal size; name another with baseline=")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 ROWS = 30  # of a table in which nothing is significant
 MOST_ROWS = 300  # of a table of significant regions: a page of thousands helps nobody
 WHO = "normfuse_people"  # column that stands in for a group when there is no comparison
-_ROLES = {"calibration": "held-out controls"}
+_ROLES = {"calibration": "held-out controls", "out_of_fold": "cross-fitted controls"}
 
 
 def write_report(deviations: Deviations, path: str | Path, *,

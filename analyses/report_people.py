@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from normfuse.deviations import ROLE, Deviations
+from normfuse.deviations import JUDGES, ROLE, Deviations
 from normfuse.errors import listed
 
 from . import figures
@@ -115,7 +115,7 @@ def _person(people: Deviations, subject: str, regional: RegionalDeviations | Non
     strongest = int(z.abs().to_numpy().argmax()) if len(z) else -1
     return {
         "id": subject, "facts": {name: row[name] for name in shown if name in row},
-        "calibration": row[ROLE] == "calibration", "distance": people.distance.loc[subject],
+        "calibration": row[ROLE] in JUDGES, "distance": people.distance.loc[subject],
         "n_values": len(z), "n_hits": int((q < ALPHA).sum()),
         "strongest": None if z.empty else (*z.index[strongest], q.min()),
         # of the other kinds a centile is one of what the rest of the brain leaves: no plain words

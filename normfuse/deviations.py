@@ -26,6 +26,9 @@ SEEN_ROLES = ("training", "early_stop")
 
 OUT_OF_FOLD, ADAPTED = "out_of_fold", "adapted"
 
+JUDGES = ("calibration", OUT_OF_FOLD)
+"""Healthy people who said what is normal and were trained on by no model that scored them."""
+
 _TABLES = ("z", "observed", "expected")
 _WIDE = (*_TABLES, "attribution", "conformal")
 _ALL = (*_WIDE, "latent", "distance", "subjects")
@@ -91,6 +94,11 @@ class Reference:
     notes: tuple[str, ...] = ()
     meaning: str = ""
     use: str = ""
+
+    @property
+    def n_calibration(self) -> int:
+        """How many said what is normal, unseen by the model that scored them."""
+        return self.n_subjects.get("calibration", 0) + self.n_subjects.get("cross_fitted", 0)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""

@@ -203,7 +203,8 @@ class NormativeModel:
         Returns
         -------
         NormativeModel
-            A new one; its ``adapted`` says with how many people.
+            A new one; the notes of its deviations' ``reference`` say with how many people, and how
+            much of the precision of z is left there.
 
         Raises
         ------

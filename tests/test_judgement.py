@@ -88,3 +88,14 @@ def test_the_only_person_of_a_site_is_judged_by_what_sites_are_like():
     assert np.isfinite(found.u).all()
     inside = model.residuals(y, who)
     assert np.abs(found.u[0]).mean() > np.abs(inside.u[0]).mean()
+
+
+def test_the_farther_out_the_larger_z():
+    """With few people the variance of u grows faster than u: z would turn back."""
+    y, who = table(24, p=6)
+    model = fitted(y, who)
+    far = np.linspace(-1.5, 1.5, 201)[:, None] + np.median(y, axis=0)
+    at = pd.DataFrame({"age": 78.0, "sex": "F", "site": "a"}, index=range(len(far)))
+    z = model.residuals(far, at).z
+    assert (np.diff(z, axis=0) > 0).all()
+    assert np.abs(z[[0, -1]]).min() > 3

@@ -10,6 +10,9 @@ from .sinh_arcsinh import FARTHEST, SinhArcsinh, second_order
 _CHUNK = 64
 """Features worked on together: memory, not speed."""
 
+FAR = 2.5
+"""The variance of u is that of a value no farther out than this."""
+
 _LEAST_LEFT = 0.05
 """At least so much of the precision about somebody comes from others: a person who is nearly all
 that is known of a site would otherwise be left with less than nothing."""
@@ -56,7 +59,8 @@ def _of_some(effects: Effects, x: Tensor, y: Tensor, at: Tensor, left_out: Tenso
     if left_out is not None and left_out.any():
         eta[left_out], spread[left_out] = _without(eta[left_out], spread[left_out], y[left_out])
         law = SinhArcsinh.stacked(eta)
-    w = _slopes(law, y)
+    # slopes grow faster than u itself: beyond FAR the variance would make z smaller again
+    w = _slopes(law, law.from_normal(law.to_normal(y).clamp(-FAR, FAR)))
     return law.to_normal(y), torch.einsum("npk,npkl,npl->np", w, spread, w), law.log_slope(y)
 
 
