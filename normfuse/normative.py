@@ -186,6 +186,12 @@ class NormativeModel:
         if not include_seen:
             cohort = f.unseen(cohort)
         scored = f.score(cohort, chosen, self.inference)
+        strangers = f.preparation.of_unknown_sites(cohort.subjects)
+        if strangers:
+            note = (f"{strangers} people of sites that the model does not know were scored as "
+                    "people of any site; a whole site may look unusual")
+            scored = replace(scored, reference=replace(
+                scored.reference, notes=(*scored.reference.notes, note)))
         return replace(scored, controls=self._controls(chosen.name))
 
     def adapt(self, controls: Cohort) -> NormativeModel:

@@ -100,6 +100,14 @@ class Preparation:
                  for name in regression.columns.sites}
         return self.encoder.encode(subjects, sites=sites)
 
+    def of_unknown_sites(self, subjects: pd.DataFrame) -> int:
+        """How many come from a site whose offset was not learned."""
+        columns = next(iter(self.regressions.values())).columns
+        unknown = np.zeros(len(subjects), bool)
+        for name in columns.sites:
+            unknown |= ~subjects[name].astype(str).isin(columns.known(name)).to_numpy()
+        return int(unknown.sum())
+
     def design(self, subjects: pd.DataFrame) -> np.ndarray:
         """What conditions the networks: encoded covariates without sites, (n, n_design).
 

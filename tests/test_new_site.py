@@ -49,6 +49,9 @@ class TestNewSite:
     def test_pooled_scoring_is_wider_and_adapting_is_right(self, model):
         people = cohort(400, ["s9"], 3, shift=0.6)
         pooled = z_of(model, people, unseen_site="pooled")
+        noted = model.deviations(people, unseen_site="pooled").reference.notes
+        assert any("400 people of sites that the model does not know" in n for n in noted)
+        assert not any("of any site" in n for n in model.fitted.reference.notes)
         with pytest.warns(UserWarning, match="learned from 30 people; below 50"):
             adapted = model.adapt(cohort(30, ["s9"], 4, shift=0.6))
         z = z_of(adapted, people)
