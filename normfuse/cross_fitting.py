@@ -4,10 +4,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-import numpy as np
-import pandas as pd
-
-from .calibration import HeldOut
+from .calibration import HeldOut, deal_folds
 from .calibration_check import check_calibration
 from .cohort import Cohort
 from .deviations import Deviations
@@ -43,7 +40,8 @@ def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5,
     if not isinstance(folds, int) or not 2 <= folds <= len(reference):
         raise CohortError(f"folds is a number from 2 to the {len(reference)} reference people; "
                           f"got {folds!r}")
-    fold = deal_folds(cohort, reference.ids, folds, model.seed)
+    fold = deal_folds(cohort.subjects, cohort.covariates, folds, model.seed,
+                      cohort.ids.isin(reference.ids))
     parts = []
     for k in range(folds):
         learners = reference.ids[(fold[reference.ids] != k).to_numpy()]
@@ -65,15 +63,3 @@ def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5,
     calibration, quantiles = check_calibration(whole.select(reference.ids))
     return replace(whole, reference=replace(whole.reference, calibration=calibration,
                                             quantiles=quantiles))
-
-
-def deal_folds(cohort: Cohort, reference: pd.Index, folds: int, seed: int) -> pd.Series:
-    """A fold for everyone, even within reference and others, and within covariate levels."""
-    rng = np.random.default_rng(seed)
-    groups = [name for name, kind in cohort.covariates.items() if kind != "continuous"]
-    keys = [cohort.subjects[name].astype(str).to_numpy() for name in groups]
-    inside = cohort.ids.isin(reference)
-    order = np.lexsort([rng.permutation(len(cohort)), *keys, inside])
-    fold = np.empty(len(cohort), dtype=int)
-    fold[order] = np.arange(len(cohort)) % folds
-    return pd.Series(fold, index=cohort.ids)

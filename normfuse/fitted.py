@@ -162,10 +162,10 @@ class Fitted:
         -------
         DataFrame, shape (n_subjects, n_features)
         """
-        if self.turns:
-            return pd.concat([fitted.log_density(people, kind, inference) if fitted is not self
-                              else replace(self, turns=()).log_density(people, kind, inference)
-                              for fitted, people in self.each(cohort)]).loc[cohort.ids]
+        return pd.concat([fitted._log_density(people, kind, inference)
+                          for fitted, people in self.each(cohort)]).loc[cohort.ids]
+
+    def _log_density(self, cohort: Cohort, kind: Kind, inference: Inference) -> pd.DataFrame:
         cohort = self.preparation.aligned(cohort)
         units = np.hstack([self.preparation.regressions[m.name].unit for m in cohort.modalities])
         roles = known_roles(cohort, self.known)

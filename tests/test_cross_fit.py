@@ -19,11 +19,8 @@ def healthy(n=60, seed=0):
     """Two modalities that share two factors; one site has three people."""
     rng = np.random.default_rng(seed)
     who = pd.DataFrame({"age": rng.uniform(20, 60, n), "sex": rng.choice(["F", "M"], n),
-                        "site": ["rare"] * 3 + ["a", "b"] * ((n - 2) // 2)
-                        }, index=[f"p{seed}-{k}" for k in range(n)]) if n % 2 else pd.DataFrame(
-        {"age": rng.uniform(20, 60, n), "sex": rng.choice(["F", "M"], n),
-         "site": ["rare"] * 4 + ["a", "b"] * ((n - 4) // 2)}, index=[f"p{seed}-{k}"
-                                                                     for k in range(n)])
+                        "site": (["rare"] * 3 + ["a", "b"] * n)[:n]},
+                       index=[f"p{seed}-{k}" for k in range(n)])
     factors = rng.normal(size=(n, 2))
     blocks = {}
     for m, width in (("t1", 10), ("dti", 8)):
