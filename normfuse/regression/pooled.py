@@ -123,17 +123,6 @@ class PooledRegression:
         return Residuals(*(np.where(seen, a, np.nan)
                            for a in (u, variance, slope - np.log(self.unit))))
 
-    def log_density(self, values: np.ndarray, subjects: pd.DataFrame) -> np.ndarray:
-        """log p(y | covariates) of every feature by itself, effects and all.
-
-        log phi(z) + log dz/dy, the slope by a central difference since the variance depends on y
-        too; density per unit of the modality, NaN where nothing was measured.
-        """
-        step = 1e-4 * self.unit
-        above, at, below = (self.residuals(values + k * step, subjects).z for k in (1, 0, -1))
-        slope = np.clip(above - below, 1e-300, None) / (2 * step)
-        return np.log(slope) - 0.5 * (at ** 2 + np.log(2 * np.pi))
-
     def quantile(self, share: float | np.ndarray, subjects: pd.DataFrame) -> np.ndarray:
         """The value below which this share of healthy people like these lies, in units.
 
