@@ -1,32 +1,19 @@
 """People and what was measured of them, aligned by subject id."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from . import cohort_checks as checks
+from .blocks import Block, Blocks
 from .errors import CohortError, listed
 from .modality import Modality
+from .space import Space
+from .stored import StoredTable
 from .subject_query import matching
-
-
-class Blocks(Mapping[str, pd.DataFrame]):
-    """Tables by modality that nobody can change: each access gives a copy-on-write copy."""
-
-    def __init__(self, frames: Mapping[str, pd.DataFrame]) -> None:
-        self._frames = {name: frame.copy(deep=False) for name, frame in frames.items()}
-
-    def __getitem__(self, name: str) -> pd.DataFrame:
-        return self._frames[name].copy(deep=False)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._frames)
-
-    def __len__(self) -> int:
-        return len(self._frames)
 
 
 class Cohort:
@@ -61,11 +48,11 @@ class Cohort:
     [True, False]
     """
 
-    def __init__(self, subjects: pd.DataFrame, features: Mapping[str, pd.DataFrame],
+    def __init__(self, subjects: pd.DataFrame, features: Mapping[str, Block] | Blocks,
                  modalities: tuple[Modality, ...], covariates: Mapping[str, str],
                  reference: str | None = None) -> None:
         self._subjects = subjects.copy(deep=False)
-        self._features = Blocks(features)
+        self._features = features if isinstance(features, Blocks) else Blocks(features)
         self._covariates = dict(covariates)
         self._modalities = tuple(modalities)
         self._reference = reference
@@ -76,7 +63,7 @@ class Cohort:
         return self._subjects.copy(deep=False)
 
     @property
-    def features(self) -> Mapping[str, pd.DataFrame]:
+    def features(self) -> Blocks:
         """One table per modality; each access gives a copy, as for ``subjects``."""
         return self._features
 
@@ -96,9 +83,10 @@ class Cohort:
         return dict(self._covariates)
 
     @classmethod
-    def from_frames(cls, subjects: pd.DataFrame, frames: Mapping[str, pd.DataFrame], *,
+    def from_frames(cls, subjects: pd.DataFrame, frames: Mapping[str, Block], *,
                     covariates: Mapping[str, str], reference: str | None = None,
                     units: Mapping[str, str] | None = None,
+                    spaces: Mapping[str, Space] | None = None,
                     drop_incomplete: bool = False) -> Cohort:
         """Build a cohort from tables indexed by subject id.
 
@@ -106,15 +94,17 @@ class Cohort:
         ----------
         subjects : DataFrame
             One row a person, index: id.
-        frames : dict of DataFrame
+        frames : dict of DataFrame or StoredTable
             One table per modality, index: id, columns: features. People without that scan are
-            simply not in it.
+            simply not in it. Tables on disk stay there until they are needed.
         covariates : dict of str
             Column -> ``"continuous"``, ``"categorical"`` or ``"site"``.
         reference : str, optional
             Query that selects the reference (healthy) people, as ``"diagnosis == 'CN'"``.
         units : dict of str, optional
             Unit of each modality, printed on figures.
+        spaces : dict of Space, optional
+            Of the modalities whose features are voxels, where these are.
         drop_incomplete : bool
             Leave out (with a warning that names them) people who lack a covariate or have no
             modality at all, instead of refusing.
@@ -127,20 +117,25 @@ class Cohort:
         """
         subjects = checks.with_text_ids(subjects, "the subjects table")
         covariates = checks.known_covariates(subjects, covariates)
-        units = dict(units or {})
+        units, spaces = dict(units or {}), dict(spaces or {})
         if not frames:
             raise CohortError("a cohort needs at least one modality; none was given")
-        blocks, modalities = {}, []
+        blocks: dict[str, Block] = {}
+        modalities = []
         for name, frame in frames.items():
-            block = checks.numeric_block(name, frame)
-            checks.only_known_people(name, block, subjects)
-            checks.only_features(name, block, covariates)
-            blocks[name] = block.reindex(subjects.index)
-            modalities.append(Modality(name, tuple(block.columns), units.get(name, "")))
-        subjects, blocks = checks.complete_people(subjects, blocks, covariates, drop_incomplete)
+            block = frame if isinstance(frame, StoredTable) else checks.numeric_block(name, frame)
+            checks.only_known_people(name, block.index, subjects)
+            checks.only_features(name, block.columns, covariates)
+            blocks[name] = block.reindexed(subjects.index) if isinstance(block, StoredTable) \
+                else block.reindex(subjects.index)
+            modalities.append(Modality(name, tuple(block.columns), units.get(name, ""),
+                                       space=spaces.get(name)))
+        kept = checks.complete_people(subjects, Blocks(blocks).present(), covariates,
+                                      drop_incomplete)
         if reference is not None:
-            matching(subjects, reference)  # a bad query should fail here, not an hour later
-        return cls(subjects, blocks, tuple(modalities), covariates, reference)
+            matching(kept, reference)  # a bad query should fail here, not an hour later
+        return cls(kept, Blocks(blocks).select(kept.index), tuple(modalities), covariates,
+                   reference)
 
     @classmethod
     def read(cls, path: str | Path) -> Cohort:
@@ -160,8 +155,7 @@ class Cohort:
     @property
     def present(self) -> pd.DataFrame:
         """Which modality was measured of whom: boolean, (n_subjects, n_modalities)."""
-        return pd.DataFrame({m.name: self.features[m.name].notna().any(axis=1)
-                             for m in self.modalities}, index=self.ids)
+        return self.features.present()[[m.name for m in self.modalities]]
 
     def modality(self, name: str) -> Modality:
         """The modality of that name."""
@@ -183,8 +177,7 @@ class Cohort:
             if ids.has_duplicates:
                 raise CohortError(f"asked for more than once: {listed(ids[ids.duplicated()])}; a "
                                   "person can be in a cohort once")
-        return self._with(self.subjects.loc[ids],
-                          {name: block.loc[ids] for name, block in self.features.items()})
+        return self._with(self.subjects.loc[ids], self.features.select(ids))
 
     def split(self, query: str) -> tuple[Cohort, Cohort]:
         """Those who answer the query, and all the others."""
@@ -226,8 +219,8 @@ class Cohort:
         for name in names:
             self.modality(name)
         return self._with(self.subjects, {
-            name: block * np.nan if name in names else block
-            for name, block in self.features.items()})
+            name: self.features[name] * np.nan if name in names else block
+            for name, block in self.features.as_is().items()})
 
     def drop_features(self, name: str, features: Iterable[str]) -> Cohort:
         """Leave features of one modality out."""
@@ -236,13 +229,15 @@ class Cohort:
         unknown = unwanted.difference(old.features)
         if unknown:
             raise CohortError(f"{name} has no feature {listed(sorted(unknown))}")
+        if old.space is not None:
+            raise CohortError(f"the features of {name} are voxels; make its mask smaller instead")
         kept = Modality(name, tuple(f for f in old.features if f not in unwanted), old.unit)
-        blocks = {**self.features, name: self.features[name][list(kept.features)]}
+        blocks = {**self.features.as_is(), name: self.features[name][list(kept.features)]}
         modalities = tuple(kept if m.name == name else m for m in self.modalities)
         return Cohort(self.subjects, blocks, modalities, self.covariates, self.reference)
 
-    def _with(self, subjects: pd.DataFrame, blocks: Mapping[str, pd.DataFrame]) -> Cohort:
-        return Cohort(subjects, dict(blocks), self.modalities, self.covariates, self.reference)
+    def _with(self, subjects: pd.DataFrame, blocks: Mapping[str, Block] | Blocks) -> Cohort:
+        return Cohort(subjects, blocks, self.modalities, self.covariates, self.reference)
 
     def __repr__(self) -> str:
         present = self.present.sum()

@@ -80,27 +80,26 @@ def known_covariates(subjects: pd.DataFrame, covariates: Mapping[str, str]) -> d
     return dict(covariates)
 
 
-def only_known_people(name: str, block: pd.DataFrame, subjects: pd.DataFrame) -> None:
+def only_known_people(name: str, ids: pd.Index, subjects: pd.DataFrame) -> None:
     """Nobody is measured who is not in the subjects table."""
-    strangers = block.index.difference(subjects.index)
+    strangers = ids.difference(subjects.index)
     if len(strangers):
-        raise CohortError(f"modality {name} has {len(strangers)} of {len(block)} subjects that "
+        raise CohortError(f"modality {name} has {len(strangers)} of {len(ids)} subjects that "
                           f"are not in the subjects table ({listed(strangers)}); add them to it, "
                           "or check that the ids are written alike (sub-01 is not 01)")
 
 
-def only_features(name: str, block: pd.DataFrame, covariates: Mapping[str, str]) -> None:
+def only_features(name: str, columns: pd.Index, covariates: Mapping[str, str]) -> None:
     """No covariate and no row number among the features: they would be modelled as regions."""
-    strange = [c for c in block
+    strange = [c for c in columns
                if c in covariates or c == "index" or str(c).startswith("Unnamed: ")]
     if strange:
         raise CohortError(f"modality {name} has columns that are no regions: {listed(strange)}; "
                           f"leave them out, with exclude = {strange} under [modalities.{name}]")
 
 
-def complete_people(subjects: pd.DataFrame, blocks: dict[str, pd.DataFrame],
-                    covariates: Mapping[str, str], drop: bool
-                    ) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+def complete_people(subjects: pd.DataFrame, present: pd.DataFrame,
+                    covariates: Mapping[str, str], drop: bool) -> pd.DataFrame:
     """Everyone has every covariate and at least one modality; others refused or dropped."""
     subjects = subjects.copy()
     lacking = pd.Series(False, index=subjects.index)
@@ -114,7 +113,7 @@ def complete_people(subjects: pd.DataFrame, blocks: dict[str, pd.DataFrame],
                               "leave them out with drop_incomplete=True (drop_incomplete = true "
                               "under [subjects])")
         lacking |= missing
-    nothing = ~pd.DataFrame({m: b.notna().any(axis=1) for m, b in blocks.items()}).any(axis=1)
+    nothing = ~present.any(axis=1)
     if nothing.any() and not drop:
         raise CohortError(f"{int(nothing.sum())} of {len(subjects)} subjects have no modality at "
                           f"all ({listed(subjects.index[nothing])}); there is nothing to score: "
@@ -124,7 +123,7 @@ def complete_people(subjects: pd.DataFrame, blocks: dict[str, pd.DataFrame],
     if out.any():
         warnings.warn(f"left out {int(out.sum())} of {len(subjects)} subjects without covariates "
                       f"or scans: {listed(subjects.index[out])}", stacklevel=3)
-    return subjects[~out], {name: block[~out] for name, block in blocks.items()}
+    return subjects[~out]
 
 
 def _typed(column: pd.Series, kind: str) -> pd.Series:

@@ -20,6 +20,10 @@ class AtlasError(NormfuseError):
     """An atlas is unknown, cannot be built, or contradicts its own region table."""
 
 
+class SpaceMismatchError(NormfuseError):
+    """An image is not where it is said to be, or not where another one is."""
+
+
 class CalibrationError(NormfuseError):
     """Too few reference people to say how far a deviation is from chance."""
 

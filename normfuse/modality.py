@@ -1,9 +1,13 @@
 """One way of looking at the brain."""
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import CohortError, listed
+from .space import Space
 
 RESERVED = frozenset({"all", "epoch", "kl", "subjects", "total", "training", "validation", "z"})
 """Names that columns and rows of results have beside those of the modalities."""
@@ -23,6 +27,8 @@ class Modality:
         Unit of the features (``"mm3"``, ``"FA"``, ``"SUVR"``); printed, never converted.
     likelihood : str
         Distribution of a feature given the latent variables. Only ``"normal"`` is offered now.
+    space : Space, optional
+        Where the features are, if they are voxels: then they are ``space.features``.
 
     Examples
     --------
@@ -34,6 +40,7 @@ class Modality:
     features: tuple[str, ...]
     unit: str = ""
     likelihood: str = "normal"
+    space: Space | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(str(f) for f in self.features))
@@ -44,13 +51,32 @@ class Modality:
                               f"its own in the results; nor {listed(sorted(RESERVED), 9)}")
         if not self.features:
             raise CohortError(f"modality {self.name} has no features; give it at least one")
-        twice = sorted({f for f in self.features if self.features.count(f) > 1})
-        if twice:
+        if len(set(self.features)) < len(self.features):
+            twice = sorted(f for f, n in Counter(self.features).items() if n > 1)
             raise CohortError(f"modality {self.name} names a feature twice: {listed(twice)}; "
                               "rename or drop one of each")
+        if self.space is not None and self.features != self.space.features:
+            raise CohortError(f"modality {self.name} has {len(self.features)} features that are "
+                              f"not the voxels of {self.space!r}")
         if self.likelihood != "normal":
             raise CohortError(f"modality {self.name} asks for likelihood {self.likelihood!r}; "
                               "only 'normal' is available")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; voxels by their mask."""
+        found = {"name": self.name, "unit": self.unit, "likelihood": self.likelihood}
+        if self.space is None:
+            return {**found, "features": list(self.features)}
+        return {**found, "space": self.space.to_dict()}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Modality:
+        """The inverse of :meth:`to_dict`."""
+        values = dict(found)
+        if "space" in values:
+            space = Space.from_dict(values.pop("space"))
+            return cls(features=space.features, space=space, **values)
+        return cls(**values)
 
     @property
     def n_features(self) -> int:

@@ -54,7 +54,7 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
         "model": choice_to_dict(fitted.vae.recipe), "inference": choice_to_dict(model.inference),
         "plan": asdict(model.plan), "seed": model.seed,
         "calibration": _calibration_to_dict(model.calibration),
-        "modalities": [asdict(m) for m in preparation.modalities],
+        "modalities": [m.to_dict() for m in preparation.modalities],
         **_fit_to_dict(fitted), "turns": [_fit_to_dict(turn) for turn in fitted.turns],
         "patterns": [_pattern_to_dict(p, law) for p, law in fitted.laws.items()],
         "kinds": [choice_to_dict(kind) for kind in model.kinds],
@@ -221,7 +221,7 @@ _EFFECTS = ("mean", "covariance", "pooled", "spread")
 
 
 def _preparation(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Preparation:
-    modalities = tuple(Modality(**m) for m in content["modalities"])
+    modalities = tuple(Modality.from_dict(m) for m in content["modalities"])
     encoder, regressions = CovariateEncoder(**content["encoder"]), {}
     for m in modalities:
         columns = EffectColumns(encoder, {name: tuple(sites) for name, sites
