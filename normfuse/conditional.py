@@ -7,8 +7,6 @@ from torch import Tensor
 from .inference import Energy, Refined
 from .models import Batch, Vae
 
-_CHUNK = 512
-
 
 def leave_one_out(vae: Vae, batch: Batch, inference: Refined = Refined()
                   ) -> tuple[Tensor, Tensor]:
@@ -61,7 +59,7 @@ def leave_one_out(vae: Vae, batch: Batch, inference: Refined = Refined()
     """
     means, variances = [], []
     with torch.no_grad():
-        for rows in torch.arange(len(batch)).split(_CHUNK):
+        for rows in torch.arange(len(batch)).split(vae.people_at_once):
             mean, variance = _of_some(vae, batch.take(rows), inference)
             means.append(mean)
             variances.append(variance)
@@ -70,14 +68,18 @@ def leave_one_out(vae: Vae, batch: Batch, inference: Refined = Refined()
 
 def _of_some(vae: Vae, part: Batch, inference: Refined) -> tuple[Tensor, Tensor]:
     energy, z = Energy(vae, part), inference.posterior(vae, part).mean
-    spread = torch.linalg.inv(energy.newton(z)[1])
+    precision = energy.newton(z)[1]
+    if vae.is_affine and all(measured is None for measured in part.measured):
+        precision = precision[:1]  # alike for everybody
+    spread = torch.linalg.inv(precision)
     means, variances = [], []
     for m, (residual, slopes) in enumerate(zip(*energy.linearised(z))):
         noise, measured = energy.noise[m], part.measured[m]
         scaled = noise.weigh(slopes)
         precision = noise.precision_diagonal \
             - torch.einsum("knp,nkl,lnp->np", scaled, spread, scaled)
-        mean, variance = part.x[m] - noise.weigh(residual) / precision, 1 / precision
+        mean = part.x[m] - noise.weigh(residual) / precision
+        variance = (1 / precision).expand_as(mean)
         if measured is not None:
             mean, variance = (torch.where(measured, t, torch.nan) for t in (mean, variance))
         means.append(mean)

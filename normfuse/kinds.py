@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 
 from .conditional import leave_one_out
 from .fusion import Choice, sigma_points
@@ -172,9 +173,31 @@ def default_kinds(inference: Inference) -> tuple[Kind, ...]:
 def _spread_through(vae: Vae, batch: Batch, inference: Inference, modalities: list[int]
                     ) -> tuple[list[Tensor], list[Tensor]]:
     """The posterior carried through the decoders of these modalities by sigma points."""
-    points, weights = sigma_points(inference.posterior(vae, batch))
-    decoded = vae.decode(points, batch.design)
-    means = [(weights[..., None] * decoded[m]).sum(0) for m in modalities]
-    spreads = [(weights[..., None] * (decoded[m] - mean) ** 2).sum(0)
-               for m, mean in zip(modalities, means)]
+    q = inference.posterior(vae, batch)
+    if vae.is_affine and isinstance(q, MultivariateNormal):
+        means, spreads = _through_lines(vae, batch, q, modalities)
+    else:
+        means, spreads = [], []
+        points, weights = sigma_points(q)
+        for m in modalities:
+            decoded = vae.decoded_by(m, points, batch.design)
+            means.append((weights[..., None] * decoded).sum(0))
+            spreads.append((weights[..., None] * (decoded - means[-1]) ** 2).sum(0))
     return means, [(vae.noise_sd[m] ** 2 + s).sqrt() for m, s in zip(modalities, spreads)]
+
+
+def _through_lines(vae: Vae, batch: Batch, q: MultivariateNormal, modalities: list[int]
+                   ) -> tuple[list[Tensor], list[Tensor]]:
+    """The same where decoders are straight: the variance is that of J z, alike for all people
+    whose posterior has the same covariance."""
+    root = q.scale_tril
+    if bool((root == root[:1]).all()):
+        root = root[:1]
+    axes, origin = torch.eye(vae.n_dimensions, dtype=root.dtype), batch.design[:1]
+    means, spreads = [], []
+    for m in modalities:
+        means.append(vae.decoded_by(m, q.mean, batch.design))
+        slopes = vae.decoded_by(m, axes, origin) - vae.decoded_by(m, 0 * axes[:1], origin)
+        spreads.append(torch.stack([(r.mT @ slopes).square().sum(0) for r in root]
+                                   ).expand_as(means[-1]))
+    return means, spreads

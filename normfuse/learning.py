@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,10 @@ from .errors import TrainingError
 from .fingerprints import calibration_folds, roles_to_hashes
 from .fitted import Fitted, fold_role
 from .models import Batch, Recipe, Vae
+from .networks import PrincipalAxes
 from .preparation import Preparation
 from .provenance import describe_fit
-from .refit import refit
+from .refit import MOST_CORRELATED, refit
 from .scoring import Witness, calibrate, patterns
 from .training import History, fit
 from .value_checks import refuse_empty_features
@@ -62,18 +63,41 @@ def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Se
     preparation = Preparation.fit(people)
     batch = preparation.batch(people, np.ones(len(people), bool))
     parts = {role: batch.take(torch.as_tensor(np.flatnonzero(roles == role))) for role in SPLIT}
+    axes = [_axes(parts["training"], m) for m in range(len(people.modalities))]
+    narrow = {role: _along(parts[role], axes) for role in ("training", "early_stop")}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vae = recipe.build({m.name: m.n_features for m in people.modalities},
+        vae = recipe.build({m.name: x.shape[1] for m, x in zip(people.modalities,
+                                                               narrow["training"].x)},
                            batch.design.shape[1], model.fusion)
-    training, early_stop = (parts[role].to(torch.float32) for role in ("training", "early_stop"))
-    history = fit(vae, training, early_stop, model.plan, seed=seed)
+    history = fit(vae, narrow["training"].to(torch.float32),
+                  narrow["early_stop"].to(torch.float32), model.plan, seed=seed)
     if not history.best_epoch:
         raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
                             f"{model.plan.warmup}; raise max_epochs or lower warmup")
     vae.double().requires_grad_(False)
-    refit(vae, parts["training"], parts["early_stop"], model.inference)
+    refit(vae, narrow["training"], narrow["early_stop"], model.inference)
+    if any(axes):
+        vae.widen(axes)
+        refit(vae, parts["training"], parts["early_stop"], model.inference)
     return _Trained(preparation, vae, history, batch, parts)
+
+
+def _axes(training: Batch, m: int) -> PrincipalAxes | None:
+    """Those of a modality with more features than networks can read."""
+    if training.x[m].shape[1] <= MOST_CORRELATED:
+        return None
+    return PrincipalAxes.of(training.x[m][training.present[m]])
+
+
+def _along(batch: Batch, axes: Sequence[PrincipalAxes | None]) -> Batch:
+    """People by their scores where there are axes; what was not measured of them counts as 0."""
+    x, measured = list(batch.x), list(batch.measured)
+    for m, found in enumerate(axes):
+        if found is not None:
+            x[m], present = x[m] @ found.down.mT, batch.present[m]
+            measured[m] = None if present.all() else present[:, None].expand_as(x[m])
+    return replace(batch, x=tuple(x), measured=tuple(measured), variance=None)
 
 
 def _held_out(model: NormativeModel, recipe: Recipe, choice: HeldOut, controls: Cohort

@@ -16,6 +16,9 @@ MOST_RANKED = 20_000
 """Features whose calibration residuals are kept for p-values by rank: 100 people take 16 MB then,
 for every kind of deviation and set of modalities."""
 
+MOST_FOR_SHAPE = 4000
+"""Features of a modality that its tail shape is learned from."""
+
 N_FOLDS = 5
 """Shapes are fitted on all calibration people, and once more without each fifth of them: a
 calibration person is scored by shapes that did not see them."""
@@ -44,7 +47,7 @@ class FeatureLaw:
         """From calibration residuals, their folds, and each modality's columns."""
         residual = ResidualLaw.fit(u, columns)
         z = residual.z_left_out(u)
-        tails = {name: [TailShape.fit(z[some][:, at]) for some in _others(folds)]
+        tails = {name: [TailShape.fit(z[some][:, _thinned(at)]) for some in _others(folds)]
                  for name, at in columns.items()}
         return cls(residual, tails, np.sort(u, axis=0) if u.shape[1] <= MOST_RANKED else None)
 
@@ -192,6 +195,11 @@ class PatternLaw:
         found[:, 2] = (above + 1 - own) / (len(self.ranked) - own + 1)
         found[:, 3] = self.latent.n - own
         return found
+
+
+def _thinned(at: slice) -> slice:
+    """Some of very many features, evenly: neighbouring voxels tell of the same tail."""
+    return slice(at.start, at.stop, -(-(at.stop - at.start) // MOST_FOR_SHAPE))
 
 
 def _others(folds: np.ndarray) -> list[np.ndarray]:

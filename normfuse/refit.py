@@ -38,8 +38,6 @@ INFLATIONS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.5, 1.65, 1.8, 2.0, 2.25, 2.
 MOST_CORRELATED = 2000
 """Features of a modality whose noise may correlate: its matrix and the root take 64 MB then."""
 
-_CHUNK = 512
-
 
 def refit(vae: Vae, training: Batch, held_out: Batch, inference: Inference,
           rounds: int = ROUNDS) -> None:
@@ -50,7 +48,8 @@ def refit(vae: Vae, training: Batch, held_out: Batch, inference: Inference,
     early stopping more probable (log p(x) by importance sampling) goes on: so do they decide on
     the noise correlations of each modality (:func:`choose_shrinkages`). What was decided on is
     then refitted to both groups together. So a model that bends, or whose noise correlates, is
-    only ever kept where it beats the one that does not.
+    only ever kept where it beats the one that does not. With voxels, the model of scores along
+    principal axes has decided on perceptrons, and noise does not correlate.
 
     Parameters
     ----------
@@ -59,8 +58,9 @@ def refit(vae: Vae, training: Batch, held_out: Batch, inference: Inference,
     """
     some = training.take(torch.arange(min(len(training), ENOUGH)))
     bends = not all(decoder.is_straight for decoder in vae.decoders)
+    narrow = max(len(sd) for sd in vae.noise_sd) <= MOST_CORRELATED
     tried = []
-    for straight in (False, True) if bends else (False,):
+    for straight in (False, True) if bends and narrow else (not bends,):
         candidate = copy.deepcopy(vae)
         maximise(candidate, some, inference, rounds, straighten=straight)
         score = log_likelihood(candidate, held_out, inference).mean().item()
@@ -200,7 +200,7 @@ def _expected(vae: Vae, batch: Batch, inference: Inference, shrinkages: Sequence
         sums.append(JointSums(m, decoder, noise, straighten, shrinkage) if joint
                     else FeatureSums(m, decoder, noise, straighten))
     with torch.no_grad():
-        for rows in torch.arange(len(batch)).split(_CHUNK):
+        for rows in torch.arange(len(batch)).split(vae.people_at_once):
             part = batch.take(rows)
             points, weights = sigma_points(inference.posterior(vae, part))
             for found, z in zip(sums, vae.read_by_decoders(points)):

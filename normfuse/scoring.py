@@ -22,8 +22,6 @@ MAX_ENUMERATED = 6
 """Up to 6 modalities all 63 patterns are calibrated; beyond, those that occur in the reference,
 all modalities, and each alone."""
 
-_CHUNK = 512
-
 
 @dataclass(frozen=True, eq=False)
 class RawScores:
@@ -51,7 +49,7 @@ def raw_scores(vae: Vae, batch: Batch, inference: Inference, kinds: Sequence[Kin
     expected: dict[str, list[Predicted]] = {kind.name: [] for kind in kinds}
     parts = []
     with torch.no_grad():
-        for rows in torch.arange(len(batch)).split(_CHUNK):
+        for rows in torch.arange(len(batch)).split(vae.people_at_once):
             part = batch.take(rows)
             for kind in kinds:
                 expected[kind.name].append(kind.predicted(vae, part, inference))

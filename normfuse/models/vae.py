@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ..networks import MlpDecoder
+from ..networks import MlpDecoder, PrincipalAxes, WideDecoder, WideEncoder
 from .batch import Batch
 from .likelihood import MeasuredNormal
 from .measured_noise import MeasuredNoise
 from .noise import NOISE_FLOOR, Noise
 from .recipe import Recipe
+
+
+MOST_PEOPLE, MOST_CELLS = 512, 2 ** 26
+"""Worked on together: people, and numbers (half a gigabyte of float64)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +69,33 @@ class Vae(nn.Module, ABC):
     def __init__(self, n_features: Mapping[str, int], n_design: int, recipe: Recipe) -> None:
         super().__init__()
         self.names = tuple(n_features)
+        self.encoders: Any
         self.recipe, self.n_dimensions = recipe, recipe.n_dimensions
         self.decoders: Any = nn.ModuleList(
             MlpDecoder(self.n_dimensions, n_design, width, recipe.hidden[::-1], recipe.dropout,
                        skip=recipe.skip) for width in n_features.values())
         self.noise: Any = nn.ModuleList(Noise(width) for width in n_features.values())
         self._squares = [torch.zeros(2, width) for width in n_features.values()]
+
+    def widen(self, axes: Sequence[PrincipalAxes | None]) -> None:
+        """From scores along principal axes to the features themselves, where there are axes.
+
+        A model of scores (n_axes of them as its features) becomes one of all features that
+        expects what the scores did, with independent noise of sd 1 that is still to be learned.
+        """
+        for m, found in enumerate(axes):
+            if found is not None:
+                self.encoders[m] = WideEncoder(self.encoders[m], found.down)
+                self.decoders[m] = WideDecoder(self.decoders[m], found.up)
+                self.noise[m] = Noise(found.up.shape[1]).to(found.up.dtype)
+                self._squares[m] = torch.zeros(2, found.up.shape[1])
+
+    @property
+    def people_at_once(self) -> int:
+        """How many people's expectations fit in memory, at as many points as a posterior has."""
+        points = 2 * self.n_dimensions + 1
+        cells = points * sum(len(sd) for sd in self.noise_sd)
+        return max(1, min(MOST_PEOPLE, MOST_CELLS // cells))
 
     @abstractmethod
     def model(self, batch: Batch, fused: Tensor) -> None:
@@ -136,6 +161,10 @@ class Vae(nn.Module, ABC):
     def decoded(self, z: Tensor, design: Tensor) -> list[Tensor]:
         """The same at latents z."""
         return [decode(part, design) for decode, part in zip(self.decoders, self._read(z))]
+
+    def decoded_by(self, m: int, standard: Tensor, design: Tensor) -> Tensor:
+        """Expected features of one modality."""
+        return self.decoders[m](self.read_by_decoders(standard)[m], design)
 
     def read_by_decoders(self, standard: Tensor) -> list[Tensor]:
         """What each decoder reads of these latents."""

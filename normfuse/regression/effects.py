@@ -65,6 +65,13 @@ class Effects:
         with pyro.plate("features", y.shape[1], dim=-1):
             pyro.sample("effects", dist.MultivariateNormal(self.mean, self.covariance))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Effects]) -> Effects:
+        """The features of all parts, which share what is pooled."""
+        first = parts[0]
+        return cls(first.groups, torch.cat([p.mean for p in parts]),
+                   torch.cat([p.covariance for p in parts]), first.pooled, first.spread)
+
     def law(self, x: Tensor, at: Tensor | slice = slice(None)) -> SinhArcsinh:
         """The law of these features at these design rows, at the effects' posterior mean."""
         return law_of(x, self.mean[at])

@@ -26,9 +26,21 @@ where derivatives are huge."""
 _CHUNK = 256
 """Features worked on together."""
 
+MANY = 3000
+"""Features from which pooled means and spreads are learned; of more, so many evenly spaced ones.
+Neighbouring voxels say the same of how voxels differ."""
+
+_FOLLOWING = 6, 4
+"""Newton steps of the other features, whose prior is known from the first: z differ by .015 (root
+mean square) from those after 12 and 8 steps (3,000 simulated features of 200 people)."""
+
+_BLOCK = 2048
+
 
 def fit_effects(x: Tensor, groups: Sequence[str], y: Tensor, measured: Tensor | None) -> Effects:
     """The posterior of effects given features ``y``, about standardised.
+
+    With more than ``MANY`` features, pooled means and spreads are learned from some of them.
 
     Alternates, as variational expectation maximisation: (1) for every feature a Newton step on
 
@@ -52,16 +64,21 @@ def fit_effects(x: Tensor, groups: Sequence[str], y: Tensor, measured: Tensor | 
     Khan et al. (2018), ICML, arXiv 1806.04854 (variational Newton steps); Efron and Morris (1973),
     doi 10.1080/01621459.1973.10481350 (empirical Bayes).
     """
-    state = _State.start(x, groups, y, measured)
-    generator = torch.Generator().manual_seed(0)
-    for step in range(LAPLACE_STEPS + VARIATIONAL_STEPS):
-        for rows in torch.arange(y.shape[1]).split(_CHUNK):
-            if step < LAPLACE_STEPS:
-                state.laplace_step(rows)
-            else:
-                state.variational_step(rows, generator)
-        state.update_spreads()
-    return state.effects()
+    n_features = y.shape[1]
+    some = torch.linspace(0, n_features - 1, min(n_features, MANY)).round().long()
+    state = _State.start(x, groups, *_cells(y, measured, some))
+    state.climb(LAPLACE_STEPS, VARIATIONAL_STEPS, learn=True)
+    doubt = state.doubt()
+    if n_features <= MANY:
+        return state.effects(doubt)
+    return Effects.joined([state.follow(*_cells(y, measured, rows)).effects(doubt)
+                           for rows in torch.arange(n_features).split(_BLOCK)])
+
+
+def _cells(y: Tensor, measured: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+    if len(rows) == y.shape[1]:
+        return y, measured
+    return y[:, rows], None if measured is None else measured[:, rows]
 
 
 @dataclass
@@ -92,13 +109,38 @@ class _State:
                    torch.diag_embed(1 / first ** 2).repeat(y.shape[1], 1, 1), zeros + first ** 2,
                    zeros[0].clone(), first.clone(), first.clone(), first.clone())
 
+    def climb(self, laplace: int, variational: int, *, learn: bool) -> None:
+        """So many steps of either sort for all features, and for spreads to be learned."""
+        generator = torch.Generator().manual_seed(0)
+        for step in range(laplace + variational):
+            for rows in torch.arange(self.y.shape[1]).split(_CHUNK):
+                if step < laplace:
+                    self.laplace_step(rows)
+                else:
+                    self.variational_step(rows, generator)
+            if learn:
+                self.update_spreads()
+
+    def follow(self, y: Tensor, measured: Tensor | None) -> _State:
+        """Other features under the prior learned here."""
+        new = _State.start(self.x, self.groups, y, measured)
+        new.mean = self.pooled.repeat(y.shape[1], 1)
+        new.pooled, new.pooled_sd = self.pooled, self.pooled_sd
+        new.spread, new.pooled_spread = self.spread, self.pooled_spread
+        new.climb(*_FOLLOWING, learn=False)
+        return new
+
     def laplace_step(self, rows: Tensor) -> None:
         """A Newton step at the mean, shortened until the log joint density does not fall."""
         now = self.mean[rows]
         gradient, precision, before = self._derivatives(now, rows)
-        values, vectors = torch.linalg.eigh(precision)
-        # far from the mode the density need not be log-concave: Newton would climb down there
-        inverse = (vectors / values.abs().clamp_min(1e-2)[:, None]) @ vectors.mT
+        factor, failed = torch.linalg.cholesky_ex(precision)
+        if failed.any():
+            # far from the mode the density need not be log-concave: Newton would climb down there
+            values, vectors = torch.linalg.eigh(precision[failed > 0])
+            precision[failed > 0] = (vectors * values.abs().clamp_min(1e-2)[:, None]) @ vectors.mT
+            factor[failed > 0] = torch.linalg.cholesky(precision[failed > 0])
+        inverse = torch.cholesky_inverse(factor)
         step = (inverse @ gradient[..., None])[..., 0]
         length = torch.ones(len(rows), 1, dtype=now.dtype)
         for _ in range(12):
@@ -108,7 +150,7 @@ class _State:
             length[worse] *= 0.4
         length[worse] = 0.0
         self.mean[rows] = now + length * step
-        self.precision[rows] = (vectors * values.abs().clamp_min(1e-2)[:, None]) @ vectors.mT
+        self.precision[rows] = precision
         self.variance[rows] = inverse.diagonal(dim1=-2, dim2=-1)
 
     def variational_step(self, rows: Tensor, generator: torch.Generator) -> None:
@@ -195,22 +237,27 @@ class _State:
                 total = found[at].mean() * count + _PRIOR_COUNT * first
                 spread[at] = (total / (count + _PRIOR_COUNT)).sqrt()
 
-    def effects(self) -> Effects:
-        """With the doubt about the pooled means, which all features of a person share.
+    def doubt(self) -> Tensor:
+        """Covariance of the pooled means, which all features of a person share.
 
         Features of one brain are no independent witnesses of a mean m: their information about
         it, t^-2 - t^-2 covariance_j t^-2 each, counts for as many as are independent. What is not
-        known of m widens every feature: covariance_j + K_j V K_j', K_j = covariance_j t^-2.
+        known of m widens every feature.
         """
-        covariance = torch.cholesky_inverse(torch.linalg.cholesky(self.precision))
-        pull = covariance / self.spread ** 2
+        pull = torch.cholesky_inverse(torch.linalg.cholesky(self.precision)) / self.spread ** 2
         told = torch.eye(len(self.spread), dtype=pull.dtype) \
             - pull.mean(0) * self.spread / self.spread[:, None]  # in units of the spreads
         values, vectors = torch.linalg.eigh(told)
         told = (vectors * values.clamp_min(0.0)) @ vectors.mT  # draws may say less than nothing
-        doubt = torch.linalg.inv(torch.diag(1 / self.pooled_spread ** 2)
-                                 + self._independent_features() * told
-                                 / torch.outer(self.spread, self.spread))
+        return torch.linalg.inv(torch.diag(1 / self.pooled_spread ** 2)
+                                + self._independent_features() * told
+                                / torch.outer(self.spread, self.spread))
+
+    def effects(self, doubt: Tensor) -> Effects:
+        """Widened by V, what is not known of the pooled means: covariance_j + K_j V K_j',
+        K_j = covariance_j t^-2."""
+        covariance = torch.cholesky_inverse(torch.linalg.cholesky(self.precision))
+        pull = covariance / self.spread ** 2
         covariance = covariance + pull @ doubt @ pull.mT
         # contiguous, as it will be when read from a file: other strides round differently
         return Effects(self.groups, self.mean, (0.5 * (covariance + covariance.mT)).contiguous(),
