@@ -1,7 +1,7 @@
 """Change between two visits: how unusual it is, not how unusual each visit is."""
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -180,7 +180,7 @@ def _by_person(part: Deviations, who: pd.Series, both: pd.Index) -> Deviations:
     named: dict[str, Any] = {
         name: table.set_axis(pd.Index(who[table.index], name=table.index.name), axis=0).loc[both]
         for name, table in part.tables().items()}
-    return replace(part, **named, controls=None)
+    return part.changed(**named, controls=None)
 
 
 def _judged(values: np.ndarray, normal: np.ndarray) -> np.ndarray:

@@ -136,7 +136,7 @@ def _unseen(deviations: Deviations) -> Deviations:
     role = subjects[ROLE] if ROLE in subjects else pd.Series("new", subjects.index)
     marked = subjects.assign(**{ROLE: role, WHO: role.map(_ROLES).fillna("scored people")})
     controls = None if deviations.controls is None else _unseen(deviations.controls)
-    return replace(deviations, subjects=marked, controls=controls).select(
+    return deviations.changed(subjects=marked, controls=controls).select(
         subjects.index[~role.isin(SEEN_ROLES)])
 
 

@@ -45,6 +45,11 @@ class Blocks(Mapping[str, pd.DataFrame]):
         return Blocks({name: table.select(ids) if isinstance(table, StoredTable)
                        else table.loc[ids] for name, table in self._tables.items()})
 
+    def frame(self) -> pd.DataFrame:
+        """All side by side in memory, columns (modality, feature)."""
+        return pd.concat({name: self[name] for name in self}, axis=1,
+                         names=["modality", "feature"])
+
     def present(self) -> pd.DataFrame:
         """Who has anything measured, by modality."""
         return pd.DataFrame({name: table.present if isinstance(table, StoredTable)

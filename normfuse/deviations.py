@@ -1,9 +1,8 @@
 """What leaves a normative model: how far each person is from what was expected of them."""
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .cohort_checks import numbers_if_all
-from .errors import CohortError, ModelFileError, listed
+from .blocks import Blocks
+from .errors import CohortError, listed
 from .outputs import new_folder
+from .space import Space
+from .stored import ROWS
 from .subject_query import matching
 
 ROLE = "normfuse_role"
@@ -29,9 +30,11 @@ OUT_OF_FOLD, ADAPTED = "out_of_fold", "adapted"
 JUDGES = ("calibration", OUT_OF_FOLD)
 """Healthy people who said what is normal and were trained on by no model that scored them."""
 
-_TABLES = ("z", "observed", "expected")
-_WIDE = (*_TABLES, "attribution", "conformal")
-_ALL = (*_WIDE, "latent", "distance", "subjects")
+MAPS = ("z", "observed", "expected")
+"""Tables of one value a person and feature, which may lie on disk."""
+
+WIDE = (*MAPS, "attribution", "conformal")
+_ALL = (*WIDE, "latent", "distance", "subjects")
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,25 @@ class Reference:
         return cls(**{**values, "notes": tuple(values.get("notes", ()))})
 
 
+class _Wide:
+    """A table of :class:`Deviations` with columns (modality, feature), in memory or on disk.
+
+    What lies on disk is read whole whenever it is asked for; select people first.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owned: Deviations | None, owner: type) -> Any:
+        if owned is None:
+            return self
+        held = owned.__dict__[self.name]
+        return held.frame() if isinstance(held, Blocks) else held
+
+    def __set__(self, owned: Deviations, value: pd.DataFrame | Blocks | None) -> None:
+        owned.__dict__[self.name] = value
+
+
 @dataclass(frozen=True, eq=False)
 class Deviations:
     """Calibrated deviations of people from a reference.
@@ -141,6 +163,12 @@ class Deviations:
         The calibration people, each scored against the others. Kept in memory after ``fit`` so
         that patients have somebody honest to be compared with; never written to disk.
 
+    Notes
+    -----
+    ``z``, ``observed`` and ``expected`` of voxels may lie on disk (after :meth:`read`, or
+    ``model.deviations(…, to=folder)``). They are read whenever they are asked for: select people
+    first, or go through :meth:`by_people`.
+
     Examples
     --------
     >>> from normfuse.testing import tiny_deviations
@@ -166,7 +194,35 @@ class Deviations:
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities, in order."""
-        return tuple(self.z.columns.get_level_values(0).unique())
+        held = self.__dict__["z"]
+        return tuple(held if isinstance(held, Blocks) else held.columns.levels[0][
+            held.columns.codes[0]].unique())
+
+    def blocks(self, name: str = "z") -> Blocks:
+        """``z``, ``observed`` or ``expected`` by modality; what lies on disk stays there."""
+        held = self.__dict__[name]
+        return held if isinstance(held, Blocks) else Blocks(
+            {m: held[m] for m in self.modalities})
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether z lies on disk."""
+        return isinstance(self.__dict__["z"], Blocks)
+
+    def space(self, modality: str) -> Space | None:
+        """Where the features of a modality are, if they are voxels."""
+        found = self.reference.modalities.get(modality, {}).get("space")
+        return None if found is None else Space.from_dict(found)
+
+    def by_people(self, n: int = ROWS) -> Iterator[Deviations]:
+        """Some people at a time, in memory."""
+        for start in range(0, len(self), n):
+            part = self.select(self.subjects.index[start:start + n])
+            yield part.changed(**part.tables())
+
+    def changed(self, **tables: Any) -> Deviations:
+        """The same with other tables; what lies on disk stays there, unlike with ``replace``."""
+        return Deviations(**{**self.__dict__, **tables})
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table by name, subjects in the same order; no attribution if there is none."""
@@ -219,8 +275,12 @@ class Deviations:
             unknown = ids.difference(self.subjects.index)
             if len(unknown):
                 raise CohortError(f"not among these deviations: {listed(unknown)}")
-        kept: dict[str, Any] = {name: table.loc[ids] for name, table in self.tables().items()}
-        return replace(self, **kept)
+        return self.changed(**{name: held.select(ids) if isinstance(held, Blocks)
+                               else held.loc[ids] for name, held in self.held().items()})
+
+    def held(self) -> dict[str, pd.DataFrame | Blocks]:
+        """Every table by name, those on disk unread."""
+        return {name: self.__dict__[name] for name in _ALL if self.__dict__[name] is not None}
 
     @classmethod
     def joined(cls, parts: Sequence[Deviations], ids: pd.Index, reference: Reference
@@ -240,7 +300,7 @@ class Deviations:
         theirs = added.tables()
         tables: dict[str, Any] = {name: pd.concat([table, theirs[name]])
                                   for name, table in self.tables().items() if name in theirs}
-        return replace(self, **{"attribution": None, "conformal": None, **tables}, controls=None)
+        return self.changed(**{"attribution": None, "conformal": None, **tables}, controls=None)
 
     def extreme(self, threshold: float = 1.96, *, direction: str = "both") -> pd.DataFrame:
         """How many features of each person lie beyond a threshold, per modality.
@@ -258,10 +318,13 @@ class Deviations:
             Counts, and ``total``. A modality that was not measured counts NaN, not 0. The
             counts of healthy people vary far more than a binomial: regions are correlated.
         """
+        if direction not in ("both", "below", "above"):
+            raise CohortError(f"direction is both, below or above; got {direction!r}")
+        if self.is_stored:
+            return pd.concat([part.extreme(threshold, direction=direction)
+                              for part in self.by_people()])
         beyond = {"both": self.z.abs() > threshold, "below": self.z < -threshold,
                   "above": self.z > threshold}
-        if direction not in beyond:
-            raise CohortError(f"direction is both, below or above; got {direction!r}")
         names = list(self.modalities)
         counts = beyond[direction].T.groupby(level=0).sum().T[names]
         measured = self.z.notna().T.groupby(level=0).any().T[names]
@@ -273,47 +336,31 @@ class Deviations:
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write ``z.csv``, ``observed.csv`` … and ``reference.json`` to a new folder.
 
+        Voxels are written as zarr arrays of float32, ``z/<modality>`` …, some people at a time.
+
         Raises
         ------
         OutputExistsError
             If the folder is there and ``overwrite`` is not asked for.
         """
+        from .deviation_files import write
+
         with new_folder(Path(folder), overwrite=overwrite) as work:
-            for name, table in self.tables().items():
-                table.to_csv(work / f"{name}.csv",
-                             index_label=None if name in _WIDE else "participant_id")
-            (work / "reference.json").write_text(json.dumps(self.reference.to_dict(), indent=1))
+            write(self, work)
         return Path(folder)
 
     @classmethod
     def read(cls, folder: str | Path) -> Deviations:
         """Read what :meth:`save` wrote."""
-        folder = Path(folder)
-        try:
-            wide = {name: pd.read_csv(folder / f"{name}.csv", header=[0, 1], index_col=0,
-                                      dtype={0: str})
-                    for name in _WIDE if name in _TABLES or (folder / f"{name}.csv").exists()}
-            narrow = {name: pd.read_csv(folder / f"{name}.csv", index_col="participant_id",
-                                        dtype={"participant_id": str})
-                      for name in ("latent", "distance")}
-            reference = Reference.from_dict(json.loads((folder / "reference.json").read_text()))
-            narrow["subjects"] = _read_subjects(folder / "subjects.csv", reference)
-        except (OSError, ValueError, KeyError, TypeError) as problem:
-            raise ModelFileError(f"{folder} is not a folder of deviations as `normfuse score` "
-                                 f"writes it: {problem}") from problem
-        index = narrow["subjects"].index
-        for name, table in wide.items():
-            table.index = table.index.astype(str)
-            if not table.index.equals(index):
-                raise ModelFileError(f"{folder}: {name}.csv and subjects.csv do not list the same "
-                                     "subjects; one of them was edited")
-            table.index.name = "participant_id"
-            table.columns.names = ["modality", "latent" if name == "attribution" else "feature"]
-        tables: dict[str, Any] = {**wide, **narrow}
-        return cls(**tables, reference=reference)
+        from .deviation_files import read
+
+        return read(Path(folder))
 
     def __repr__(self) -> str:
-        return (f"<Deviations of {len(self)} subjects, {self.z.shape[1]} features of "
+        held = self.__dict__["z"]
+        width = sum(block.shape[1] for block in held.as_is().values()) \
+            if isinstance(held, Blocks) else held.shape[1]
+        return (f"<Deviations of {len(self)} subjects, {width} features of "
                 f"{', '.join(self.modalities)}; reference n = "
                 f"{sum(self.reference.n_subjects.values())}, {self.reference.fusion}>")
 
@@ -325,11 +372,6 @@ class Deviations:
                 + summary.to_html())
 
 
-def _read_subjects(path: Path, reference: Reference) -> pd.DataFrame:
-    """Cells as they were: a group may be called NA or None, a site 01 is not the site 1."""
-    words = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""]
-                        ).set_index("participant_id")
-    categories = {name for name, fact in reference.covariates.items()
-                  if fact.get("kind") != "continuous"}
-    return words.assign(**{name: numbers_if_all(words[name])
-                           for name in words.columns.difference(list(categories))})
+for _name in (*MAPS, "conformal"):
+    # afterwards: a dataclass would have taken it for a default
+    setattr(Deviations, _name, _Wide(_name))

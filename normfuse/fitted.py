@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -150,7 +150,7 @@ class Fitted:
         scored = self._as_tables(cohort, kind, roles, z, expected, latent, shares, distance)
         if np.isnan(conformal).all():
             return scored
-        return replace(scored, conformal=pd.DataFrame(conformal, cohort.ids, scored.z.columns))
+        return scored.changed(conformal=pd.DataFrame(conformal, cohort.ids, scored.z.columns))
 
     def log_density(self, cohort: Cohort, kind: Kind, inference: Inference) -> pd.DataFrame:
         """log p(y_j | what this kind conditions on) of every measured feature, calibrated.

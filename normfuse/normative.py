@@ -190,9 +190,9 @@ class NormativeModel:
         if strangers:
             note = (f"{strangers} people of sites that the model does not know were scored as "
                     "people of any site; a whole site may look unusual")
-            scored = replace(scored, reference=replace(
+            scored = scored.changed(reference=replace(
                 scored.reference, notes=(*scored.reference.notes, note)))
-        return replace(scored, controls=self._controls(chosen.name))
+        return scored.changed(controls=self._controls(chosen.name))
 
     def adapt(self, controls: Cohort) -> NormativeModel:
         """The same model with one or more new sites, learned from some of their healthy people.
@@ -256,7 +256,7 @@ class NormativeModel:
                 warnings.simplefilter("ignore", UserWarning)
                 self._scored[kind] = self.fitted.score(held_out, self.kind_called(kind),
                                                        self.inference)
-        return replace(self._scored[kind], reference=self.fitted.references[kind])
+        return self._scored[kind].changed(reference=self.fitted.references[kind])
 
     def predict(self, cohort: Cohort) -> pd.DataFrame:
         """Expected features of every modality, measured or not, in the modality's unit.

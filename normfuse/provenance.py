@@ -61,7 +61,8 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
         seed=model.seed, n_subjects={role: len(group) for role, group in groups.items()},
         covariates=encoder.describe(controls.subjects),
         modalities={m.name: {"unit": m.unit, "n_features": m.n_features,
-                             "n_present": int(present[m.name].sum())}
+                             "n_present": int(present[m.name].sum()),
+                             **({"space": m.space.to_dict()} if m.space else {})}
                     for m in controls.modalities},
         history=cast(list[dict[str, float]], history.table.to_dict("records")),
         best_epoch=history.best_epoch, versions=versions(), notes=notes,

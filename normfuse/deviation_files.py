@@ -1,0 +1,100 @@
+"""Deviations on disk: CSV for regions, zarr for voxels, and where they come from as JSON."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .blocks import Blocks
+from .cohort_checks import numbers_if_all
+from .deviations import MAPS, WIDE, Deviations, Reference
+from .errors import ModelFileError
+from .stored import ROWS, StoredTable
+
+NARROW = ("latent", "distance", "subjects")
+
+
+def write(deviations: Deviations, work: Path) -> None:
+    """Everything into an empty folder."""
+    stored = any(deviations.space(m) for m in deviations.modalities)
+    for name, held in deviations.held().items():
+        if name in MAPS and (stored or isinstance(held, Blocks)):
+            _store(deviations.blocks(name), work / name)
+        elif name != "conformal" or not stored:
+            write_table(getattr(deviations, name), name, work)
+    write_reference(deviations.reference, work)
+
+
+def write_table(table: pd.DataFrame, name: str, work: Path) -> None:
+    """One table as CSV."""
+    table.to_csv(work / f"{name}.csv", index_label=None if name in WIDE else "participant_id")
+
+
+def write_reference(reference: Reference, work: Path) -> None:
+    """Where the deviations come from."""
+    (work / "reference.json").write_text(json.dumps(reference.to_dict(), indent=1),
+                                         encoding="utf-8")
+
+
+def _store(blocks: Blocks, folder: Path) -> None:
+    """One stored table a modality."""
+    for name, block in blocks.as_is().items():
+        table = StoredTable.create(folder / name, block.index, block.columns)
+        for start in range(0, len(block), ROWS):
+            at = slice(start, start + ROWS)
+            table.write(start, block.values(people=at) if isinstance(block, StoredTable)
+                        else block.iloc[at].to_numpy())
+
+
+def read(folder: Path) -> Deviations:
+    """What :func:`write` wrote; tables of voxels are only opened."""
+    try:
+        reference = Reference.from_dict(json.loads((folder / "reference.json").read_text()))
+        blocks = {name: Blocks({m: StoredTable.open(folder / name / m)
+                                for m in reference.modalities})
+                  for name in MAPS if (folder / name).is_dir()}
+        wide = {name: read_wide(folder, name) for name in WIDE if name not in blocks and (
+            name in MAPS or (folder / f"{name}.csv").exists())}
+        narrow = {name: read_narrow(folder, name) for name in ("latent", "distance")}
+        subjects = read_subjects(folder / "subjects.csv", reference)
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise ModelFileError(f"{folder} is not a folder of deviations as `normfuse score` "
+                             f"writes it: {problem}") from problem
+    for name, found in blocks.items():
+        for m, block in found.as_is().items():
+            _refuse_other_people(folder, f"{name}/{m}", block.index, subjects.index)
+    for name, table in wide.items():
+        _refuse_other_people(folder, f"{name}.csv", table.index, subjects.index)
+    tables: dict[str, Any] = {**blocks, **wide, **narrow}
+    return Deviations(**tables, subjects=subjects, reference=reference)
+
+
+def read_wide(folder: Path, name: str) -> pd.DataFrame:
+    """A table with columns (modality, feature) or (modality, latent)."""
+    table = pd.read_csv(folder / f"{name}.csv", header=[0, 1], index_col=0, dtype={0: str})
+    table.columns.names = ["modality", "latent" if name == "attribution" else "feature"]
+    return table.set_axis(table.index.astype(str).rename("participant_id"), axis=0)
+
+
+def read_narrow(folder: Path, name: str) -> pd.DataFrame:
+    """A table of few columns."""
+    return pd.read_csv(folder / f"{name}.csv", index_col="participant_id",
+                       dtype={"participant_id": str})
+
+
+def read_subjects(path: Path, reference: Reference) -> pd.DataFrame:
+    """Cells as they were: a group may be called NA or None, a site 01 is not the site 1."""
+    words = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""]
+                        ).set_index("participant_id")
+    categories = {name for name, fact in reference.covariates.items()
+                  if fact.get("kind") != "continuous"}
+    return words.assign(**{name: numbers_if_all(words[name])
+                           for name in words.columns.difference(list(categories))})
+
+
+def _refuse_other_people(folder: Path, name: str, people: pd.Index, index: pd.Index) -> None:
+    if list(people) != list(index):
+        raise ModelFileError(f"{folder}: {name} and subjects.csv do not list the same subjects; "
+                             "one of them was edited")
