@@ -20,6 +20,7 @@ from .models import Batch, Vae
 from .pattern_law import PatternLaw
 from .preparation import Preparation
 from .scoring import Pattern, by_pattern, raw_scores, refuse_uncalibrated, residual
+from .stored import ROWS
 from .value_checks import warn_of_scored_values
 
 _STEP = 1e-4
@@ -69,7 +70,10 @@ class Fitted:
 
     def seen(self, cohort: Cohort) -> pd.Series:
         """Who of an aligned cohort the model was trained on."""
-        return known_roles(cohort, self.known).isin(SEEN_ROLES)
+        ids = list(cohort.ids)
+        found = [known_roles(cohort.select(ids[start:start + ROWS]), self.known)
+                 for start in range(0, len(ids), ROWS)]
+        return pd.concat(found).isin(SEEN_ROLES) if found else pd.Series([], dtype=bool)
 
     def unseen(self, cohort: Cohort) -> Cohort:
         """Those whom the model was not trained on; warns of the others."""
@@ -192,7 +196,7 @@ class Fitted:
                    expected: np.ndarray, latent: np.ndarray, shares: np.ndarray,
                    distance: np.ndarray) -> Deviations:
         columns, ids = self.preparation.columns, cohort.ids
-        observed = pd.DataFrame(np.hstack([b.to_numpy() for b in cohort.features.values()]),
+        observed = pd.DataFrame(np.hstack([b.to_numpy(float) for b in cohort.features.values()]),
                                 ids, columns)
         law = pd.DataFrame(distance, ids, ["distance", "p", "p_conformal", "n_calibration"])
         dimensions = [f"z{k + 1}" for k in range(latent.shape[1])]

@@ -15,7 +15,7 @@ import torch
 from .calibration import CrossFit, HeldOut
 from .calibration_check import check_calibration
 from .cohort import Cohort
-from .deviations import ADAPTED, Deviations
+from .deviations import ADAPTED, Deviations, Reference
 from .errors import CohortError, NotFittedError, listed
 from .evidence import log_likelihood
 from .fingerprints import known_roles, person_of, roles_to_hashes
@@ -26,6 +26,7 @@ from .inference import Inference, Refined
 from .kinds import Kind, Reconstruction, default_kinds
 from .learning import learn
 from .models import OneLatent, Recipe
+from .streaming import Runner, Scorer, one_after_the_other, score_to
 from .training import TrainingPlan
 from .value_checks import refuse_empty_features, warn_of_reference_values
 
@@ -144,7 +145,8 @@ class NormativeModel:
 
     def deviations(self, cohort: Cohort, *, kind: str | Kind | None = None,
                    unseen_site: str | None = None, include_seen: bool = False,
-                   skip_uncalibrated: bool = False) -> Deviations:
+                   skip_uncalibrated: bool = False, to: str | Path | None = None,
+                   overwrite: bool = False, run: Runner = one_after_the_other) -> Deviations:
         """How far each person is from what is expected of them.
 
         People the model was trained on are left out, with a warning: their z would be too small.
@@ -168,6 +170,14 @@ class NormativeModel:
         skip_uncalibrated : bool
             Leave out, with a warning, people measured with a combination of modalities that too
             few calibration people were measured with, instead of refusing.
+        to : path, optional
+            Write the result to this new folder, some people at a time, and leave the tables
+            there: memory does not grow with the number of people. If it stops half-way, the same
+            call goes on where it stopped.
+        overwrite : bool
+            With ``to``, replace a folder that is there.
+        run : Runner, optional
+            With ``to``, what scores the pieces: one after the other, or on several machines.
 
         Raises
         ------
@@ -185,14 +195,22 @@ class NormativeModel:
             cohort = f.calibrated_only(cohort)
         if not include_seen:
             cohort = f.unseen(cohort)
-        scored = f.score(cohort, chosen, self.inference)
-        strangers = f.preparation.of_unknown_sites(cohort.subjects)
-        if strangers:
-            note = (f"{strangers} people of sites that the model does not know were scored as "
-                    "people of any site; a whole site may look unusual")
-            scored = scored.changed(reference=replace(
-                scored.reference, notes=(*scored.reference.notes, note)))
+        score = Scorer(f, cohort, chosen, self.inference, self._noted(f, cohort, chosen))
+        if to is None:
+            scored = score(list(cohort.ids))
+        else:
+            scored = score_to(Path(to), cohort, score, overwrite=overwrite, run=run)
         return scored.changed(controls=self._controls(chosen.name))
+
+    @staticmethod
+    def _noted(f: Fitted, cohort: Cohort, kind: Kind) -> Reference:
+        reference = f.references[kind.name]
+        strangers = f.preparation.of_unknown_sites(cohort.subjects)
+        if not strangers:
+            return reference
+        return replace(reference, notes=(
+            *reference.notes, f"{strangers} people of sites that the model does not know were "
+            "scored as people of any site; a whole site may look unusual"))
 
     def adapt(self, controls: Cohort) -> NormativeModel:
         """The same model with one or more new sites, learned from some of their healthy people.

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from .baseline import LinearBaseline
+from .blocks import Block
 from .cohort import Cohort
 from .covariates import CovariateEncoder
-from .errors import CohortError, listed
+from .errors import CohortError, SpaceMismatchError, listed
 from .modality import Modality
 from .models import Batch
 from .regression import PooledRegression, Residuals
@@ -48,11 +49,11 @@ class Preparation:
     def fit(cls, cohort: Cohort) -> Preparation:
         """Learn from healthy people."""
         encoder = CovariateEncoder.fit(cohort.subjects, cohort.covariates)
-        regressions = {m.name: PooledRegression.fit(cohort.features[m.name].to_numpy(),
+        regressions = {m.name: PooledRegression.fit(cohort.features[m.name].to_numpy(float),
                                                     cohort.subjects, encoder)
                        for m in cohort.modalities}
         design = encoder.encode(cohort.subjects)
-        rivals = {m.name: LinearBaseline.fit(cohort.features[m.name], design)
+        rivals = {m.name: LinearBaseline.fit(cohort.features[m.name].astype(float), design)
                   for m in cohort.modalities}
         return cls(cohort.modalities, encoder, regressions, rivals)
 
@@ -83,13 +84,17 @@ class Preparation:
             raise CohortError(f"the model knows no modality {listed(strange)}; it was fitted with "
                               f"{listed(sorted(known))}")
         have = {m.name: set(m.features) for m in cohort.modalities}
-        blocks = {}
+        blocks: dict[str, Block] = {}
         for m in self.modalities:
             if m.name not in have:
                 blocks[m.name] = pd.DataFrame(np.nan, cohort.ids, list(m.features))
-                continue
-            _same_features(m, have[m.name])
-            blocks[m.name] = cohort.features[m.name][list(m.features)]
+            elif cohort.modality(m.name).features == m.features:
+                _same_space(m, cohort.modality(m.name))
+                blocks[m.name] = cohort.features.as_is()[m.name]
+            else:
+                _same_space(m, cohort.modality(m.name))
+                _same_features(m, have[m.name])
+                blocks[m.name] = cohort.features[m.name][list(m.features)]
         return Cohort(cohort.subjects, blocks, self.modalities, self.encoder.kinds,
                       cohort.reference)
 
@@ -133,7 +138,7 @@ class Preparation:
         """
         # pandas lends its values read-only, of which torch warns
         left_out = None if left_out is None else np.array(left_out)
-        return {m.name: self.regressions[m.name].residuals(cohort.features[m.name].to_numpy(),
+        return {m.name: self.regressions[m.name].residuals(cohort.features[m.name].to_numpy(float),
                                                            cohort.subjects, left_out)
                 for m in self.modalities}
 
@@ -160,6 +165,13 @@ class Preparation:
         """E[y] in each modality's unit where u ~ N(mean, sd^2), shape (n_subjects, n_features)."""
         return np.hstack([self.regressions[m.name].expected(at, spread, subjects)
                           for m, at, spread in zip(self.modalities, mean, sd)])
+
+
+def _same_space(expected: Modality, came: Modality) -> None:
+    if expected.space is not None and came.space != expected.space:
+        raise SpaceMismatchError(f"the voxels of modality {expected.name} are those of "
+                                 f"{came.space!r}; the model was fitted with {expected.space!r}: "
+                                 "read the images with the model's mask and resolution")
 
 
 def _same_features(modality: Modality, have: set[str]) -> None:

@@ -40,14 +40,14 @@ class StoredTable:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     table = StoredTable.create(Path(folder, "t1"), ["s1", "s2", "s3"], ["a", "b"])
     ...     table.write(0, np.array([[1, 2], [3, 4], [5, 6]]))
-    ...     StoredTable.open(Path(folder, "t1")).select(["s3", "s1"]).frame()
-          a    b
-    s3  5.0  6.0
-    s1  1.0  2.0
+    ...     StoredTable.open(Path(folder, "t1")).select(["s3", "s1"]).frame().to_numpy()
+    array([[5., 6.],
+           [1., 2.]], dtype=float32)
     """
 
     def __init__(self, array: Any, index: pd.Index, rows: np.ndarray, columns: pd.Index) -> None:
-        self.array, self.index, self.rows, self.columns = array, index, rows, columns
+        self.array, self.rows, self.columns = array, rows, columns
+        self.index = index.rename("participant_id")
 
     @classmethod
     def create(cls, path: str | Path, index: Iterable[str], columns: Iterable[str],

@@ -1,0 +1,173 @@
+"""Scoring more people than fit in memory: some at a time, onto disk, to be taken up if stopped."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from .cohort import Cohort
+from .deviation_files import (NARROW, read_narrow, read_wide, write_reference, write_table)
+from .deviation_files import read as read_deviations
+from .deviations import MAPS, Deviations, Reference
+from .errors import OutputExistsError
+from .fitted import Fitted
+from .inference import Inference
+from .kinds import Kind
+from .outputs import refuse_existing
+from .stored import ROWS, StoredTable
+
+_DONE = "done"
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """Deviations of any of a cohort's people by a fitted model; can travel to another process."""
+
+    fitted: Fitted
+    cohort: Cohort
+    kind: Kind
+    inference: Inference
+    reference: Reference
+
+    def __call__(self, ids: Sequence[str]) -> Deviations:
+        found = self.fitted.score(self.cohort.select(ids), self.kind, self.inference)
+        return found.changed(reference=self.reference)
+
+    @property
+    def identity(self) -> str:
+        """The same for the same model, settings and people."""
+        what = f"{self.reference.to_dict()}|{self.kind!r}|{self.inference!r}"
+        digest = hashlib.sha256(what.encode() + self.cohort.subjects.to_csv().encode())
+        for name, block in self.cohort.features.as_is().items():
+            values = f"{sorted(block.attributes.items())}" if isinstance(block, StoredTable) \
+                else f"{pd.util.hash_pandas_object(block).sum()}"
+            digest.update(f"{name}|{values}".encode())
+        return digest.hexdigest()
+
+
+class Runner(Protocol):
+    """Does a task for every number, in any order and anywhere, and gives the numbers done."""
+
+    def __call__(self, task: Callable[[int], int], numbers: Sequence[int]) -> Iterable[int]: ...
+
+
+def one_after_the_other(task: Callable[[int], int], numbers: Sequence[int]) -> Iterator[int]:
+    """In this process."""
+    return map(task, numbers)
+
+
+def score_to(folder: Path, cohort: Cohort, score: Scorer, *, overwrite: bool = False,
+             run: Runner = one_after_the_other, progress: bool | None = None) -> Deviations:
+    """Score everybody, ``ROWS`` people at a time, into a folder for :meth:`Deviations.read`.
+
+    Every piece is marked once all of it is written, and the folder takes its name when the last
+    piece is done: after a crash the same call goes on where it stopped, and gives what it would
+    have given. A row of zarr chunks belongs to one piece, so that pieces may be written by
+    different processes.
+
+    Parameters
+    ----------
+    score : Scorer
+        Its ``identity`` says whether what lies there may be taken up.
+    run : Runner
+    progress : bool, optional
+        Show a bar; by default where somebody looks.
+
+    Raises
+    ------
+    OutputExistsError
+        The folder is there, or holds the unfinished work of another scoring.
+    """
+    refuse_existing(folder, overwrite)
+    work = folder.with_name(f".{folder.name}.unfinished")
+    _begin(work, cohort, score)
+    pieces = range(-(-len(cohort) // ROWS))
+    todo = [k for k in pieces if not (work / _DONE / f"{k}").exists()]
+    task = _Piece(work, list(cohort.ids), score)
+    for _ in _shown(run(task, todo), len(pieces), len(pieces) - len(todo), progress):
+        pass
+    return _finish(work, folder, len(pieces), score.reference)
+
+
+class _Piece:
+    """Scores one piece and writes it; a class, so that it can travel to another process."""
+
+    def __init__(self, work: Path, ids: list[str], score: Scorer) -> None:
+        self.work, self.ids, self.score = work, ids, score
+
+    def __call__(self, k: int) -> int:
+        found = self.score(self.ids[k * ROWS:(k + 1) * ROWS])
+        for name in MAPS:
+            for m, block in found.blocks(name).items():
+                StoredTable.open(self.work / name / m, "r+").write(k * ROWS, block.to_numpy())
+        with tempfile.TemporaryDirectory(dir=self.work) as temporary:
+            for name in (*NARROW, "attribution"):
+                table = getattr(found, name)
+                if table is not None:
+                    write_table(table, name, Path(temporary))
+            done = self.work / _DONE / f"{k}"
+            if not done.exists():  # another process may have been faster
+                os.rename(temporary, done)
+                os.mkdir(temporary)  # for the context to remove
+        return k
+
+
+def _begin(work: Path, cohort: Cohort, score: Scorer) -> None:
+    identity = score.identity
+    if work.exists():
+        if not (work / "plan.json").exists() or \
+                json.loads((work / "plan.json").read_text()) != {"identity": identity}:
+            raise OutputExistsError(f"{work} holds the unfinished work of another scoring; remove "
+                                    "it, or choose another folder")
+        return
+    work.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{work.name}-", dir=work.parent) as temporary:
+        new = Path(temporary) / "new"
+        for name in MAPS:
+            for m in score.fitted.preparation.modalities:
+                StoredTable.create(new / name / m.name, cohort.ids, m.features)
+        (new / _DONE).mkdir()
+        (new / "plan.json").write_text(json.dumps({"identity": identity}))
+        os.rename(new, work)
+
+
+def _finish(work: Path, folder: Path, n_pieces: int, reference: Reference) -> Deviations:
+    """One table of all pieces' small ones; then the folder gets its name."""
+    if not (work / "reference.json").exists():
+        parts = [work / _DONE / f"{k}" for k in range(n_pieces)]
+        for name in (*NARROW, "attribution"):
+            if (parts[0] / f"{name}.csv").exists():
+                write_table(pd.concat([_read(part, name) for part in parts]), name, work)
+        write_reference(reference, work)
+    shutil.rmtree(work / _DONE, ignore_errors=True)
+    (work / "plan.json").unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.rename(work, folder)
+    return read_deviations(folder)
+
+
+def _read(part: Path, name: str) -> pd.DataFrame:
+    if name == "attribution":
+        return read_wide(part, name)
+    if name == "subjects":  # as text: what is read later must be what was written
+        return pd.read_csv(part / "subjects.csv", dtype=str, keep_default_na=False
+                           ).set_index("participant_id")
+    return read_narrow(part, name)
+
+
+def _shown(done: Iterable[int], total: int, before: int, progress: bool | None) -> Iterable[Any]:
+    from tqdm.auto import tqdm
+
+    shown = sys.stderr.isatty() or "ipykernel" in sys.modules if progress is None else progress
+    return tqdm(done, total=total, initial=before, desc="scoring", unit=f" x {ROWS} people",
+                leave=False, disable=not shown)
