@@ -155,7 +155,7 @@ class Atlas:
             twice = series.index[series.index.duplicated()].unique()
             raise AtlasError(f"more than one value for {listed(twice)}; each region needs one")
         value_of = np.full(len(self.regions) + 1, background, dtype=np.float32)
-        rows = self.regions.index.get_indexer(self.region_numbers(series.index))
+        rows = self.regions.index.get_indexer(pd.Index(self.region_numbers(series.index)))
         value_of[rows + 1] = series.to_numpy(dtype=np.float32)
         image = nib.Nifti1Image(value_of[self._rows], self.labels_img.affine,
                                 self.labels_img.header)
@@ -169,8 +169,10 @@ class Atlas:
 
         By search, because label numbers may be far apart: some atlases number in the millions.
         """
+        import pandas as pd
+
         numbers, at = np.unique(self.labels, return_inverse=True)
-        rows = self.regions.index.get_indexer(numbers).astype(np.int32) + 1
+        rows = self.regions.index.get_indexer(pd.Index(numbers)).astype(np.int32) + 1
         return rows[at].reshape(self.labels.shape)
 
     def on(self, space: Space, *, least: int = 1) -> np.ndarray:
@@ -220,7 +222,7 @@ class Atlas:
         labels = np.zeros(len(nearest), dtype=np.int64)
         labels[inside] = self.labels[tuple(nearest[inside].T)]
         numbers, counts = np.unique(labels, return_counts=True)
-        few = self.regions.index.difference(numbers[counts >= max(least, 1)], sort=False)
+        few = self.regions.index[~self.regions.index.isin(numbers[counts >= max(least, 1)])]
         if len(few):
             self._report_few(few, space, max(least, 1))
         labels[np.isin(labels, few)] = 0
@@ -308,8 +310,9 @@ def load_atlas(name_or_path: str | Path, table: str | Path | pd.DataFrame | None
         return Atlas(**vars(from_file(Path(name_or_path), table, space, unmirror)))
     name = str(name_or_path)
     if table is not None or space is not None or unmirror:
-        raise AtlasError(f"atlas {name!r} is known by name and has its own table and space; "
-                         "table, space and unmirror belong to the path of an image (./labels.nii.gz)")
+        raise AtlasError(f"atlas {name!r} is known by name and has its own table and "
+                         "space; table, space and unmirror belong to the path of an image, such "
+                         "as ./labels.nii.gz")
     known = _registry()
     if name not in known:
         return Atlas(**vars(fetched(name, list(known))))

@@ -74,7 +74,7 @@ def fetch(name: str) -> tuple[Nifti1Image, pd.DataFrame, str, str]:
             f"nilearn.datasets.fetch_atlas_{source.fetcher} and bring its folder ~/nilearn_data, "
             "or give load_atlas the path of an image and its table") from problem
     maps = found["maps"]
-    img = maps if hasattr(maps, "affine") else nib.load(maps)
+    img: Any = maps if hasattr(maps, "affine") else nib.load(maps)
     space = str(found.get("template") or "")
     # nilearn notes of this volume the surface that its labels were drawn on
     return img, found["lut"], "" if space == "fsaverage" else space, source.citation

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,15 +36,16 @@ def read_labels(path: Path, *, unmirror: bool = False) -> Nifti1Image:
         raise AtlasError(f"there is no file {path}; give the path of a labels image (NIfTI), or "
                          "the name of an atlas")
     try:
-        img = nib.load(path)
+        img: Any = nib.load(path)
     except (ImageFileError, OSError) as problem:
         raise AtlasError(f"{path} cannot be read as an image: {problem}") from problem
     if isinstance(img, nib.Cifti2Image | nib.GiftiImage):
         raise AtlasError(f"{path} is an atlas of the surface; a volume is needed, as voxels are")
     header = img.header
     if isinstance(header, nib.Nifti1Header) and not (header["sform_code"] or header["qform_code"]):
-        raise AtlasError(f"{path}: the header has neither sform nor qform, so where the labels "
-                         "lie is unknown; set its affine (nib.Nifti1Image(data, affine)) and save it")
+        raise AtlasError(f"{path}: the header has neither sform nor qform, so where the "
+                         "labels lie is unknown; set its affine (nib.Nifti1Image(data, affine)) "
+                         "and save it")
     return as_labels(img, str(path), unmirror=unmirror)
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,9 @@ class Parcels:
     @cached_property
     def _row(self) -> np.ndarray:
         """Row of each voxel's region; -1 for none. By number: 0 is no row of the table."""
-        return self.regions.index.get_indexer(self.labels)
+        import pandas as pd
+
+        return self.regions.index.get_indexer(pd.Index(self.labels))
 
     @cached_property
     def order(self) -> np.ndarray:
@@ -98,7 +100,7 @@ class RegionMean(ABC):
         corner is none of the region.
     """
 
-    coverage: float = 0.5
+    coverage: float = field(default=0.5, kw_only=True)
 
     def __post_init__(self) -> None:
         if not 0 <= self.coverage <= 1:
@@ -164,8 +166,9 @@ class WeightedMean(RegionMean):
     def _weights(self, parcels: Parcels) -> np.ndarray:
         if self.weights is None:
             return np.ones(parcels.space.n_voxels)
-        weights = (parcels.space.values(self.weights) if hasattr(self.weights, "affine")
-                   else np.asarray(self.weights)).astype(np.float64)
+        given = (self.weights if isinstance(self.weights, np.ndarray)
+                 else parcels.space.values(self.weights))
+        weights = given.astype(np.float64)
         if weights.shape != (parcels.space.n_voxels,) or not (weights >= 0).all():
             raise SpaceMismatchError(
                 f"weights are one number of 0 or more for each of the {parcels.space.n_voxels} "
@@ -217,7 +220,8 @@ class RobustMean(RegionMean):
         kept = (place >= cut) & (place < n - cut)
         pivot = np.where(n > 0, ordered[:, :1], 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean = pivot[:, 0] + np.where(kept, ordered - pivot, 0.0).sum(axis=1) / kept.sum(axis=1)
+            away = np.where(kept, ordered - pivot, 0.0).sum(axis=1) / kept.sum(axis=1)
+        mean = pivot[:, 0] + away
         return np.where((n[:, 0] > 0) & (n[:, 0] >= self.coverage * part.shape[1]), mean, np.nan)
 
 
@@ -249,19 +253,18 @@ def region_table(table: StoredTable | pd.DataFrame, parcels: Parcels, *,
     >>> parcels = Parcels(space, pd.DataFrame({"name": ["A"]}, index=[300]),
     ...                   np.array([300, 0, 300]))
     >>> voxels = pd.DataFrame([[1.0, 9, 2]], ["sub-1"], ["0,0,2", "0,0,1", "0,0,0"])
-    >>> region_table(voxels, parcels)
-             A
-    sub-1  1.5
+    >>> region_table(voxels, parcels).to_dict()
+    {'A': {'sub-1': 1.5}}
     """
     import pandas as pd
 
     at = table.columns.get_indexer(pd.Index(parcels.space.features))
     if (at < 0).any():
-        raise SpaceMismatchError(f"{int((at < 0).sum())} of the {parcels.space.n_voxels} voxels of "
-                                 f"{parcels.space!r} are not among the table's columns")
+        raise SpaceMismatchError(f"{int((at < 0).sum())} of the {parcels.space.n_voxels} voxels "
+                                 f"of {parcels.space!r} are not among the table's columns")
     straight = len(at) == table.shape[1] and (at == np.arange(len(at))).all()
     rows = ([(slice(None), table.to_numpy())] if isinstance(table, pd.DataFrame)
             else table.by_people())
     made = [how.of(values if straight else values[:, at], parcels) for _, values in rows]
-    return pd.DataFrame(np.concatenate(made), table.index, pd.Index(parcels.regions["name"],
-                                                                   name="region"))
+    names = pd.Index(parcels.regions["name"], name="region")
+    return pd.DataFrame(np.concatenate(made), table.index, names)
