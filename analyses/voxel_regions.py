@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from normfuse.deviations import JUDGES, ROLE
-from normfuse.errors import SpaceMismatchError, listed
+from normfuse.errors import AtlasError, SpaceMismatchError, listed
 from normfuse.parcels import Parcels, region_table
 from normfuse.space import Space
 
@@ -97,8 +97,8 @@ def regions_of_voxels(deviations: Deviations, modality: str, space: Space, atlas
     if len(judges) < MIN_JUDGES:
         warnings.warn(
             f"{modality}: {len(judges)} held-out controls are at hand, and {MIN_JUDGES} are needed "
-            "to say how far regional means of healthy people spread: z of regions is NaN; mean_z "
-            "holds the means, which are not standard normal. Score the reference's healthy people "
+            "to say how far regional means of healthy people spread: z of regions is NaN; "
+            "mean_z holds the means, which are not standard normal. Score the reference's healthy people "
             "along with the others, or parcellate while the model that was fitted is in memory",
             stacklevel=4)
     for tables in filter(None, (people, controls)):
@@ -219,6 +219,9 @@ def unparcellate(values: Mapping[str, float] | pd.Series, atlas: Atlas,
     series = pd.Series(values)
     single = series.dtype == np.float32
     value_of = np.append(series.to_numpy(np.float32 if single else np.float64), background)
+    if series.index.has_duplicates:
+        twice = series.index[series.index.duplicated()].unique()
+        raise AtlasError(f"more than one value for {listed(twice)}; each region needs one")
     numbers = pd.Index(atlas.region_numbers(series.index))
     whole = atlas.labels_img if where is None else where
     if not isinstance(whole, Space):

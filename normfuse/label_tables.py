@@ -142,7 +142,8 @@ def _finished(rows: pd.DataFrame, whose: str) -> pd.DataFrame:
     side = told.map(lambda s: _SIDES.get(str(s).strip().lower())).astype(object)
     side = side.where(side.notna(), rows["name"].map(side_of))
     side = side.fillna("midline" if side.notna().any() else np.nan).astype(object)
-    doubled = rows["name"].duplicated(keep=False) & side.isin(["left", "right"])
+    doubled = (rows["name"].duplicated(keep=False) & side.isin(["left", "right"])
+               & rows["name"].map(side_of).isna())
     name = rows["name"].where(~doubled, side.astype(str) + " " + rows["name"])
     facts = {fact: rows[fact].replace(["", "n/a", "nan"], np.nan) if fact in rows else np.nan
              for fact in ("tissue", "lobe")}
@@ -186,7 +187,7 @@ def _text(text: str, path: Path) -> pd.DataFrame:
     mark = next((m for m in "\t;," if m in lines[0]), None)
     if mark is not None:
         words = [word.strip().strip('"').lower() for word in lines[0].split(mark)]
-        if set(words) & set(NAME_COLUMNS) and not any(word.isdigit() for word in words):
+        if set(words) & {*NUMBER_COLUMNS, *NAME_COLUMNS} and not any(word.isdigit() for word in words):
             table = pd.read_csv(io.StringIO(text), sep=mark, dtype=str, keep_default_na=False,
                                 comment="#" if text.lstrip().startswith("#") else None)
             return _columns(table, path.name)

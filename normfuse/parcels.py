@@ -177,7 +177,8 @@ class WeightedMean(RegionMean):
         return weights
 
     def __repr__(self) -> str:
-        return "WeightedMean()" if self.weights is None else "WeightedMean(weights=…)"
+        weights = "" if self.weights is None else "weights=…, "
+        return f"WeightedMean({weights}coverage={self.coverage:g})"
 
 
 @dataclass(frozen=True, eq=False)
