@@ -96,10 +96,11 @@ def regions_of_voxels(deviations: Deviations, modality: str, space: Space, atlas
     judges = judges.dropna(how="all")
     if len(judges) < MIN_JUDGES:
         warnings.warn(
-            f"{modality}: {len(judges)} held-out controls are at hand, and {MIN_JUDGES} are needed "
-            "to say how far regional means of healthy people spread: z of regions is NaN; "
-            "mean_z holds the means, which are not standard normal. Score the reference's healthy people "
-            "along with the others, or parcellate while the model that was fitted is in memory",
+            f"{modality}: {len(judges)} held-out controls are at hand, and {MIN_JUDGES} are "
+            "needed to say how far regional means of healthy people spread: z of regions is NaN; "
+            "mean_z holds the means, which are not standard normal. Score the reference's healthy "
+            "people along with the others, or parcellate while the model that was fitted is in "
+            "memory",
             stacklevel=4)
     for tables in filter(None, (people, controls)):
         tables["z"] = judged(tables["z"], judges)

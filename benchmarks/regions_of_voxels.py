@@ -2,7 +2,7 @@
 
 Simulated smooth images (12 x 10 x 8 voxels, 12 regions, noise of 2 voxels sd plus white noise)
 whose spread doubles and more from age 20 to 80; 200 people to fit, 600 new ones. Of each region:
-the plain mean of voxels' z; that mean judged by the held-out controls (what `parcellate` does); the
+the plain mean of voxels' z; that mean judged by the held-out controls (as `parcellate` does); the
 mean residual (observed - expected, in units) judged in the same way. Share of |z| beyond 1.96
 (nominal .05) and sd, of all, of those below 35 and above 65. Means over seeds. Prints JSON.
 """

@@ -187,7 +187,8 @@ def _text(text: str, path: Path) -> pd.DataFrame:
     mark = next((m for m in "\t;," if m in lines[0]), None)
     if mark is not None:
         words = [word.strip().strip('"').lower() for word in lines[0].split(mark)]
-        if set(words) & {*NUMBER_COLUMNS, *NAME_COLUMNS} and not any(word.isdigit() for word in words):
+        known = set(words) & {*NUMBER_COLUMNS, *NAME_COLUMNS}
+        if known and not any(word.isdigit() for word in words):
             table = pd.read_csv(io.StringIO(text), sep=mark, dtype=str, keep_default_na=False,
                                 comment="#" if text.lstrip().startswith("#") else None)
             return _columns(table, path.name)

@@ -152,16 +152,22 @@ class WeightedMean(RegionMean):
 
     def _mean(self, inside: np.ndarray, parcels: Parcels) -> np.ndarray:
         weights = self._weights(parcels)[parcels.order]
-        sizes = np.diff(np.append(parcels.starts, len(parcels.order)))
-        pivot = np.nan_to_num(inside[:, parcels.starts])
-        away = inside - np.repeat(pivot, sizes, axis=1)
+        made = np.empty((len(inside), len(parcels.found)))
+        for i, (part, w) in enumerate(zip(np.split(inside, parcels.starts[1:], axis=1),
+                                          np.split(weights, parcels.starts[1:]))):
+            made[:, i] = self._weighted(part, w)
+        return made
+
+    def _weighted(self, part: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        pivot = np.nan_to_num(part[:, :1])
+        away = part - pivot
         measured = ~np.isnan(away)
-        total = np.add.reduceat(measured * weights, parcels.starts, axis=1)
-        summed = np.add.reduceat(np.where(measured, away, 0.0) * weights, parcels.starts, axis=1)
-        whole = np.add.reduceat(weights, parcels.starts)
+        total = (measured * weights).sum(axis=1)
+        # sums of rows, not a matrix product: its rounding depends on how many people there are
+        summed = (np.where(measured, away, 0.0) * weights).sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where((total > 0) & (total >= self.coverage * whole),
-                            pivot + summed / total, np.nan)
+            mean = pivot[:, 0] + summed / total
+        return np.where((total > 0) & (total >= self.coverage * weights.sum()), mean, np.nan)
 
     def _weights(self, parcels: Parcels) -> np.ndarray:
         if self.weights is None:

@@ -58,9 +58,10 @@ def by_region(values: np.ndarray, parcels: Parcels, of) -> np.ndarray:
 def test_every_region_keeps_its_row(parcels):
     assert parcels.n_voxels.index.tolist() == ["far", "D", "B", "C"]
     assert parcels.n_voxels.tolist() == [(parcels.labels == n).sum() for n in (5, 70000, 2, 300)]
-    assert parcels.n_voxels["far"] == 0 < parcels.n_voxels.min() + 1
+    assert parcels.n_voxels["far"] == 0
 
 
+@pytest.mark.filterwarnings("ignore:After applying mask")
 def test_means_are_those_of_nilearn(atlas, parcels, values):
     single = values.astype(np.float32)
     found = WeightedMean().of(single, parcels)
@@ -131,12 +132,12 @@ def test_missing_voxels_are_left_out_until_half_are_missing(parcels, values, how
     assert np.isnan(found[2]).all()
 
 
-@pytest.mark.parametrize("how", [WeightedMean(), WeightedMean(np.linspace(0.1, 1, 503)[:0]),
-                                 RobustMean()])
+@pytest.mark.parametrize("choose", [
+    lambda n: WeightedMean(), lambda n: WeightedMean(np.linspace(0.1, 1, n)),
+    lambda n: RobustMean()], ids=["mean", "weighted", "trimmed"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_means_of_equal_values_are_exact(parcels, how, dtype):
-    if getattr(how, "weights", None) is not None:
-        how = WeightedMean(np.linspace(0.1, 1, parcels.space.n_voxels))
+def test_means_of_equal_values_are_exact(parcels, choose, dtype):
+    how = choose(parcels.space.n_voxels)
     of_region = np.random.default_rng(5).normal(0, 1e3, (6, 4)).astype(dtype)
     row = parcels.regions.index.get_indexer(pd.Index(parcels.labels))
     voxels = np.where(row >= 0, of_region[:, row], dtype(np.pi))
