@@ -368,8 +368,9 @@ def _atlas_of(deviations: Deviations, name: str) -> Atlas:
 
 
 def _examples(names: pd.Series) -> list[str]:
-    """Three from all over the atlas, not three of a kind."""
-    return [str(names.iloc[len(names) * part // 8]) for part in (2, 4, 0)]
+    """Up to three from all over the atlas, not three of a kind."""
+    places = dict.fromkeys(len(names) * part // 8 for part in (2, 4, 0))
+    return [str(names.iloc[place]) for place in places]
 
 
 def _account(reference: Reference) -> str:

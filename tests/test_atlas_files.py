@@ -309,3 +309,12 @@ def test_the_mirrored_atlas_is_refused_and_repaired(shared_data):
     assert len(made.regions) == 48
     for name in ("x", "y", "z"):
         np.testing.assert_allclose(made.centroids()[name], right.centroids()[name], atol=2.0)
+
+
+def test_the_command_line_gives_examples_of_a_small_atlas_too(tmp_path):
+    """It took the 91st region of every atlas."""
+    from normfuse.cli import _atlas_of
+    from normfuse.testing import tiny_deviations
+
+    with pytest.warns(UserWarning, match="no brain maps.*called as Left-A, Right-B$"):
+        assert _atlas_of(tiny_deviations(), str(saved(tmp_path))).name == "toy"
