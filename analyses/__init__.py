@@ -25,6 +25,7 @@ _HOMES = {
     "severity_index": "indices",
     "significance_ratio": "indices",
     "subject_map": "deviation_maps",
+    "unparcellate": "voxel_regions",
     "write_maps": "map_files",
     "write_report": "report",
 }
@@ -40,12 +41,13 @@ if TYPE_CHECKING:
     from .ranks import compare_distances, compare_extremes
     from .regional import RegionalDeviations, parcellate
     from .report import write_report
+    from .voxel_regions import unparcellate
 
 __all__ = ["GroupComparison", "RegionalDeviations", "VisitChanges", "abnormal_share",
            "attribution_table", "compare_distances", "compare_extremes", "compare_groups",
            "compare_visits", "dissimilarity", "group_map", "modality_shares", "overlap",
-           "parcellate", "severity_index", "significance_ratio", "subject_map", "write_maps",
-           "write_report"]
+           "parcellate", "severity_index", "significance_ratio", "subject_map", "unparcellate",
+           "write_maps", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,10 @@ _HOMES = {
     "NormativeModel": "normative",
     "NormfuseError": "errors",
     "OneLatent": "models",
+    "RobustMean": "parcels",
+    "Space": "space",
     "TrainingPlan": "training",
+    "WeightedMean": "parcels",
     "cross_fit": "cross_fitting",
     "evaluate": "criticism",
     "load_atlas": "atlas",
@@ -42,12 +45,15 @@ if TYPE_CHECKING:
     from .modality import Modality
     from .models import Ladder, OneLatent
     from .normative import NormativeModel
+    from .parcels import RobustMean, WeightedMean
     from .simulate import simulate_cohort, write_cohort
+    from .space import Space
     from .training import TrainingPlan
 
 __all__ = ["Atlas", "Cohort", "CrossFit", "Deviations", "Evaluation", "HeldOut", "Ladder",
-           "Modality", "NormativeModel", "NormfuseError", "OneLatent", "TrainingPlan",
-           "__version__", "cross_fit", "evaluate", "load_atlas", "simulate_cohort", "write_cohort"]
+           "Modality", "NormativeModel", "NormfuseError", "OneLatent", "RobustMean", "Space",
+           "TrainingPlan", "WeightedMean", "__version__", "cross_fit", "evaluate", "load_atlas",
+           "simulate_cohort", "write_cohort"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,22 +2,28 @@
 from __future__ import annotations
 
 import csv
+import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
+from functools import cached_property
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import AtlasError, listed
+from .atlas_checks import (centroids_of, check_labels, check_same_labels, check_sides,
+                           check_table, similar)
+from .atlas_parts import UNKNOWN_SPACE, fetched, from_file
+from .errors import AtlasError, SpaceMismatchError, listed
 
 if TYPE_CHECKING:  # nibabel, pandas and scipy load inside the functions: importing stays fast
     import pandas as pd
     from nibabel.nifti1 import Nifti1Image
 
-REGION_COLUMNS = ("name", "hemisphere", "tissue", "lobe", "volume_ml")
+    from .space import Space
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +45,15 @@ class Atlas:
     labels_img : Nifti1Image, shape (i, j, k)
         Whole numbers; 0 is outside every region. Affine in mm, x to the right.
     regions : DataFrame, shape (n_regions, 5 or more)
-        Index: label number. Columns ``name``, ``hemisphere`` (``left``, ``right`` or
-        ``midline``), ``tissue``, ``lobe`` (NaN where none applies) and ``volume_ml`` (mL).
+        Index: label number. Columns ``name``, ``hemisphere`` (``left``, ``right``, ``midline``,
+        or NaN where nobody said), ``tissue``, ``lobe`` (NaN where none applies) and ``volume_ml``
+        (mL).
     space : str
         Template space in TemplateFlow's words, such as ``"MNI152NLin6Asym"``.
     licence, citation : str
         Terms of use, and what to cite.
+    notes : tuple of str
+        What was assumed or left out when it was loaded.
 
     Raises
     ------
@@ -76,20 +85,15 @@ class Atlas:
     space: str
     licence: str
     citation: str
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_table(self.name, self.regions)
+        check_table(self.name, self.regions)
         labels = np.asanyarray(self.labels_img.dataobj)
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise AtlasError(f"atlas {self.name}: labels must be whole numbers, not "
-                             f"{labels.dtype}; resample with interpolation='nearest' and save "
-                             "as int16 or int32")
-        if labels.ndim != 3:
-            raise AtlasError(f"atlas {self.name}: the labels image must have 3 axes, not "
-                             f"{labels.ndim}; overlapping or probabilistic maps are not labels")
-        centroids = _centroids(labels, self.labels_img.affine)
-        _check_same_labels(self.name, set(centroids), set(self.regions.index))
-        _check_sides(self.name, self.regions, centroids)
+        check_labels(self.name, labels)
+        centroids = centroids_of(labels, self.labels_img.affine)
+        check_same_labels(self.name, set(centroids), set(self.regions.index))
+        check_sides(self.name, self.regions, centroids)
 
     @property
     def labels(self) -> np.ndarray:
@@ -100,7 +104,7 @@ class Atlas:
         """Centre of each region: columns ``x``, ``y``, ``z`` in mm, index as ``regions``."""
         import pandas as pd
 
-        found = pd.DataFrame.from_dict(_centroids(self.labels, self.labels_img.affine),
+        found = pd.DataFrame.from_dict(centroids_of(self.labels, self.labels_img.affine),
                                        orient="index", columns=["x", "y", "z"])
         return found.loc[self.regions.index]
 
@@ -116,8 +120,8 @@ class Atlas:
         number_of = {name: number for number, name in self.regions["name"].items()}
         unknown = [name for name in wanted if name not in number_of]
         if unknown:
-            similar = _similar(unknown[0], list(number_of))
-            hint = f"did you mean {listed(similar)}?" if similar else "see atlas.regions['name']"
+            alike = similar(unknown[0], list(number_of))
+            hint = f"did you mean {listed(alike)}?" if alike else "see atlas.regions['name']"
             raise AtlasError(f"atlas {self.name} has no region {listed(unknown)}; {hint}")
         return np.array([number_of[name] for name in wanted], dtype=np.int64)
 
@@ -150,41 +154,146 @@ class Atlas:
         if series.index.has_duplicates:
             twice = series.index[series.index.duplicated()].unique()
             raise AtlasError(f"more than one value for {listed(twice)}; each region needs one")
-        labels = self.labels
-        # Atlases number labels in the thousands at most, so a direct table is the quickest join.
-        value_of = np.full(int(labels.max()) + 1, background, dtype=np.float32)
-        value_of[self.region_numbers(series.index)] = series.to_numpy(dtype=np.float32)
-        image = nib.Nifti1Image(value_of[labels], self.labels_img.affine, self.labels_img.header)
+        value_of = np.full(len(self.regions) + 1, background, dtype=np.float32)
+        rows = self.regions.index.get_indexer(pd.Index(self.region_numbers(series.index)))
+        value_of[rows + 1] = series.to_numpy(dtype=np.float32)
+        image = nib.Nifti1Image(value_of[self._rows], self.labels_img.affine,
+                                self.labels_img.header)
         image.set_data_dtype(np.float32)
         image.header["descrip"] = b""
         return image
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        """Row of each voxel's region, counted from 1; 0 outside. Shape (i, j, k).
+
+        By search, because label numbers may be far apart: some atlases number in the millions.
+        """
+        import pandas as pd
+
+        numbers, at = np.unique(self.labels, return_inverse=True)
+        rows = self.regions.index.get_indexer(pd.Index(numbers)).astype(np.int32) + 1
+        return rows[at].reshape(self.labels.shape)
+
+    def on(self, space: Space, *, least: int = 1) -> np.ndarray:
+        r"""The label of each voxel of another grid: that of the nearest atlas voxel.
+
+        .. math:: \ell'(v) = \ell(\lfloor A^{-1} B\, v + \tfrac12 \rfloor)
+
+        for the atlas's affine :math:`A` and the grid's :math:`B`; 0 outside the atlas. Numbers are
+        carried over, never counted anew. A region of which fewer than ``least`` voxels are left
+        has none: a warning names it.
+
+        Parameters
+        ----------
+        space : Space
+            Its ``mask``'s voxels are looked up, in its order.
+        least : int
+            Voxels a region must keep, 1 or more.
+
+        Returns
+        -------
+        ndarray of int, shape (n_voxels,)
+
+        Raises
+        ------
+        SpaceMismatchError
+            If atlas and voxels are said to lie in different spaces that are not both MNI.
+        AtlasError
+            If no region is left.
+
+        Examples
+        --------
+        >>> from normfuse.space import Space
+        >>> eight_mm = np.diag([8.0, 8, 8, 1]); eight_mm[:3, 3] = (-72, -108, -72)
+        >>> space = Space(np.ones((19, 23, 21), bool), eight_mm, "MNI152NLin6Asym")
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     labels = load_atlas("dk").on(space)
+        >>> str(caught[0].message)[:61]
+        'atlas dk: of 178 regions, 8 have no voxel among the 9177 of 8'
+        """
+        self._check_space(space)
+        at = space.coordinates() - self.labels_img.affine[:3, 3]
+        at = at @ np.linalg.inv(self.labels_img.affine[:3, :3]).T
+        # Headers hold single precision: without the rounding, voxels half-way between two of the
+        # atlas would fall to either by chance. Half always goes up: no row of voxels is skipped.
+        nearest = np.floor(at.round(3) + 0.5).astype(int)
+        inside = ((nearest >= 0) & (nearest < self.labels.shape)).all(axis=1)
+        labels = np.zeros(len(nearest), dtype=np.int64)
+        labels[inside] = self.labels[tuple(nearest[inside].T)]
+        numbers, counts = np.unique(labels, return_counts=True)
+        few = self.regions.index[~self.regions.index.isin(numbers[counts >= max(least, 1)])]
+        if len(few):
+            self._report_few(few, space, max(least, 1))
+        labels[np.isin(labels, few)] = 0
+        return labels
+
+    def _report_few(self, few: pd.Index, space: Space, least: int) -> None:
+        wanted = "no voxel" if least == 1 else f"fewer than {least} voxels"
+        size = " x ".join(f"{side:g}" for side in space.voxel_size)
+        said = (f"atlas {self.name}: of {len(self.regions)} regions, {len(few)} have {wanted} "
+                f"among the {space.n_voxels} of {size} mm: "
+                f"{listed(self.regions.loc[few, 'name'], 12)}")
+        if len(few) == len(self.regions):
+            raise AtlasError(f"{said}; do atlas ({self.space}) and voxels ({space.name}) lie in "
+                             "the same space?")
+        warnings.warn(f"{said}; their values will be NaN. Use smaller voxels, a wider mask or an "
+                      "atlas of larger regions if they matter", stacklevel=3)
+
+    def _check_space(self, space: Space) -> None:
+        if self.space == space.name or self.space == UNKNOWN_SPACE:
+            return
+        theirs, ours = f"the voxels lie in {space.name}", f"atlas {self.name} in {self.space}"
+        if not (self.space.startswith("MNI") and space.name.startswith("MNI")):
+            raise SpaceMismatchError(f"{theirs}, {ours}; they cannot be matched by affine. Use an "
+                                     "atlas of that space, or register it and say so: "
+                                     f"load_atlas(path, space={space.name!r})")
+        warnings.warn(f"{theirs}, {ours}: templates of one family whose anatomy differs by a few "
+                      "mm. Large regions bear it; for small ones take the atlas's version in "
+                      "that space", stacklevel=3)
 
     def __repr__(self) -> str:
         return f"<Atlas {self.name}: {len(self.regions)} regions in {self.space}>"
 
     def _repr_html_(self) -> str:
-        tissue = self.regions.groupby("tissue")["volume_ml"].agg(["size", "sum"]).round(0)
+        known = self.regions["tissue"].fillna("unknown")
+        tissue = self.regions.groupby(known)["volume_ml"].agg(["size", "sum"]).round(0)
         tissue = tissue.astype(int).set_axis(["regions", "mL"], axis=1)
         return (f"<b>Atlas {escape(self.name)}</b>: {len(self.regions)} regions in "
                 f"{escape(self.space)}{tissue.to_html()}"
-                f"<small>{escape(self.licence)}. {escape(self.citation)}</small>")
+                f"<small>{escape('. '.join([self.licence, self.citation, *self.notes]))}</small>")
 
 
-def load_atlas(name: str) -> Atlas:
-    """The atlas of that name, built on this machine at first use and cached after.
+def load_atlas(name_or_path: str | Path, table: str | Path | pd.DataFrame | None = None, *,
+               space: str | None = None, unmirror: bool = False) -> Atlas:
+    """An atlas by name, or of any labels image and table.
 
     ``"dk"`` is FreeSurfer's Desikan-Killiany cortex and subcortex, with white matter split by its
-    nearest gyrus; see :mod:`normfuse.desikan` for the rule. No image is shipped with normfuse.
+    nearest gyrus, built on this machine at first use and cached after; see
+    :mod:`normfuse.desikan` for the rule. No image is shipped with normfuse. The names in
+    :data:`normfuse.fetched_atlases.SOURCES` (``"schaefer_100"``, ``"aal"``, …) are fetched by
+    nilearn when first asked for. Anything else is the path of an image.
 
     Parameters
     ----------
-    name : str
-        A name in the first column of ``atlases/registry.tsv``.
+    name_or_path : str or Path
+        A name, or a volume of whole numbers (NIfTI and what else nibabel reads).
+    table : path or DataFrame, optional
+        What each number is called, joined by number; see
+        :func:`normfuse.label_tables.read_label_table` for the formats. By default the table of
+        the image's name beside it (``labels.tsv`` of ``labels.nii.gz``); without one, regions
+        are called by their numbers, with a warning, and sides cannot be checked.
+    space : str, optional
+        Template space of the image in TemplateFlow's words. By default what its file name says;
+        else it is taken for MNI, which ``notes`` says.
+    unmirror : bool
+        Exchange left and right in the header of an image whose names are known to be right.
 
     Raises
     ------
     AtlasError
-        If the name is unknown, or its source package is not installed.
+        If the name is unknown or its source not at hand; if the image holds no labels, the table
+        lacks one, or left and right are exchanged.
 
     References
     ----------
@@ -197,9 +306,16 @@ def load_atlas(name: str) -> Atlas:
     >>> len(atlas.regions), atlas.regions.loc[17, "name"], atlas.regions.loc[3035, "lobe"]
     (178, 'Left-Hippocampus', 'insula')
     """
+    if _is_path(name_or_path):
+        return Atlas(**vars(from_file(Path(name_or_path), table, space, unmirror)))
+    name = str(name_or_path)
+    if table is not None or space is not None or unmirror:
+        raise AtlasError(f"atlas {name!r} is known by name and has its own table and "
+                         "space; table, space and unmirror belong to the path of an image, such "
+                         "as ./labels.nii.gz")
     known = _registry()
     if name not in known:
-        raise AtlasError(f"there is no atlas {name!r}; the known ones are {listed(known, 20)}")
+        return Atlas(**vars(fetched(name, list(known))))
     from .desikan import build_labels, region_table
 
     row = known[name]
@@ -208,57 +324,11 @@ def load_atlas(name: str) -> Atlas:
                  row["citation"])
 
 
+def _is_path(given: str | Path) -> bool:
+    return isinstance(given, os.PathLike) or any(
+        mark in given for mark in (os.sep, "/", ".nii", ".mg", ".img", ".hdr"))
+
+
 def _registry() -> dict[str, dict[str, str]]:
     with (files("normfuse.atlases") / "registry.tsv").open(encoding="utf-8") as stream:
         return {row["name"]: row for row in csv.DictReader(stream, delimiter="\t")}
-
-
-def _check_table(name: str, regions: pd.DataFrame) -> None:
-    missing = [column for column in REGION_COLUMNS if column not in regions.columns]
-    if missing:
-        raise AtlasError(f"atlas {name}: the region table lacks {listed(missing)}; its columns "
-                         f"must be {', '.join(REGION_COLUMNS)}")
-    if not (regions.index.to_series() > 0).all():
-        raise AtlasError(f"atlas {name}: label {regions.index.min()} is in the region table; "
-                         "numbers must be 1 or more (0 is outside every region)")
-    for what, values in (("label number", regions.index), ("name", regions["name"])):
-        twice = values[values.duplicated()]
-        if len(twice):
-            raise AtlasError(f"atlas {name}: the {what} {listed(twice)} occurs twice in the "
-                             "region table; each region needs its own")
-
-
-def _centroids(labels: np.ndarray, affine: np.ndarray) -> dict[int, np.ndarray]:
-    """World x, y, z of each label's centroid, mm."""
-    voxels = np.nonzero(labels)
-    numbers, member, counts = np.unique(labels[voxels], return_inverse=True, return_counts=True)
-    means = np.stack([np.bincount(member, weights=axis) / counts for axis in voxels], axis=1)
-    return dict(zip(numbers.tolist(), means @ affine[:3, :3].T + affine[:3, 3]))
-
-
-def _check_same_labels(name: str, in_image: set[int], in_table: set[int]) -> None:
-    for where, extra in (("table", in_image - in_table), ("image", in_table - in_image)):
-        if extra:
-            raise AtlasError(f"atlas {name}: label {listed(sorted(extra))} is missing from the "
-                             f"{where}; image and table must hold the same labels")
-
-
-def _check_sides(name: str, regions: pd.DataFrame, centroids: Mapping[int, np.ndarray]) -> None:
-    sign = regions["hemisphere"].map({"left": -1.0, "right": 1.0}).fillna(0.0)
-    x = np.array([centroids[number][0] for number in regions.index])
-    wrong = sign.to_numpy() * x < 0
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        all_wrong = bool(wrong[sign != 0].all())
-        advice = ("the header mirrors left and right: correct its affine before use" if all_wrong
-                  else "correct the hemisphere of those regions in the table")
-        raise AtlasError(
-            f"atlas {name}: {int(wrong.sum())} of {int((sign != 0).sum())} left or right regions "
-            f"lie on the other side ({regions['name'].iloc[first]} is centred at "
-            f"x = {x[first]:+.1f} mm; left must be below 0); {advice}")
-
-
-def _similar(name: str, known: list[str]) -> list[str]:
-    low = {k.lower(): k for k in known}
-    inside = [k for lowered, k in low.items() if name.lower() in lowered] if name else []
-    return (inside or [low[m] for m in get_close_matches(name.lower(), low, cutoff=0.5)])[:4]

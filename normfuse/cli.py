@@ -19,6 +19,8 @@ from .errors import CohortError, NormfuseError, OutputExistsError, listed
 from .outputs import refuse_existing
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .atlas import Atlas
     from .cohort import Cohort
     from .deviations import Deviations, Reference
@@ -279,7 +281,8 @@ def report(deviations: DeviationsFolder,
            evaluation: Annotated[Path | None, typer.Option(
                help="A folder that `normfuse evaluate` wrote, of the same kind.")] = None,
            atlas: Annotated[str, typer.Option(
-               help="Paints the features that are its regions; left out if none is.")] = "dk",
+               help="Paints the features that are its regions; left out if none is. A name, "
+                    "or a labels image with its table beside it.")] = "dk",
            overwrite: Overwrite = False) -> None:
     """Write one self-contained HTML page: calibration, top regions, brain maps, groups, people.
 
@@ -355,12 +358,19 @@ def _atlas_of(deviations: Deviations, name: str) -> Atlas:
 
     atlas = load_atlas(name)
     features = deviations.z.columns.get_level_values(1)
-    if not features.isin(atlas.regions["name"]).any():
+    voxels = any("space" in facts for facts in deviations.reference.modalities.values())
+    if not voxels and not features.isin(atlas.regions["name"]).any():
         warnings.warn(f"the report has no brain maps: none of the {len(features)} features "
                       f"({listed(features.unique(), 2)}) is a region of atlas {name}, which are "
-                      f"called as {listed(atlas.regions['name'].iloc[[40, 90, 5]], 3)}",
+                      f"called as {listed(_examples(atlas.regions['name']), 3)}",
                       stacklevel=2)
     return atlas
+
+
+def _examples(names: pd.Series) -> list[str]:
+    """Up to three from all over the atlas, not three of a kind."""
+    places = dict.fromkeys(len(names) * part // 8 for part in (2, 4, 0))
+    return [str(names.iloc[place]) for place in places]
 
 
 def _account(reference: Reference) -> str:

@@ -254,8 +254,9 @@ def test_html_escapes_and_names_the_space(toy):
 # --- loading and the cache -------------------------------------------------------------------
 
 def test_an_unknown_atlas_lists_the_known_ones():
-    with pytest.raises(AtlasError, match="no atlas 'aal'; the known ones are dk"):
-        load_atlas("aal")
+    with pytest.raises(AtlasError, match="no atlas 'shaefer_100'; did you mean schaefer_100.*"
+                                         "the known ones are dk, aal"):
+        load_atlas("shaefer_100")
 
 
 def test_without_the_source_package_the_error_says_what_to_install(monkeypatch):

@@ -7,6 +7,8 @@ import textwrap
 import tomllib
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from typer.testing import CliRunner
@@ -15,7 +17,7 @@ from normfuse.cli import app
 from normfuse.cohort import Cohort
 from normfuse.cohort_file import read_cohort
 from normfuse.simulate import write_cohort
-from normfuse.testing import tiny_cohort, tiny_deviations
+from normfuse.testing import tiny_cohort, tiny_deviations, tiny_voxel_deviations
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,6 +72,22 @@ def test_the_python_lines_of_the_page_on_kinds(here, capsys):
     assert "covariates - how far a value lies from what is usual at that age" in said
     assert "EXPV" in said and (here / "evaluation" / "outer.csv").exists()
     plt.close("all")
+
+
+@pytest.mark.filterwarnings("ignore:atlas dk")
+def test_the_python_lines_of_the_page_on_atlases(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    labels = np.zeros((3, 4, 5), np.int32)
+    labels[0], labels[2] = 300, 2
+    affine = np.diag([-2.0, 2, 2, 1])
+    affine[0, 3] = 2
+    nib.Nifti1Image(labels, affine).to_filename("labels.nii.gz")
+    Path("labels.tsv").write_text("index\tname\n2\tLeft-A\n300\tRight-A\n")
+    code = "\n".join(blocks("python", "docs/guide/atlases.md"))
+    names = {"deviations": tiny_voxel_deviations()}
+    exec(compile(code, "atlases.md", "exec"), names)
+    assert "labels: 2 regions in MNI152NLin6Asym" in capsys.readouterr().out
+    assert nib.load("z.nii.gz").shape == names["space"].shape
 
 
 @pytest.mark.slow

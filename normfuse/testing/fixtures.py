@@ -1,11 +1,14 @@
 """Small cohorts and deviations with unequal sides, for tests and docstrings."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from ..cohort import Cohort
 from ..deviations import ROLE, Deviations, Reference
+from ..space import Space
 
 
 def tiny_cohort(n: int = 40, *, seed: int = 0) -> Cohort:
@@ -68,3 +71,41 @@ def tiny_deviations() -> Deviations:
         subjects=pd.DataFrame({"age": [71.0, 64.0], "sex": ["F", "M"], "diagnosis": ["AD", "CN"],
                                ROLE: ["new", "calibration"]}, index),
         reference=tiny_reference())
+
+
+def tiny_voxel_deviations(n: int = 6, n_controls: int = 40, *, seed: int = 0) -> Deviations:
+    """Patients and controls as smooth random images, modality ``t1``, 8 mm, MNI152NLin6Asym.
+
+    Nothing is wrong with the patients either.
+
+    Examples
+    --------
+    >>> tiny_voxel_deviations()
+    <Deviations of 6 subjects, 2828 features of t1; reference n = 100, WassersteinBarycenter()>
+    """
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(seed)
+    affine = np.diag([8.0, 8, 8, 1])
+    affine[:3, 3] = (-72, -108, -64)
+    shape = (19, 23, 19)
+    away = np.indices(shape).reshape(3, -1).T * 8 + affine[:3, 3] - (0, -18, 8)
+    space = Space(((away / (64, 82, 66)) ** 2).sum(axis=1).reshape(shape) < 1, affine,
+                  "MNI152NLin6Asym")
+    columns = pd.MultiIndex.from_product([["t1"], space.features], names=["modality", "feature"])
+    reference = tiny_reference()
+    modalities = {"t1": {"unit": "au", "n_features": space.n_voxels, "n_present": 100,
+                         "space": space.to_dict()}}
+
+    def drawn(role: str, group: str, count: int) -> Deviations:
+        index = pd.Index([f"{role}-{i:02d}" for i in range(count)], name="participant_id")
+        images = np.stack([gaussian_filter(rng.normal(size=shape), 1) for _ in range(count)])
+        z = pd.DataFrame(images[:, space.mask] / images.std(), index, columns)
+        expected = pd.DataFrame(100.0, index, columns)
+        far = pd.DataFrame({"distance": 1.0, "p": 0.5, "n_calibration": n_controls}, index)
+        subjects = pd.DataFrame({"diagnosis": group, ROLE: role}, index)
+        return Deviations(z=z, observed=expected + 10 * z, expected=expected,
+                          latent=far[["p"]].rename(columns={"p": "latent 1"}), distance=far,
+                          subjects=subjects, reference=replace(reference, modalities=modalities))
+
+    return replace(drawn("new", "AD", n), controls=drawn("calibration", "CN", n_controls))
