@@ -31,7 +31,7 @@ TEMPLATE_MM, TEMPLATE_CORNER = (197, 233, 189), (-98.0, -134.0, -72.0)
 RESOLUTION = 4.0  # mm
 SMOOTHING = 2.0
 """Default FWHM in voxels of the target grid: it leaves 3 % of the amplitude of the finest wave
-that the grid can hold (two voxels long), so that what is finer does not come back as a coarse one."""
+that the grid can hold (two voxels long); finer ones would come back as coarse ones."""
 
 COVERAGE = 0.9
 """Least share of the MNI brain with signal. Images in MNI space had .97 to .99, images 15 to 28 %

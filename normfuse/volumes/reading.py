@@ -111,7 +111,7 @@ class ImageSet:
         done = _in_order(lambda path: read_image(path, self.plan), todo.values(), self.threads)
         with _bar(len(todo), f"reading {self.name}") as bar:
             try:
-                for digest, one in zip(todo, done):
+                for one, digest in zip(done, todo):
                     bar.update()
                     if one.values is None:
                         failed[digest] = one.problems
