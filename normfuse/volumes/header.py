@@ -42,7 +42,7 @@ def opened(path: Path) -> tuple[Nifti1Image | None, list[Problem]]:
         img: Any = nib.load(path)
     except Exception as problem:  # nibabel, gzip and the system each have errors of their own
         return None, [unreadable(problem)]
-    return img, [*_shape(img), *_transforms(img)]
+    return img, _shape(img) or _transforms(img)
 
 
 def unreadable(problem: BaseException) -> Problem:

@@ -190,14 +190,14 @@ class Pool:
 
     def _lines(self) -> list[Entry]:
         try:
-            text = (self.folder / "ledger.jsonl").read_text(encoding="utf-8")
-        except (FileNotFoundError, UnicodeDecodeError):
+            text = (self.folder / "ledger.jsonl").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
             return []
         entries = []
         for line in text.splitlines():
             try:
                 entries.append(Entry.from_line(line))
-            except (ValueError, KeyError, TypeError):  # cut off in the middle
+            except (ValueError, KeyError, TypeError):  # cut off in the middle, or damaged
                 continue
         return entries
 
