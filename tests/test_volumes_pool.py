@@ -205,8 +205,9 @@ def test_more_people_than_a_chunk_holds(tmp_path):
     rows[ROWS:2 * ROWS, :] = np.nan  # a whole chunk without a value is not a lost one
     with pool.locked():
         for start in range(0, len(rows), 50):
-            pool.add([(f"d{n}", Reading(rows[n], facts, ()))
-                      for n in range(start, min(start + 50, len(rows)))])
+            piece = rows[start:start + 50]
+            pool.add([(f"d{n}", Reading(None, facts, ()))
+                      for n in range(start, start + len(piece))], piece)
     entries = pool.entries()
     assert len(pool.sound(entries)) == len(rows)
     chosen = {s: entries[f"d{n}"] for s, n in (("x", 130), ("y", 3), ("z", 70), ("same", 3))}

@@ -137,22 +137,21 @@ class Pool:
             kept |= {e.digest: e for e in ours if _seal(values[e.row % ROWS]) == e.seal}
         return kept
 
-    def add(self, read: Sequence[tuple[str, Reading]], *, after_damage: bool = False) -> None:
-        """Keep what was read of these files (by digest): first the rows, then the ledger.
+    def add(self, seen: Sequence[tuple[str, Reading]], rows: np.ndarray, *,
+            after_damage: bool = False) -> None:
+        """Keep what was read: digests with what was seen, and their values; first the values.
 
         Files that gave no values are not kept: they are looked at again every time.
         """
-        found = [(d, r) for d, r in read if r.values is not None and r.facts is not None]
-        if not found:
+        if not len(rows):
             return
         start = 1 + max((e.row for e in self._lines()), default=-1)
         if after_damage:  # a chunk that cannot be read cannot be written in part either
             start = -(-start // ROWS) * ROWS
-        rows = np.stack([np.asarray(one.values) for _, one in found])
         self._writable()[start:start + len(rows)] = rows
         self._append("".join(
             Entry(digest, start + n, _seal(row), one.facts, one.problems).to_line()
-            for n, ((digest, one), row) in enumerate(zip(found, rows)) if one.facts))
+            for n, ((digest, one), row) in enumerate(zip(seen, rows, strict=True)) if one.facts))
 
     def table(self, entries: Mapping[str, Entry]) -> StoredTable:
         """The rows of these entries, by subject id."""

@@ -6,8 +6,11 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from ..atlas_cache import cache_folder
 from ..errors import CohortError
@@ -106,7 +109,8 @@ class ImageSet:
                     after_damage: bool) -> dict[str, tuple[Problem, ...]]:
         """Put the files' values into the pool; the problems of those that gave none."""
         failed: dict[str, tuple[Problem, ...]] = {}
-        block: list[tuple[str, Reading]] = []
+        seen: list[tuple[str, Reading]] = []
+        block = np.empty((min(ROWS, len(todo)), self.plan.space.n_voxels), dtype=np.float32)
         prepare(self.plan)  # or every thread would
         done = _in_order(lambda path: read_image(path, self.plan), todo.values(), self.threads)
         with _bar(len(todo), f"reading {self.name}") as bar:
@@ -116,13 +120,14 @@ class ImageSet:
                     if one.values is None:
                         failed[digest] = one.problems
                         continue
-                    block.append((digest, one))
-                    if len(block) == ROWS:
-                        whole, block = block, []
-                        self.pool.add(whole, after_damage=after_damage)
+                    block[len(seen)] = one.values
+                    seen.append((digest, replace(one, values=None)))
+                    if len(seen) == len(block):
+                        whole, seen = seen, []
+                        self.pool.add(whole, block, after_damage=after_damage)
                         after_damage = False
             finally:  # what is read stays read, also when somebody stops us
-                self.pool.add(block, after_damage=after_damage)
+                self.pool.add(seen, block[:len(seen)], after_damage=after_damage)
         return failed
 
     def _findings(self, read: Mapping[str, Entry],
