@@ -124,7 +124,7 @@ def simulate_volumes(folder: str | Path, n_reference: int = 200, n_patients: int
     >>> cohort.modality("t1").space
     <Space MNI152NLin2009aSym: 3297 voxels of 26 x 30 x 25, 8 x 8 x 8 mm>
     >>> cohort.present.sum().to_dict()
-    {'t1': 15, 'dti': 13, 'pet': 11}
+    {'t1': 15, 'dti': 12, 'pet': 11}
     """
     _check(n_reference, n_patients, modalities, missing)
     space = template_space("brain", float(resolution))

@@ -1,6 +1,7 @@
 """Images in ``cohort.toml``: patterns, masks by name, faults of all modalities at once."""
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from imaging import brain, save
 from normfuse.cohort import Cohort
 from normfuse.errors import CohortError, ImageError
+from normfuse.simulate_volumes import simulate_volumes
 from normfuse.stored import StoredTable
 from normfuse.volumes import VolumePlan
 from normfuse.volumes.one_image import read_image
@@ -110,6 +112,14 @@ class TestReading:
                        '"grey_matter"\nzeros = "missing"\nmin_coverage = 0.8\nlikelihood = '
                        '"normal"\nunit'))
         assert cohort.modality("t1").n_features == 3666
+
+    def test_the_example_of_the_guide(self, tmp_path):
+        guide = Path(__file__).parents[1] / "docs" / "guide" / "images.md"
+        example, = re.findall(r"```toml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+        simulate_volumes(tmp_path / "s", 10, 0, resolution=8, modalities=("t1",))
+        (tmp_path / "s" / "cohort.toml").write_text(example)
+        cohort = Cohort.read(tmp_path / "s" / "cohort.toml")
+        assert cohort.features["t1"].shape == (10, cohort.modality("t1").space.n_voxels)
 
     def test_people_without_any_image(self, read, study):
         for file in study.glob("derivatives/sub-02/*"):
