@@ -21,6 +21,9 @@
     exclude = ["CT_lh_unknown"]
     unit = "mm"
     likelihood = "normal"
+
+A modality may have one image a person in the place of a table; :mod:`normfuse.volumes.section`
+lists its keys.
 """
 from __future__ import annotations
 
@@ -34,11 +37,14 @@ from typing import Any
 import pandas as pd
 
 from .cohort import Cohort
-from .cohort_checks import MISSING_WORDS, numbers_if_all
+from .cohort_checks import MISSING_WORDS, numbers_if_all, with_text_ids
 from .errors import CohortError, listed
+from .stored import StoredTable
+from .volumes.section import IMAGES_KEYS, MODALITY_KEYS, Images, read_sections
 
 _SEPARATORS = "\t,;|"
-_SECTIONS = {"subjects": {"table", "id", "drop_incomplete"}, "reference": {"query"}}
+_SECTIONS = {"subjects": {"table", "id", "drop_incomplete"}, "reference": {"query"},
+             "images": IMAGES_KEYS}
 _MODALITY_KEYS = {"table", "id", "features", "prefix", "exclude", "unit", "likelihood"}
 
 
@@ -95,21 +101,34 @@ def read_cohort(path: Path) -> Cohort:
 
     people = indexed(spec["subjects"], "subjects", None)
     id_column = str(people.index.name)
-    frames, units = {}, {}
+    images = _read_images(spec, people, folder)
+    frames: dict[str, pd.DataFrame | StoredTable] = {}
+    units = {}
     measured: set[str] = set()
     for name, section in spec["modalities"].items():
+        units[name] = str(section.get("unit", ""))
+        if name in images.tables:
+            frames[name] = images.tables[name]
+            continue
         block = indexed(section, f"modalities.{name}", id_column)
         same_file = section["table"] == spec["subjects"]["table"]
         frames[name] = _feature_columns(name, block, section, people if same_file else None)
         if same_file:
-            measured.update(str(column) for column in frames[name])
-        units[name] = str(section.get("unit", ""))
+            measured.update(str(column) for column in frames[name].columns)
     covariates = spec.get("covariates", {})
     people = people.drop(columns=sorted(measured.difference(covariates)))
     return Cohort.from_frames(
         _with_numbers(people, covariates), frames, covariates=covariates, units=units,
-        reference=spec.get("reference", {}).get("query"),
+        spaces=images.spaces, reference=spec.get("reference", {}).get("query"),
         drop_incomplete=bool(spec["subjects"].get("drop_incomplete", False)))
+
+
+def _read_images(spec: Mapping[str, Any], people: pd.DataFrame, folder: Path) -> Images:
+    sections = {name: s for name, s in spec["modalities"].items() if "images" in s}
+    if not sections:
+        return Images({}, {})
+    return read_sections(sections, with_text_ids(people, "the subjects table"), folder,
+                         spec.get("images", {}))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -123,9 +142,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
         if not isinstance(spec.get(needed), dict) or not spec[needed]:
             example = "modalities.t1" if needed == "modalities" else needed
             raise CohortError(f"{path} needs a [{example}] section")
-    _no_stray_keys(path, "the file", spec, {"subjects", "covariates", "reference", "modalities"})
+    _no_stray_keys(path, "the file", spec,
+                   {"subjects", "covariates", "reference", "modalities", "images"})
     for name, example in (("covariates", 'age = "continuous"'),
-                          ("reference", "query = \"diagnosis == 'CN'\"")):
+                          ("reference", "query = \"diagnosis == 'CN'\""),
+                          ("images", "drop_failed = true")):
         if not isinstance(spec.get(name, {}), dict):
             raise CohortError(f"{path}: {name} must be a section, [{name}], with a line such as "
                               f"{example}; got {spec[name]!r}")
@@ -133,8 +154,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
         _no_stray_keys(path, f"[{name}]", spec.get(name, {}), keys)
     for name, section in spec["modalities"].items():
         if not isinstance(section, dict):
-            raise CohortError(f"{path}: [modalities.{name}] must be a section with a table")
-        _no_stray_keys(path, f"[modalities.{name}]", section, _MODALITY_KEYS)
+            raise CohortError(f"{path}: [modalities.{name}] must be a section with a table or "
+                              "images")
+        if "images" in section and "table" in section:
+            raise CohortError(f"{path}: [modalities.{name}] has both a table and images; give one")
+        _no_stray_keys(path, f"[modalities.{name}]", section,
+                       MODALITY_KEYS if "images" in section else _MODALITY_KEYS | {"images"})
         if section.get("likelihood", "normal") != "normal":
             raise CohortError(f"{path}: modality {name} asks for likelihood "
                               f"{section['likelihood']!r}; only 'normal' is available")

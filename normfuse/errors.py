@@ -24,6 +24,14 @@ class SpaceMismatchError(NormfuseError):
     """An image is not where it is said to be, or not where another one is."""
 
 
+class ImageError(NormfuseError):
+    """Images of a cohort cannot be used; ``findings`` has one entry a fault."""
+
+    def __init__(self, message: str, findings: Iterable[object] = ()) -> None:
+        super().__init__(message)
+        self.findings = tuple(findings)
+
+
 class CalibrationError(NormfuseError):
     """Too few reference people to say how far a deviation is from chance."""
 

@@ -119,7 +119,7 @@ def simulate_cohort(n_reference: int = 600, n_patients: int = 120, *, seed: int 
     # One stream a part: asking for another effect must not change who the people are.
     norms, who, scores, noise, illness, gaps = np.random.default_rng(seed).spawn(6)
     population = Population.draw(load_atlas("dk"), norms)
-    people = _people(n_reference, n_patients, who)
+    people = draw_people(n_reference, n_patients, who)
     names = population.loadings.columns
     factors = pd.DataFrame(scores.standard_normal((len(people), len(names))),
                            index=people.index, columns=names)
@@ -188,7 +188,7 @@ def _check_request(n_reference: int, n_patients: int, missing: float, effect: fl
                           f"got {effect}")
 
 
-def _people(n_reference: int, n_patients: int, rng: np.random.Generator) -> pd.DataFrame:
+def draw_people(n_reference: int, n_patients: int, rng: np.random.Generator) -> pd.DataFrame:
     """Diagnosis, age (years, 45 to 90), sex and site, in no order."""
     groups = ["CN"] * n_reference + np.resize(["MCI", "AD"], n_patients).tolist()
     diagnosis = np.array(groups, dtype=object)
