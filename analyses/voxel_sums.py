@@ -1,0 +1,93 @@
+"""What two groups are like in every voxel: means, spread, Hedges' g, and why there may be no t."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import stats
+
+from .effects import Array
+
+REASONS = ("", "measured in fewer than 2 people of a group", "no spread within the groups",
+           "the covariates tell the groups apart completely",
+           "too few people for group and covariates",
+           "group and covariates explain it without residual")
+"""Why a voxel has no t; its ``reason`` is a position in here."""
+
+COLUMNS = ("difference", "adjusted_difference", "g", "t", "df", "mean_case", "mean_baseline",
+           "n_case", "n_baseline", "reason")
+"""What a model says of every voxel, float64."""
+
+FEW, FLAT, CONFOUNDED, CROWDED, EXACT = 1, 2, 3, 4, 5
+ROUNDING = float(np.finfo(np.float32).eps)
+"""Of the values: what they hold beyond it is nothing."""
+
+CANCELLED = 0.02
+"""What is left below this share of a sum in single precision is computed anew in double."""
+
+_ROWS = 128  # people summed in single precision before the sum is carried on in double
+
+
+def sums_of(y: Array, rows: Array, *, squared: bool = False) -> tuple[Array, Array, Array]:
+    """A value near each column's mean; rows @ (y - it); and the sum of squares of y - it.
+
+    Products in single precision, people carried on in double. A column with a hole is NaN.
+    """
+    sums, squares = np.zeros((len(rows), y.shape[1])), np.zeros(y.shape[1])
+    with np.errstate(invalid="ignore", over="ignore"):
+        shift = y[:_ROWS].mean(axis=0)
+        for start in range(0, len(y), _ROWS):
+            part = y[start:start + _ROWS] - shift
+            squares += np.einsum("ij,ij->j", part, part)
+            sums += rows[:, start:start + _ROWS] @ (part * part if squared else part)
+    return shift.astype(np.float64), sums, squares
+
+
+def means_of(shift: Array, n1: float, n0: float, s1: Array, s0: Array) -> dict[str, Array]:
+    return {"mean_case": s1 / n1 + shift, "mean_baseline": s0 / n0 + shift,
+            "difference": s1 / n1 - s0 / n0, "n_case": np.full(len(shift), float(n1)),
+            "n_baseline": np.full(len(shift), float(n0))}
+
+
+def moments(values: Array, case: Array) -> dict[str, Array]:
+    """Means, their difference, g and n of complete columns."""
+    one, other = values[case == 1], values[case == 0]
+    wide = values.shape[1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = [part.sum(axis=0) / len(part) if len(part) else np.full(wide, np.nan)
+                 for part in (one, other)]
+    n1, n0 = np.full(wide, float(len(one))), np.full(wide, float(len(other)))
+    within = ((one - means[0])**2).sum(axis=0) + ((other - means[1])**2).sum(axis=0)
+    enough = min(len(one), len(other)) >= 2
+    g = hedges(means[0] - means[1], np.where(varies(values, case), within, 0), n1, n0)
+    return {"mean_case": means[0], "mean_baseline": means[1], "difference": means[0] - means[1],
+            "n_case": n1, "n_baseline": n0, "g": g if enough else np.full(wide, np.nan)}
+
+
+def hedges(difference: Array, within: Array, n1: Array, n0: Array) -> Array:
+    """Hedges' g; ``within`` is the sum of squares about the groups' own means."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sd = np.sqrt(np.where(within > 0, within, np.nan) / (n1 + n0 - 2))
+    return (1 - 3 / (4 * (n1 + n0) - 9)) * difference / sd
+
+
+def varies(values: Array, case: Array) -> Array:
+    """Whether a column holds two different numbers in one group."""
+    return np.logical_or.reduce([part.max(axis=0) > part.min(axis=0)
+                                 for part in (values[case == 1], values[case == 0]) if len(part)])
+
+
+def patterns(y: Array, columns: Array) -> Iterator[tuple[Array, Array]]:
+    """Columns that were measured in the same people, and who these are."""
+    if not len(columns):
+        return
+    known = np.isfinite(y[:, columns])
+    packed = np.ascontiguousarray(np.packbits(known, axis=0).T)
+    _, first, member = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+    for k, at in enumerate(first):
+        yield columns[member.ravel() == k], known[:, at]
+
+
+def p_values(t: Array, df: Array, two_sided: bool) -> Array:
+    """Of t, by Student's law; one-sided: P(T > t)."""
+    return 2 * stats.t.sf(np.abs(t), df) if two_sided else stats.t.sf(t, df)
