@@ -12,7 +12,8 @@ from normfuse.errors import ComparisonError
 from .effects import Array
 from .shuffles import Shuffles, changing_within
 from .voxel_sums import (CANCELLED, CONFOUNDED, CROWDED, EXACT, FEW, FLAT, REASONS, ROUNDING,
-                         hedges, means_of, moments, patterns, sums_of, varies)
+                         TINY, Room, hedges, means_of, moments, patterns, squares_of, sums_of,
+                         varies)
 
 _COLLINEAR = 1e-10  # of a squared length: far above the rounding of float64, below any measure
 
@@ -141,6 +142,10 @@ class OlsModel:
         return np.ascontiguousarray(np.column_stack([self.people.basis, self.people.case]).T,
                                     dtype=np.float32)
 
+    @cached_property
+    def _room(self) -> Room:
+        return Room(len(self.people.case))
+
     def statistics(self, y: Array) -> dict[str, Array]:
         """All ``COLUMNS`` of some voxels; y float32, (n, n_voxels), NaN where not measured."""
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -208,29 +213,53 @@ class OlsModel:
         with :math:`Q_*` the covariates that differ within a block. People who were not measured
         in a voxel take no part in its shuffles.
         """
-        whole = np.isfinite(sums_of(y, self._rows[:1])[2])
-        parts = [(chosen, present, self.people.among(present))
-                 for chosen, present in patterns(y, np.flatnonzero(tested & ~whole))]
-        if (chosen := np.flatnonzero(tested & whole)).size:
-            parts.insert(0, (chosen, np.ones(len(y), bool), self.people))
-        ready = []
-        for chosen, present, part in parts:
-            some = y[:, chosen] if present.all() else y[np.ix_(present, chosen)]
-            rest = part.residuals(some)[0].astype(np.float32)
-            places = shuffles.among(present).places
-            rows = np.column_stack([part.left / np.sqrt(part.information),
-                                    changing_within(part.basis, shuffles.blocks[present])])
-            spread = np.zeros((rows.shape[1], len(y)), dtype=np.float32)
-            spread[:, present] = rows.T
-            ready.append((chosen, present, part.df, spread, rest[places]))
-        for at in shuffles.batches(self.design_rows(shuffles)):
-            found = np.zeros((at.stop - at.start, y.shape[1]), dtype=np.float32)
-            for chosen, present, df, spread, rest in ready:
-                design = spread[:, shuffles.among(present).sequences(at)]
-                product = (design.reshape(-1, len(rest)) @ rest).reshape(
-                    len(spread), -1, len(chosen))
-                along = product[0]
-                unexplained = 1 - np.einsum("ipv,ipv->pv", product, product)
-                t = along * np.sqrt(np.float32(df) / np.maximum(unexplained, ROUNDING))
-                found[:, chosen] = t
-            yield at, found
+        basis = self._rows[:-1]
+        shift, inside, squares = sums_of(y, basis)
+        whole = tested & np.isfinite(squares)
+        parts = []
+        if whole.any():
+            with np.errstate(invalid="ignore"):
+                rest = self._room.take_in(y, shuffles.places, shift, squares,
+                                          (basis.T, inside))
+            parts.append(_Part.of(self.people, np.ones(len(y), bool), shuffles, slice(None), rest))
+        for chosen, present in patterns(y, np.flatnonzero(tested & ~whole)):
+            part = self.people.among(present)
+            rest = part.residuals(y[np.ix_(present, chosen)].astype(np.float64))[0]
+            at = shuffles.among(present).places
+            parts.append(_Part.of(part, present, shuffles, chosen, rest[at].astype(np.float32)))
+        for drawn in shuffles.batches(self.design_rows(shuffles)):
+            found = np.zeros((drawn.stop - drawn.start, y.shape[1]), dtype=np.float32)
+            for part in parts:
+                found[:, part.columns] = part.t(shuffles, drawn)
+                if isinstance(part.columns, slice):
+                    found[:, ~whole] = 0
+            yield drawn, found
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Voxels that were measured in the same people, ready to be shuffled."""
+
+    columns: Array | slice
+    present: Array
+    df: int
+    spread: Array  # what is shuffled: the group and covariates as rows, 0 of who is absent
+    rest: Array  # what the covariates leave of the values, in the order of the places
+    squares: Array  # its length
+
+    @classmethod
+    def of(cls, people: Projection, present: Array, shuffles: Shuffles, columns: Array | slice,
+           rest: Array) -> _Part:
+        rows = np.column_stack([people.left / np.sqrt(people.information),
+                                changing_within(people.basis, shuffles.blocks[present])])
+        spread = np.zeros((rows.shape[1], len(present)), dtype=np.float32)
+        spread[:, present] = rows.T
+        return cls(columns, present, people.df, spread, rest, squares_of(rest))
+
+    def t(self, shuffles: Shuffles, drawn: slice) -> Array:
+        design = self.spread[:, shuffles.among(self.present).sequences(drawn)]
+        product = (design.reshape(-1, len(self.rest)) @ self.rest).reshape(
+            len(self.spread), -1, self.rest.shape[1])
+        left = self.squares - np.einsum("ipv,ipv->pv", product, product)
+        np.maximum(left, ROUNDING * self.squares + TINY, out=left)
+        return product[0] * np.sqrt(np.float32(self.df) / left)

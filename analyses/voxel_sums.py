@@ -22,6 +22,9 @@ FEW, FLAT, CONFOUNDED, CROWDED, EXACT = 1, 2, 3, 4, 5
 ROUNDING = float(np.finfo(np.float32).eps)
 """Of the values: what they hold beyond it is nothing."""
 
+TINY = 1e-30
+"""Keeps a quotient finite in single precision where a column is zero throughout."""
+
 CANCELLED = 0.02
 """What is left below this share of a sum in single precision is computed anew in double."""
 
@@ -34,13 +37,60 @@ def sums_of(y: Array, rows: Array, *, squared: bool = False) -> tuple[Array, Arr
     Products in single precision, people carried on in double. A column with a hole is NaN.
     """
     sums, squares = np.zeros((len(rows), y.shape[1])), np.zeros(y.shape[1])
+    room = np.empty((min(_ROWS, len(y)), y.shape[1]), dtype=np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
-        shift = y[:_ROWS].mean(axis=0)
+        shift = np.array(y[:_ROWS]).mean(axis=0)
         for start in range(0, len(y), _ROWS):
-            part = y[start:start + _ROWS] - shift
+            part = y[start:start + _ROWS]
+            part = np.subtract(part, shift, out=room[:len(part)])
             squares += np.einsum("ij,ij->j", part, part)
-            sums += rows[:, start:start + _ROWS] @ (part * part if squared else part)
+            if squared:
+                part *= part
+            sums += rows[:, start:start + _ROWS] @ part
     return shift.astype(np.float64), sums, squares
+
+
+def squares_of(y: Array) -> Array:
+    """Sum of squares of each column, people carried on in double; as float32."""
+    found = np.zeros(y.shape[1])
+    for start in range(0, len(y), _ROWS):
+        part = y[start:start + _ROWS]
+        found += np.einsum("ij,ij->j", part, part)
+    return found.astype(np.float32)
+
+
+class Room:
+    """Memory for all people in a tile, used again and again.
+
+    To be given new pages takes longer than the sums that fill them.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._n, self._values = n, np.empty(0, dtype=np.float32)
+
+    def take_in(self, y: Array, places: Array, shift: Array, squares: Array,
+                fitted: tuple[Array, Array] | None = None) -> Array:
+        """y less its shift and what is fitted, columns of about unit length, people in places.
+
+        ``fitted``: a basis, (n, k), and the sums y has along it, (k, n_columns). What is returned
+        is overwritten by the next call.
+        """
+        wide = y.shape[1]
+        if len(self._values) < self._n * wide:
+            self._values = np.empty(self._n * wide, dtype=np.float32)
+        found = self._values[:self._n * wide].reshape(self._n, wide)
+        near = shift.astype(np.float32)
+        scale = np.zeros(wide, dtype=np.float32)
+        np.divide(1, np.sqrt(squares), out=scale, where=squares > 0, casting="same_kind")
+        for start in range(0, self._n, _ROWS):
+            at = places[start:start + _ROWS]
+            part = y[at]
+            part -= near
+            if fitted is not None:
+                part -= fitted[0][at] @ fitted[1].astype(np.float32)
+            part *= scale
+            found[start:start + len(at)] = part
+        return found
 
 
 def means_of(shift: Array, n1: float, n0: float, s1: Array, s0: Array) -> dict[str, Array]:

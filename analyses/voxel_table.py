@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -159,8 +160,21 @@ class VoxelTable:
         return len(self.subjects)
 
     def select(self, ids: Sequence[str] | pd.Index) -> VoxelTable:
-        """These people."""
-        return replace(self, subjects=self.subjects.loc[pd.Index(ids)])
+        """These people, in the order of this table.
+
+        Raises CohortError if somebody is not in it.
+        """
+        unknown = pd.Index(ids).difference(self.subjects.index)
+        if len(unknown):
+            raise CohortError(f"not in this table: {listed(unknown)}")
+        kept = self.subjects.index[self.subjects.index.isin(ids)]  # in the order they are read
+        chosen = copy(self)  # checked already
+        values = self.values
+        for name, part in (("subjects", self.subjects.loc[kept]), (
+                "values", values.select(kept) if isinstance(values, StoredTable)
+                else values.loc[kept])):  # type: ignore[union-attr]
+            object.__setattr__(chosen, name, part)
+        return chosen
 
     def beyond(self, threshold: float, direction: str = "both") -> VoxelTable:
         """Whether each value lies beyond a threshold; nothing is read yet."""
@@ -174,23 +188,29 @@ class VoxelTable:
             width //= 2
         return width
 
-    def stretches(self, width: int | None = None) -> list[slice]:
-        """All voxels, some at a time; a width is a multiple of ``TILE``."""
-        width, n = width or self.width, self.space.n_voxels
+    def stretches(self) -> list[slice]:
+        """All voxels, some at a time."""
+        width, n = self.width, self.space.n_voxels
         return [slice(start, min(start + width, n)) for start in range(0, n, width)]
 
-    def read(self, voxels: slice) -> Array:
-        """Values of everybody in some voxels, float32, in the order of ``subjects``."""
-        if not isinstance(self.values, StoredTable):
-            table = self.values.iloc[:, voxels]  # type: ignore[union-attr]
-            found = np.ascontiguousarray(table.to_numpy(), dtype=np.float32)
-            return found if self.coded is None else self.coded(found)
-        found = np.empty((len(self), voxels.stop - voxels.start), dtype=np.float32)
-        for start in range(0, len(self), _ROWS):
-            at = slice(start, min(start + _ROWS, len(self)))
-            part = self.values.values(people=at, features=voxels)
-            found[at] = part if self.coded is None else self.coded(part)
-        return found
+    def each(self) -> Iterator[tuple[slice, Array]]:
+        """Some voxels at a time, of everybody: float32, in the order of ``subjects``.
+
+        What is handed out is overwritten by the next.
+        """
+        # one piece of memory for all: to be given new pages takes as long as to read them
+        room = np.empty(len(self) * min(self.width, self.space.n_voxels), dtype=np.float32)
+        for voxels in self.stretches():
+            wide = voxels.stop - voxels.start
+            found = room[:len(self) * wide].reshape(len(self), wide)
+            for start in range(0, len(self), _ROWS):
+                at = slice(start, min(start + _ROWS, len(self)))
+                if isinstance(self.values, StoredTable):
+                    part = self.values.values(people=at, features=voxels)
+                else:
+                    part = self.values.iloc[at, voxels].to_numpy()  # type: ignore[union-attr]
+                found[at] = part if self.coded is None else self.coded(part)
+            yield voxels, found
 
     def __repr__(self) -> str:
         return (f"<VoxelTable of {len(self)} people, {self.space.n_voxels} voxels of "

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -10,8 +11,10 @@ from normfuse.errors import ComparisonError
 
 from .effects import Array
 from .shuffles import Shuffles
-from .voxel_sums import (CANCELLED, FEW, FLAT, REASONS, ROUNDING, hedges, means_of, moments,
-                         patterns, sums_of, varies)
+from .voxel_sums import (CANCELLED, FEW, FLAT, REASONS, ROUNDING, TINY, Room, hedges, means_of,
+                         moments, patterns, squares_of, sums_of, varies)
+
+_ROWS = 1024  # people whose squares are in memory at once
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,10 @@ class WelchModel:
     def __post_init__(self) -> None:
         if min(self.case.sum(), (1 - self.case).sum()) < 2:
             raise ComparisonError(f"nothing can be tested: {REASONS[FEW]}")
+
+    @cached_property
+    def _room(self) -> Room:
+        return Room(len(self.case))
 
     def statistics(self, y: Array) -> dict[str, Array]:
         """All ``COLUMNS`` of some voxels; y float32, (n, n_voxels), NaN where not measured."""
@@ -93,30 +100,44 @@ class WelchModel:
     def shuffled(self, y: Array, tested: Array, shuffles: Shuffles
                  ) -> Iterator[tuple[slice, Array]]:
         """t of every shuffle of the groups, (some shuffles, n_voxels); 0 where not ``tested``."""
-        everyone = np.ones(len(y), bool)
-        whole = np.isfinite(sums_of(y, self.case[None].astype(np.float32))[2])
-        parts = list(patterns(y, np.flatnonzero(tested & ~whole)))
-        if (chosen := np.flatnonzero(tested & whole)).size:
-            parts.insert(0, (chosen, everyone))
-        case, ready = self.case.astype(np.float32), []
-        for chosen, present in parts:
-            some = y[np.ix_(present, chosen)][shuffles.among(present).places]
-            some = some - some.mean(axis=0)
-            ready.append((chosen, present, some, some.sum(axis=0, dtype=np.float64),
-                          np.einsum("ij,ij->j", some, some, dtype=np.float64)))
-        for at in shuffles.batches(self.design_rows(shuffles)):
-            found = np.zeros((at.stop - at.start, y.shape[1]), dtype=np.float32)
-            for chosen, present, some, total, squares in ready:
-                design = case[shuffles.among(present).sequences(at)]
-                n1 = self.case[present].sum()
-                n0 = len(some) - n1
-                s1, q1 = design @ some, design @ (some * some)
-                s0, q0 = total - s1, squares - q1
-                v1, v0 = (q1 - s1**2 / n1) / (n1 - 1), (q0 - s0**2 / n0) / (n0 - 1)
-                # by blocks a shuffle may leave both groups constant
-                error = np.maximum(v1 / n1 + v0 / n0, ROUNDING * squares / len(some)**2)
-                found[:, chosen] = (s1 / n1 - s0 / n0) / np.sqrt(error)
-            yield at, found
+        shift, _, squares = sums_of(y, self.case[None].astype(np.float32))
+        whole = tested & np.isfinite(squares)
+        parts: list[tuple[Array | slice, Array, Array]] = []
+        if whole.any():
+            with np.errstate(invalid="ignore"):
+                rest = self._room.take_in(y, shuffles.places, shift, squares)
+            parts.append((slice(None), np.ones(len(y), bool), rest))
+        for chosen, present in patterns(y, np.flatnonzero(tested & ~whole)):
+            some = y[np.ix_(present, chosen)][shuffles.among(present).places].astype(np.float64)
+            some -= some.mean(axis=0)
+            some /= np.sqrt((some**2).sum(axis=0))
+            parts.append((chosen, present, some.astype(np.float32)))
+        sums = [(part.sum(axis=0, dtype=np.float64).astype(np.float32), squares_of(part))
+                for _, _, part in parts]
+        case = self.case.astype(np.float32)
+        for drawn in shuffles.batches(self.design_rows(shuffles)):
+            found = np.zeros((drawn.stop - drawn.start, y.shape[1]), dtype=np.float32)
+            for (columns, present, part), (total, length) in zip(parts, sums):
+                design = case[shuffles.among(present).sequences(drawn)]
+                found[:, columns] = _shuffled_t(design, part, total, length)
+                if isinstance(columns, slice):
+                    found[:, ~whole] = 0
+            yield drawn, found
+
+
+def _shuffled_t(design: Array, y: Array, total: Array, squares: Array) -> Array:
+    """t of every row of a design of 0 and 1; y near zero mean, with its sums and squares."""
+    n1 = np.float32(design[0].sum())
+    n0 = np.float32(len(y)) - n1
+    s1, q1 = design @ y, np.zeros((len(design), y.shape[1]), dtype=np.float32)
+    for start in range(0, len(y), _ROWS):
+        part = y[start:start + _ROWS]
+        q1 += design[:, start:start + _ROWS] @ (part * part)
+    s0, q0 = total - s1, squares - q1
+    v1, v0 = (q1 - s1**2 / n1) / (n1 - 1), (q0 - s0**2 / n0) / (n0 - 1)
+    # within blocks a shuffle may leave both groups without spread
+    error = np.maximum(v1 / n1 + v0 / n0, ROUNDING * squares / len(y)**2 + TINY)
+    return (s1 / n1 - s0 / n0) / np.sqrt(error)
 
 
 def _welch(difference: Array, n1: float, n0: float, v1: Array, v0: Array) -> dict[str, Array]:

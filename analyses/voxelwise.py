@@ -200,8 +200,8 @@ def _two_groups(voxels: VoxelTable, group: str, contrast: tuple[str, str] | None
                                   f"{listed(found, 12)}; got {contrast!r}")
         levels = levels[levels.isin([str(level) for level in contrast])]
     elif len(found) > 2:
-        raise ComparisonError(f"{group} has {len(found)} values ({listed(found)}); name the two to "
-                              f"compare, as in contrast=({found[0]!r}, {found[1]!r})")
+        raise ComparisonError(f"{group} has {len(found)} values ({listed(found)}); name the two "
+                              f"to compare, as in contrast=({found[0]!r}, {found[1]!r})")
     subjects = voxels.subjects.loc[levels.index]
     n, why = group_sizes(subjects, levels, None if contrast is None else contrast[1])
     return subjects, levels, n, (*notes, why)
@@ -248,9 +248,9 @@ def _computed(people: VoxelTable, model: Model, shuffles: Shuffles | None, work:
     pieces, stretches = [], people.stretches()
     with tqdm(total=people.space.n_voxels, desc="voxels", unit="voxel", leave=False,
               disable=None) as bar:
-        for at in stretches:
+        for at, y in people.each():
             name = f"voxels-{at.start:09d}"
-            piece, y = work.load(name), people.read(at)
+            piece = work.load(name)
             mark = np.array(_mark(y) if marked else "")
             if piece is not None and piece["mark"] != mark:
                 raise ComparisonError(
@@ -280,7 +280,7 @@ def _stretch(y: Array, model: Model, shuffles: Shuffles | None, work: KeptWork, 
     highest, lowest = np.full(n, -np.inf), np.full(n, np.inf)
     with _null_maps(work, name, (n, y.shape[1]), keeps) as kept:
         for at in tiles(y.shape[1]):
-            tile = np.ascontiguousarray(y[:, at])
+            tile = y[:, at]
             found = model.statistics(tile)
             parts.append(found)
             if shuffles is None:
