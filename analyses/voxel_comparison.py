@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -115,27 +116,23 @@ class VoxelComparison:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Peaks of the clusters of significant voxels (corrected p < .05), largest first.
+        """Peaks of the clusters of significant voxels (corrected p < .05), the strongest first.
 
-        ``cluster`` (letters: further peaks at least 8 mm away), ``x``, ``y``, ``z`` (mm), ``t``,
+        ``cluster`` (letters: further peaks, at least 8 mm away), ``x``, ``y``, ``z`` (mm), ``t``,
         ``g`` with 95 % ``g_low``, ``g_high`` where there is g, ``p``, ``q`` or ``p_fwe``,
         ``n_case``, ``n_baseline``, and ``volume``, mL of the cluster.
         """
-        from nilearn.reporting import get_clusters_table
-
         marked = self.significant() & np.isfinite(self.maps["t"])
         columns = ["cluster", "x", "y", "z", *self._shown, "volume"]
         if not marked.any():
             return pd.DataFrame(columns=columns)
-        img = self.space.img(np.where(marked, self.maps["t"], 0))
-        floor = 0.5 * float(np.abs(self.maps["t"][marked]).min())
-        found = get_clusters_table(img, floor, two_sided=True, min_distance=_APART)
+        found = _peaks(self.space.img(np.where(marked, self.maps["t"], 0)))
         places, where = np.flatnonzero(marked), self.space.coordinates()[marked]
-        peaks = [int(places[((where - xyz)**2).sum(axis=1).argmin()])
-                 for xyz in found[["X", "Y", "Z"]].to_numpy(dtype=float)]
-        made = self._voxels(np.array(peaks))
-        made.insert(0, "cluster", found["Cluster ID"].astype(str).to_numpy())
-        made["volume"] = pd.to_numeric(found["Cluster Size (mm3)"], errors="coerce") / 1000
+        at = [int(places[((where - xyz)**2).sum(axis=1).argmin()])
+              for xyz in found[["X", "Y", "Z"]].to_numpy(dtype=float)]
+        made = self._voxels(np.array(at)).assign(
+            cluster=found["Cluster ID"],
+            volume=pd.to_numeric(found["Cluster Size (mm3)"], errors="coerce") / 1000)
         return made[columns]
 
     @property
@@ -278,6 +275,26 @@ class VoxelComparison:
     def _repr_html_(self) -> str:
         text = escape(self.summary()).replace("\n", "<br>")
         return text + self.table.head(10).to_html(float_format="{:.3g}".format, index=False)
+
+
+def _peaks(img: Nifti1Image) -> pd.DataFrame:
+    """nilearn's table of an image that is 0 where nothing is, its clusters numbered by strength.
+    """
+    from nilearn.reporting import get_clusters_table
+
+    values = np.abs(np.asarray(img.dataobj))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No clusters found")  # of the other sign
+        found = get_clusters_table(img, 0.5 * float(values[values > 0].min()), two_sided=True,
+                                   min_distance=_APART)
+    # a main peak has a number, its further peaks letters behind it
+    names = found["Cluster ID"].astype(str)
+    cluster = names.str.fullmatch(r"\d+").cumsum()
+    height = found["Peak Stat"].astype(float).abs()
+    best = height.groupby(cluster).max().sort_values(ascending=False, kind="stable")
+    rank = cluster.map({name: k for k, name in enumerate(best.index, 1)})
+    found["Cluster ID"] = rank.astype(str) + names.str.replace(r"\d+", "", regex=True)
+    return found.iloc[np.argsort(rank, kind="stable")].reset_index(drop=True)
 
 
 def _write(space: Space, values: Array, path: Path) -> None:

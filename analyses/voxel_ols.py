@@ -74,9 +74,9 @@ class Projection:
         n1 = int(self.case.sum())
         if min(n1, len(self.case) - n1) < 2:
             return FEW
-        if self.information < _COLLINEAR * n1:
-            return CONFOUNDED
-        return CROWDED if self.df < 1 else 0
+        if self.df < 1:
+            return CROWDED
+        return CONFOUNDED if self.information < _COLLINEAR * n1 else 0
 
     def residuals(self, y: Array) -> tuple[Array, Array]:
         """(I - QQ')y of unit length, and that length; zeros where nothing is left."""
