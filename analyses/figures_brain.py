@@ -93,6 +93,6 @@ def plot_glass(img: Nifti1Image, title: str = "", *, limit: float | None = None,
     bar.ax.yaxis.set_major_locator(MaxNLocator(4, symmetric=True))
     plot_glass_brain(new_img_like(img, values), axes=ax, display_mode="ortho", colorbar=False,
                      vmin=-limit, vmax=limit, cmap="RdBu_r", plot_abs=False, symmetric_cbar=True,
-                     black_bg=False)
+                     black_bg=False, threshold=_PAINTED * limit)
     ax.set_title(plain(title), loc="left")
     return ax

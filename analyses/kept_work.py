@@ -82,7 +82,7 @@ class KeptWork:
     def save(self, name: str, **arrays: Array) -> None:
         """Keep a piece."""
         with self.writing(f"{name}.npz") as work, open(work, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
 
     def load(self, name: str) -> dict[str, Array] | None:
         """A piece, None if it is not there."""

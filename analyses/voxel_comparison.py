@@ -203,15 +203,18 @@ class VoxelComparison:
         from .figures_brain import plot_brain, plot_glass
 
         img = self.img(column, significant=significant)
-        title = f"{self.case} - {self.baseline}" + (
-            f", {self.corrected} < {ALPHA}" if significant else "")
+        whose = {"case": f"{self.case}: ", "baseline": f"{self.baseline}: "}.get(
+            column.rpartition("_")[2], f"{self.case} - {self.baseline}")
+        shares = self.quantity if column.startswith("share") else ""
+        title = f"{whose}{shares}" + (f", {self.corrected} < {ALPHA}" if significant else "")
+        unit = column.replace("_case", "").replace("_baseline", "").replace("_", " ")
         if glass:
-            return plot_glass(img, title, unit=column, ax=ax)
+            return plot_glass(img, title, unit=unit, ax=ax)
         shown = self.space.mask.copy()
         if significant:
             shown[self.space.mask] = self.significant()
         data = np.where(shown, np.asarray(img.dataobj), np.nan)
-        return plot_brain(type(img)(data, img.affine), title, unit=column, ax=ax)
+        return plot_brain(type(img)(data, img.affine), title, unit=unit, ax=ax)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write maps, peaks and facts to a new folder.
@@ -252,11 +255,11 @@ class VoxelComparison:
         """Read what :meth:`save` wrote."""
         import nibabel as nib
 
-        folder = Path(folder)
+        folder, load = Path(folder), nib.Nifti1Image.from_filename
         try:
             facts = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-            space = Space.of(nib.load(folder / "mask.nii.gz"), facts["Space"])
-            maps = {name: np.asarray(nib.load(folder / file).dataobj)[space.mask]
+            space = Space.of(load(folder / "mask.nii.gz"), facts["Space"])
+            maps = {name: np.asarray(load(folder / file).dataobj)[space.mask]
                     for name, file in facts["Maps"].items()}
             null = folder / "null.tsv"
             return cls(maps, space, null=pd.read_csv(null, sep="\t") if null.exists()

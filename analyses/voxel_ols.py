@@ -223,10 +223,10 @@ class OlsModel:
                                           (basis.T, inside))
             parts.append(_Part.of(self.people, np.ones(len(y), bool), shuffles, slice(None), rest))
         for chosen, present in patterns(y, np.flatnonzero(tested & ~whole)):
-            part = self.people.among(present)
-            rest = part.residuals(y[np.ix_(present, chosen)].astype(np.float64))[0]
+            some = self.people.among(present)
+            rest = some.residuals(y[np.ix_(present, chosen)].astype(np.float64))[0]
             at = shuffles.among(present).places
-            parts.append(_Part.of(part, present, shuffles, chosen, rest[at].astype(np.float32)))
+            parts.append(_Part.of(some, present, shuffles, chosen, rest[at].astype(np.float32)))
         for drawn in shuffles.batches(self.design_rows(shuffles)):
             found = np.zeros((drawn.stop - drawn.start, y.shape[1]), dtype=np.float32)
             for part in parts:

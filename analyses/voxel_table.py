@@ -153,7 +153,8 @@ class VoxelTable:
             raise ComparisonError(f"{modality} has no voxels: nothing says where its features "
                                   "are; compare_groups compares it feature by feature")
         everyone = deviations.with_controls()
-        return cls(everyone.z[modality].dropna(how="all"), everyone.subjects,
+        measured = pd.DataFrame(everyone.z[modality]).dropna(how="all")
+        return cls(measured, everyone.subjects,
                    Space.from_dict(facts[modality]["space"]), deviations.reference.covariates)
 
     def __len__(self) -> int:

@@ -112,7 +112,7 @@ def compare_voxels(voxels: VoxelTable, group: str, *, adjust: Iterable[str] | No
         "normfuse": __version__, "numpy": np.__version__, "test": repr(test),
         "correction": repr(correction), "coded": repr(people.coded),
         "space": people.space.fingerprint, "voxels at once": people.width,
-        "people": _mark(subjects.index.to_series().to_json().encode()),
+        "people": _mark(np.array([str(name) for name in subjects.index])),
         "groups and covariates": _mark(np.column_stack([who, design])),
         "blocks": _mark(shuffles.blocks) if shuffles else ""}
     with _kept(resume, settings) as work:
@@ -183,6 +183,10 @@ def overlap_voxels(voxels: VoxelTable, group: str, *, threshold: float = 1.96,
     names = {"mean_case": "share_case", "mean_baseline": "share_baseline"}
     maps = {names.get(name, name): values for name, values in found.maps.items()
             if name not in ("g", "p", "df", "adjusted_difference")}
+    for whose in ("case", "baseline"):  # counts are whole: rounding of sums is taken off
+        n = np.where(maps[f"n_{whose}"] > 0, maps[f"n_{whose}"], np.nan)
+        maps[f"share_{whose}"] = np.abs(np.round(maps[f"share_{whose}"] * n)) / n
+    maps["difference"] = maps["share_case"] - maps["share_baseline"]
     sign = {"both": f"|z| > {threshold:g}", "below": f"z < -{threshold:g}",
             "above": f"z > {threshold:g}"}[direction]
     return found.about(maps, f"share of people with {sign}")
@@ -212,8 +216,9 @@ def _shuffles(correction: object, subjects: pd.DataFrame, case: Array, adjust: t
     if not isinstance(correction, Shuffled):
         return None, ()
     name = correction.blocks
+    notes: tuple[str, ...] = ()
     if name is None:
-        blocks, notes = np.zeros(len(subjects), dtype=np.int64), ()
+        blocks = np.zeros(len(subjects), dtype=np.int64)
     elif name not in subjects:
         raise ComparisonError(f"blocks {name!r} is not a column of the subjects table; it has "
                               f"{listed(subjects.columns, 12)}. Give blocks=None if everybody may "
@@ -224,8 +229,8 @@ def _shuffles(correction: object, subjects: pd.DataFrame, case: Array, adjust: t
             raise ComparisonError(f"{name} is missing for {listed(lacking)}: without it nobody "
                                   "knows with whom they may change places")
         blocks = pd.factorize(subjects[name].astype(str), sort=True)[0]
-        notes = () if name in adjust else (
-            f"people change places within {name}, but t is not adjusted for it",)
+        if name not in adjust:
+            notes = (f"people change places within {name}, but t is not adjusted for it",)
     made = Shuffles(blocks, correction.n_permutations, correction.seed)
     return made, (*notes, *made.check(case, name))
 
@@ -327,8 +332,6 @@ def _of_each_map(function: Callable[[Array], float], n: int, stretches: list[sli
     return np.concatenate(found)
 
 
-def _mark(content: bytes | Array) -> str:
+def _mark(values: Array) -> str:
     """The same for the same bytes."""
-    if isinstance(content, np.ndarray):
-        content = np.ascontiguousarray(content).data
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()

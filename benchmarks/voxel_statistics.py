@@ -5,7 +5,8 @@ site) is written to zarr in a temporary folder. Each figure is of a process of i
 CPU seconds of the work without imports, and the largest memory of that process (VmHWM) with what
 it had after imports. ``plain`` is the shortest loop that gives the same t: 16,384 voxels at a time
 from zarr, two products, no missing values, nothing but t. nilearn's ``permuted_ols`` shuffles the
-first 10,000 voxels; ours the same voxels, without blocks, as it knows none.
+first 10,000 voxels without blocks, as it knows none; ours the same voxels, without and within
+site.
 """
 from __future__ import annotations
 
@@ -137,6 +138,24 @@ def run(name: str, path: Path, n: int, n_permutations: int = 0, rounds: int = 1
     return {key: round(statistics.median(one[key] for one in found), 2) for key in found[0]}, t
 
 
+def shuffled(path: Path, n: int, few: int, rounds: int) -> dict[str, Any]:
+    """Cost of one permutation of one voxel, and the whole time of ``10 * few`` of them."""
+    report: dict[str, Any] = {}
+    t = {}
+    # two numbers of permutations each: what does not grow with them is taken out
+    for name, less, more in (("nilearn", 5, few), ("ours, without blocks", few, 10 * few),
+                             ("ours, within site", few, 10 * few)):
+        key = {"nilearn": "nilearn", "ours, within site": "blocks"}.get(name, "shuffled")
+        (a, _), (b, t[name]) = (run(key, path, n, k, rounds) for k in (less, more))
+        report[name] = {str(less): a, str(more): b, "cpu_ns_per_voxel_and_permutation": round(
+            (b["cpu_seconds"] - a["cpu_seconds"]) / (more - less) / SLICE * 1e9, 1)}
+    cost = {name: one["cpu_ns_per_voxel_and_permutation"] for name, one in report.items()}
+    for name in list(cost)[1:]:
+        report[name]["times_faster"] = round(cost["nilearn"] / cost[name], 1)
+        report[name]["largest_difference_of_t"] = float(np.abs(t[name] - t["nilearn"]).max())
+    return report
+
+
 def measure(n: int, n_voxels: int, n_permutations: int, few: int, rounds: int) -> dict[str, Any]:
     """Everything, as JSON."""
     report: dict[str, Any] = {"n": n, "voxels": n_voxels, "rounds": rounds}
@@ -151,19 +170,7 @@ def measure(n: int, n_voxels: int, n_permutations: int, few: int, rounds: int) -
                          "peak_ratio": round(ours["peak_mib"] / loop["peak_mib"], 2),
                          "largest_difference_of_t": float(np.abs(t - reference).max())}
         print(json.dumps(report), file=sys.stderr)
-        # two numbers of shuffles each: what does not grow with them is taken out
-        once, more = (run("nilearn", small, n, k)[0] for k in (5, few))
-        theirs = run("nilearn", small, n, 5)[1]
-        one, many = (run("shuffled", small, n, k)[0] for k in (few, 10 * few))
-        mine = run("shuffled", small, n, few)[1]
-        each = [(b["cpu_seconds"] - a["cpu_seconds"]) / k / SLICE * 1e9
-                for a, b, k in ((once, more, few - 5), (one, many, 9 * few))]
-        report["permutations of 10,000 voxels"] = {
-            "nilearn": {"5": once, str(few): more}, "ours": {str(few): one, str(10 * few): many},
-            "cpu_ns_per_voxel_and_permutation": {"nilearn": round(each[0], 1),
-                                                 "ours": round(each[1], 1)},
-            "times_faster": round(each[0] / each[1], 1),
-            "largest_difference_of_t": float(np.abs(mine - theirs).max())}
+        report["permutations of 10,000 voxels"] = shuffled(small, n, few, rounds)
         print(json.dumps(report), file=sys.stderr)
         report[f"max-T within site, {n_permutations} permutations"] = run(
             "blocks", path, n, n_permutations)[0]

@@ -358,6 +358,8 @@ def test_overlap_maps_are_shares_and_find_where_patients_pile_up(wide):
     np.testing.assert_allclose(found.maps["share_case"], np.nanmean(far[case], axis=0), atol=1e-6)
     np.testing.assert_allclose(found.maps["share_baseline"], np.nanmean(far[~case], axis=0),
                                atol=1e-6)
+    np.testing.assert_array_equal(found.maps["difference"] == 0,
+                                  found.maps["share_case"] == found.maps["share_baseline"])
     flat = np.nanmax(far, axis=0) == 0
     np.testing.assert_array_equal(np.isnan(found.maps["t"]), flat)
     blob = ((space.indices - [14, 11, 15])**2).sum(axis=1) < 36
