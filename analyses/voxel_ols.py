@@ -200,8 +200,8 @@ class OlsModel:
         return 1 + changing_within(self.people.basis, shuffles.blocks).shape[1]
 
     def shuffled(self, y: Array, tested: Array, shuffles: Shuffles
-                 ) -> Iterator[tuple[slice, Array]]:
-        r"""t of every shuffle, (some shuffles, n_voxels), as float32; 0 where not ``tested``.
+                 ) -> Iterator[tuple[slice, Array, Array]]:
+        r"""Some shuffles, some of the ``tested`` voxels, and t of these: float32, by shuffle.
 
         Freedman and Lane: what the covariates leave of y is dealt out anew within the blocks,
         and the whole model fitted to it. That is the t of the unshuffled rest with group *and*
@@ -216,31 +216,27 @@ class OlsModel:
         basis = self._rows[:-1]
         shift, inside, squares = sums_of(y, basis)
         whole = tested & np.isfinite(squares)
-        parts = []
+        batches = list(shuffles.batches(self.design_rows(shuffles)))
         if whole.any():
             with np.errstate(invalid="ignore"):
                 rest = self._room.take_in(y, shuffles.places, shift, squares,
                                           (basis.T, inside))
-            parts.append(_Part.of(self.people, np.ones(len(y), bool), shuffles, slice(None), rest))
+            part = _Part.of(self.people, np.ones(len(y), bool), shuffles, rest)
+            for drawn in batches:
+                yield drawn, np.flatnonzero(whole), part.t(shuffles, drawn)[:, whole]
         for chosen, present in patterns(y, np.flatnonzero(tested & ~whole)):
             some = self.people.among(present)
             rest = some.residuals(y[np.ix_(present, chosen)].astype(np.float64))[0]
             at = shuffles.among(present).places
-            parts.append(_Part.of(some, present, shuffles, chosen, rest[at].astype(np.float32)))
-        for drawn in shuffles.batches(self.design_rows(shuffles)):
-            found = np.zeros((drawn.stop - drawn.start, y.shape[1]), dtype=np.float32)
-            for part in parts:
-                found[:, part.columns] = part.t(shuffles, drawn)
-                if isinstance(part.columns, slice):
-                    found[:, ~whole] = 0
-            yield drawn, found
+            part = _Part.of(some, present, shuffles, rest[at].astype(np.float32))
+            for drawn in batches:
+                yield drawn, chosen, part.t(shuffles, drawn)
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
     """Voxels that were measured in the same people, ready to be shuffled."""
 
-    columns: Array | slice
     present: Array
     df: int
     spread: Array  # what is shuffled: the group and covariates as rows, 0 of who is absent
@@ -248,13 +244,12 @@ class _Part:
     squares: Array  # its length
 
     @classmethod
-    def of(cls, people: Projection, present: Array, shuffles: Shuffles, columns: Array | slice,
-           rest: Array) -> _Part:
+    def of(cls, people: Projection, present: Array, shuffles: Shuffles, rest: Array) -> _Part:
         rows = np.column_stack([people.left / np.sqrt(people.information),
                                 changing_within(people.basis, shuffles.blocks[present])])
         spread = np.zeros((rows.shape[1], len(present)), dtype=np.float32)
         spread[:, present] = rows.T
-        return cls(columns, present, people.df, spread, rest, squares_of(rest))
+        return cls(present, people.df, spread, rest, squares_of(rest))
 
     def t(self, shuffles: Shuffles, drawn: slice) -> Array:
         design = self.spread[:, shuffles.among(self.present).sequences(drawn)]

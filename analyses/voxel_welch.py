@@ -98,31 +98,28 @@ class WelchModel:
         return 1
 
     def shuffled(self, y: Array, tested: Array, shuffles: Shuffles
-                 ) -> Iterator[tuple[slice, Array]]:
-        """t of every shuffle of the groups, (some shuffles, n_voxels); 0 where not ``tested``."""
+                 ) -> Iterator[tuple[slice, Array, Array]]:
+        """Some shuffles, some of the ``tested`` voxels, and t of these: float32, by shuffle."""
         shift, _, squares = sums_of(y, self.case[None].astype(np.float32))
         whole = tested & np.isfinite(squares)
-        parts: list[tuple[Array | slice, Array, Array]] = []
+        case = self.case.astype(np.float32)
+        batches = list(shuffles.batches(self.design_rows(shuffles)))
         if whole.any():
             with np.errstate(invalid="ignore"):
                 rest = self._room.take_in(y, shuffles.places, shift, squares)
-            parts.append((slice(None), np.ones(len(y), bool), rest))
+            sums = rest.sum(axis=0, dtype=np.float64).astype(np.float32), squares_of(rest)
+            for drawn in batches:
+                t = _shuffled_t(case[shuffles.sequences(drawn)], rest, *sums)
+                yield drawn, np.flatnonzero(whole), t[:, whole]
         for chosen, present in patterns(y, np.flatnonzero(tested & ~whole)):
-            some = y[np.ix_(present, chosen)][shuffles.among(present).places].astype(np.float64)
+            among = shuffles.among(present)
+            some = y[np.ix_(present, chosen)][among.places].astype(np.float64)
             some -= some.mean(axis=0)
             some /= np.sqrt((some**2).sum(axis=0))
-            parts.append((chosen, present, some.astype(np.float32)))
-        sums = [(part.sum(axis=0, dtype=np.float64).astype(np.float32), squares_of(part))
-                for _, _, part in parts]
-        case = self.case.astype(np.float32)
-        for drawn in shuffles.batches(self.design_rows(shuffles)):
-            found = np.zeros((drawn.stop - drawn.start, y.shape[1]), dtype=np.float32)
-            for (columns, present, part), (total, length) in zip(parts, sums):
-                design = case[shuffles.among(present).sequences(drawn)]
-                found[:, columns] = _shuffled_t(design, part, total, length)
-                if isinstance(columns, slice):
-                    found[:, ~whole] = 0
-            yield drawn, found
+            rest = some.astype(np.float32)
+            sums = rest.sum(axis=0, dtype=np.float64).astype(np.float32), squares_of(rest)
+            for drawn in batches:
+                yield drawn, chosen, _shuffled_t(case[among.sequences(drawn)], rest, *sums)
 
 
 def _shuffled_t(design: Array, y: Array, total: Array, squares: Array) -> Array:

@@ -118,11 +118,10 @@ def compare_voxels(voxels: VoxelTable, group: str, *, adjust: Iterable[str] | No
     with _kept(resume, settings) as work:
         maps, null = _computed(people, model, shuffles, work, resume is not None, correction)
         maps["p"] = p_values(maps["t"], maps["df"], test.two_sided)
-        if isinstance(correction, Shuffled):
-            assert null is not None
+        if isinstance(correction, Shuffled) and null is not None:
             done = correction.correct_by(maps, null, Box.around(people.space), test.two_sided)
         else:
-            done = correction.correct(maps)
+            done = BenjaminiHochberg().correct(maps)
         work.finish()
     return VoxelComparison(
         {**maps, **done.maps}, people.space, group, case, base, named, str(test),
@@ -290,11 +289,11 @@ def _stretch(y: Array, model: Model, shuffles: Shuffles | None, work: KeptWork, 
             parts.append(found)
             if shuffles is None:
                 continue
-            for drawn, t in model.shuffled(tile, ~np.isnan(found["t"]), shuffles):
+            for drawn, some, t in model.shuffled(tile, ~np.isnan(found["t"]), shuffles):
                 highest[drawn] = np.maximum(highest[drawn], t.max(axis=1))
                 lowest[drawn] = np.minimum(lowest[drawn], t.min(axis=1))
                 if kept is not None:
-                    kept[drawn, at] = t
+                    kept[drawn, at.start + some] = t
     made = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     return {**made, "highest": highest, "lowest": lowest} if n else made
 
