@@ -8,19 +8,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "BenjaminiHochberg": "voxel_corrections",
+    "ClusterExtent": "voxel_corrections",
+    "ClusterMass": "voxel_corrections",
     "GroupComparison": "group_comparison",
+    "MaxT": "voxel_corrections",
+    "OlsT": "voxel_ols",
     "RegionalDeviations": "regional",
+    "Tfce": "voxel_corrections",
     "VisitChanges": "longitudinal",
+    "VoxelComparison": "voxel_comparison",
+    "VoxelTable": "voxel_table",
+    "WelchT": "voxel_welch",
     "abnormal_share": "indices",
     "attribution_table": "attribution",
     "compare_distances": "ranks",
     "compare_extremes": "ranks",
     "compare_groups": "groups",
     "compare_visits": "longitudinal",
+    "compare_voxels": "voxelwise",
     "dissimilarity": "indices",
     "group_map": "deviation_maps",
     "modality_shares": "attribution",
     "overlap": "deviation_maps",
+    "overlap_voxels": "voxelwise",
     "parcellate": "regional",
     "severity_index": "indices",
     "significance_ratio": "indices",
@@ -41,13 +52,20 @@ if TYPE_CHECKING:
     from .ranks import compare_distances, compare_extremes
     from .regional import RegionalDeviations, parcellate
     from .report import write_report
+    from .voxel_comparison import VoxelComparison
+    from .voxel_corrections import BenjaminiHochberg, ClusterExtent, ClusterMass, MaxT, Tfce
+    from .voxel_ols import OlsT
     from .voxel_regions import unparcellate
+    from .voxel_table import VoxelTable
+    from .voxel_welch import WelchT
+    from .voxelwise import compare_voxels, overlap_voxels
 
-__all__ = ["GroupComparison", "RegionalDeviations", "VisitChanges", "abnormal_share",
-           "attribution_table", "compare_distances", "compare_extremes", "compare_groups",
-           "compare_visits", "dissimilarity", "group_map", "modality_shares", "overlap",
-           "parcellate", "severity_index", "significance_ratio", "subject_map", "unparcellate",
-           "write_maps", "write_report"]
+__all__ = ["BenjaminiHochberg", "ClusterExtent", "ClusterMass", "GroupComparison", "MaxT", "OlsT",
+           "RegionalDeviations", "Tfce", "VisitChanges", "VoxelComparison", "VoxelTable", "WelchT",
+           "abnormal_share", "attribution_table", "compare_distances", "compare_extremes",
+           "compare_groups", "compare_visits", "compare_voxels", "dissimilarity", "group_map",
+           "modality_shares", "overlap", "overlap_voxels", "parcellate", "severity_index",
+           "significance_ratio", "subject_map", "unparcellate", "write_maps", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -60,3 +60,39 @@ def plot_brain(img: Nifti1Image, title: str = "", *, limit: float | None = None,
     display.annotate(size=9)
     ax.set_title(plain(title), loc="left")
     return ax
+
+
+def plot_glass(img: Nifti1Image, title: str = "", *, limit: float | None = None,
+               unit: str = "z", ax: Axes | None = None) -> Axes:
+    """A map seen through the brain from the side, the back and above: its largest value a line.
+
+    Parameters
+    ----------
+    img : Nifti1Image
+        In ``unit``; NaN and 0 are left out.
+    title, limit, unit
+        As in :func:`plot_brain`.
+
+    Examples
+    --------
+    >>> from normfuse import load_atlas
+    >>> image = load_atlas("dk").paint({"Left-Hippocampus": -2.4, "ctx-rh-insula": 1.1})
+    >>> plot_glass(image, "one person", limit=4).get_title("left")
+    'one person'
+    """
+    from nilearn.image import new_img_like
+    from nilearn.plotting import plot_glass_brain
+
+    values = np.nan_to_num(np.asarray(img.dataobj, dtype=np.float32))
+    if limit is None:
+        limit = float(np.abs(values).max(initial=0)) or 1.0
+    if ax is None:
+        ax = plt.figure(figsize=(8, 3)).add_axes((0.01, 0, 0.9, 0.88))
+    scale = plt.cm.ScalarMappable(plt.Normalize(-limit, limit), "RdBu_r")
+    bar = ax.figure.colorbar(scale, ax=ax, fraction=0.02, pad=0.01, shrink=0.7, label=unit)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(4, symmetric=True))
+    plot_glass_brain(new_img_like(img, values), axes=ax, display_mode="ortho", colorbar=False,
+                     vmin=-limit, vmax=limit, cmap="RdBu_r", plot_abs=False, symmetric_cbar=True,
+                     black_bg=False, threshold=_PAINTED * limit)
+    ax.set_title(plain(title), loc="left")
+    return ax

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from typing import TypeAlias, TypeVar, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -99,7 +99,7 @@ def compare_groups(deviations: Scores, group: str, *,
     people, levels, notes = honest_people(deviations, group)
     n, why = group_sizes(people.subjects, levels, baseline)
     base, *cases = n
-    design = _design(people, adjust, group)
+    design = covariate_columns(people.subjects, adjust, group, people.reference.covariates)
     parts = {}
     for case in cases:
         rows = levels.isin([case, base]).to_numpy()
@@ -134,19 +134,36 @@ def honest_people(deviations: SameScores, group: str
     ({'sub-b': 'AD', 'sub-a': 'CN'}, ('added 1 held-out controls of the reference',))
     """
     everyone = deviations.with_controls()
-    subjects = everyone.subjects
+    kept, levels, notes = honest_subjects(everyone.subjects, group)
+    added = len(everyone) - len(deviations)
+    said = (f"added {added} held-out controls of the reference",) if added else ()
+    return cast(SameScores, everyone.select(kept)), levels, (*said, *notes)
+
+
+def honest_subjects(subjects: pd.DataFrame, group: str
+                    ) -> tuple[pd.Index, pd.Series, tuple[str, ...]]:
+    """Who has a group and was not trained on, their groups, and notes on who is left out.
+
+    Raises ComparisonError if ``group`` is not a column, or nobody is left.
+
+    Examples
+    --------
+    >>> people = pd.DataFrame({"dx": ["AD", None, "CN"]}, index=["s1", "s2", "s3"])
+    >>> kept, _, notes = honest_subjects(people, "dx")
+    >>> list(kept), notes
+    (['s1', 's3'], ('left out 1 people without a value of dx (s2)',))
+    """
     if group not in subjects.columns:
         raise ComparisonError(f"group {group!r} is not a column of the subjects table; it has "
                               f"{listed(subjects.columns, 12)}")
     role = subjects[ROLE] if ROLE in subjects else pd.Series("", subjects.index)
     seen = role.isin(SEEN_ROLES)
     levels = _as_levels(subjects[group])
-    added = len(everyone) - len(deviations)
-    notes = [f"added {added} held-out controls of the reference"] if added else []
+    notes = []
     if seen.any():
         notes.append(f"left out {int(seen.sum())} people the model was trained on "
                      f"({listed(subjects.index[seen])}): their deviations are too small")
-        warnings.warn(notes[-1], stacklevel=3)
+        warnings.warn(notes[-1], stacklevel=4)
     lacking = subjects.index[levels.isna() & ~seen]
     if len(lacking):
         notes.append(f"left out {len(lacking)} people without a value of {group} "
@@ -154,7 +171,7 @@ def honest_people(deviations: SameScores, group: str
     kept = subjects.index[~seen & levels.notna()]
     if kept.empty:
         raise ComparisonError(f"nobody is left to compare by {group}: " + "; ".join(notes))
-    return cast(SameScores, everyone.select(kept)), levels[kept].astype(str), tuple(notes)
+    return kept, levels[kept].astype(str), tuple(notes)
 
 
 def group_sizes(subjects: pd.DataFrame, levels: pd.Series, baseline: object
@@ -197,15 +214,20 @@ def group_sizes(subjects: pd.DataFrame, levels: pd.Series, baseline: object
     return {level: sizes[level] for level in ordered}, f"baseline {base}: {why}"
 
 
-def _design(people: Scores, adjust: tuple[str, ...], group: str) -> Array:
-    """Columns of the covariates, (n_subjects, n_columns): numbers, and one-hot categories."""
-    kinds = {name: fact.get("kind") for name, fact in people.reference.covariates.items()}
-    columns: list[Array] = [np.ones(len(people))]
+def covariate_columns(subjects: pd.DataFrame, adjust: tuple[str, ...], group: str,
+                      known: Mapping[str, Any]) -> Array:
+    """Columns of the covariates, (n_subjects, n_columns): numbers, and one-hot categories.
+
+    The first is the constant; ``known`` says which covariates are numbers: ``{"age": {"kind":
+    "continuous"}}``. Raises ComparisonError for an unknown column or a missing value.
+    """
+    kinds = {name: fact.get("kind") for name, fact in known.items()}
+    columns: list[Array] = [np.ones(len(subjects))]
     for name in adjust:
-        if name == group or name not in people.subjects.columns:
+        if name == group or name not in subjects.columns:
             raise ComparisonError(f"cannot adjust for {name!r}: it must be a column other than "
-                                  f"{group} of {listed(people.subjects.columns, 12)}")
-        values = people.subjects[name]
+                                  f"{group} of {listed(subjects.columns, 12)}")
+        values = subjects[name]
         number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
         if kinds.get(name) == "continuous" or (name not in kinds and number):
             values = pd.to_numeric(values, errors="coerce").astype("float64")
@@ -216,7 +238,7 @@ def _design(people: Scores, adjust: tuple[str, ...], group: str) -> Array:
             columns.extend(pd.get_dummies(values, drop_first=True, dtype=float).to_numpy().T)
         if values.isna().any():
             raise ComparisonError(
-                f"{name} is missing for {int(values.isna().sum())} of {len(people)} compared "
+                f"{name} is missing for {int(values.isna().sum())} of {len(subjects)} compared "
                 f"people ({listed(values.index[values.isna()])}); fill it in, leave them out with "
                 f"deviations.select(), or do not adjust for {name}")
     return np.column_stack(columns)

@@ -26,7 +26,7 @@ from factor_analysis import FactorAnalysis, choose_rank
 from sklearn.metrics import roc_auc_score
 
 import normfuse as nf
-from normfuse.calibration import ResidualLaw
+from normfuse.calibration import ResidualLaw, choose_calibration
 
 RANKS = (2, 4, 6, 8, 10, 12, 15)
 
@@ -48,7 +48,7 @@ class LinearRivals:
 
     def __init__(self, model: nf.NormativeModel, controls: nf.Cohort) -> None:
         self.preparation = model.fitted.preparation
-        roles = model.calibration.roles(controls.subjects, controls.covariates,
+        roles = choose_calibration(len(controls)).roles(controls.subjects, controls.covariates,
                                         n_latent=model.fitted.vae.n_dimensions, seed=model.seed)
         blocks = {role: self.standard(controls.select(controls.ids[(roles == role).to_numpy()]))
                   for role in ("training", "early_stop", "calibration")}
