@@ -157,8 +157,8 @@ class VoxelTable:
         if "space" not in facts[modality]:
             raise ComparisonError(f"{modality} has no voxels: nothing says where its features "
                                   "are; compare_groups compares it feature by feature")
-        space, covariates = deviations.space(modality), deviations.reference.covariates
-        assert space is not None
+        space = Space.from_dict(facts[modality]["space"])
+        covariates = deviations.reference.covariates
         values, subjects = deviations.blocks().as_is()[modality], deviations.subjects
         if isinstance(values, StoredTable) and deviations.controls is None:
             first = values.values(features=slice(0, _FIRST))
