@@ -39,6 +39,7 @@ _HOMES = {
     "unparcellate": "voxel_regions",
     "write_maps": "map_files",
     "write_report": "report",
+    "write_voxel_maps": "voxel_map_files",
 }
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from .voxel_regions import unparcellate
     from .voxel_table import VoxelTable
     from .voxel_welch import WelchT
+    from .voxel_map_files import write_voxel_maps
     from .voxelwise import compare_voxels, overlap_voxels
 
 __all__ = ["BenjaminiHochberg", "ClusterExtent", "ClusterMass", "GroupComparison", "MaxT", "OlsT",
@@ -65,7 +67,8 @@ __all__ = ["BenjaminiHochberg", "ClusterExtent", "ClusterMass", "GroupComparison
            "abnormal_share", "attribution_table", "compare_distances", "compare_extremes",
            "compare_groups", "compare_visits", "compare_voxels", "dissimilarity", "group_map",
            "modality_shares", "overlap", "overlap_voxels", "parcellate", "severity_index",
-           "significance_ratio", "subject_map", "unparcellate", "write_maps", "write_report"]
+           "significance_ratio", "subject_map", "unparcellate", "write_maps", "write_report",
+           "write_voxel_maps"]
 
 
 def __getattr__(name: str) -> Any:

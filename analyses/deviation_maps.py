@@ -60,7 +60,7 @@ def subject_map(regional: RegionalDeviations, subject: str, modality: str, atlas
     if modality not in regional.modalities:
         raise CohortError(f"there is no modality {modality!r} with regions of {atlas.name}; there "
                           f"is {listed(regional.modalities)}")
-    check_known(regional, [subject])
+    check_known(regional.z.index, [subject])
     values = regional.z.loc[subject][modality].dropna()
     if not len(values):
         raise CohortError(f"{modality} was not measured of {subject}; there is nothing to paint")
@@ -187,9 +187,9 @@ def check_same_atlas(regional: RegionalDeviations, atlas: Atlas) -> None:
                          f"was asked for in {atlas.name}; give the same atlas to both")
 
 
-def check_known(regional: RegionalDeviations, people: list[str]) -> None:
+def check_known(known: pd.Index, people: list[str]) -> None:
     """Raises CohortError if somebody is not among these deviations."""
-    unknown = [subject for subject in people if subject not in regional.z.index]
+    unknown = [subject for subject in people if subject not in known]
     if unknown:
         raise CohortError(f"not among these deviations: {listed(unknown)}; the held-out controls "
-                          "are in regional.with_controls()")
+                          "are in with_controls()")

@@ -15,6 +15,7 @@ from .deviation_maps import check_known, check_same_atlas, subject_map
 
 if TYPE_CHECKING:
     from normfuse.atlas import Atlas
+    from normfuse.deviations import Reference
 
     from .regional import RegionalDeviations
 
@@ -73,9 +74,9 @@ def write_maps(regional: RegionalDeviations, atlas: Atlas, folder: str | Path, *
     check_same_atlas(regional, atlas)
     chosen = [subjects] if isinstance(subjects, str) else subjects
     people = list(regional.z.index) if chosen is None else [str(subject) for subject in chosen]
-    check_known(regional, people)
-    stems = _stems(people)
-    _check_modalities(regional)
+    check_known(regional.z.index, people)
+    stems = file_stems(people)
+    check_modalities(regional.modalities)
     names = []
     with new_folder(Path(folder), overwrite=overwrite) as work:
         for subject, stem in stems.items():
@@ -84,13 +85,15 @@ def write_maps(regional: RegionalDeviations, atlas: Atlas, folder: str | Path, *
                 names.append(f"{stem}_desc-normfuse_stat-z_{modality}.nii.gz")
                 image = subject_map(regional, subject, modality, atlas)
                 image.to_filename(work / names[-1])
-        (work / "dataset_description.json").write_text(
-            json.dumps(_description(regional), indent=1), encoding="utf-8")
+        facts = description(regional.reference, f"z in the regions of atlas {regional.atlas}")
+        (work / "dataset_description.json").write_text(json.dumps(facts, indent=1),
+                                                       encoding="utf-8")
     return tuple(Path(folder) / name for name in names)
 
 
-def _check_modalities(regional: RegionalDeviations) -> None:
-    for modality in regional.modalities:
+def check_modalities(modalities: Iterable[str]) -> None:
+    """Refuses names that cannot be part of a file's."""
+    for modality in modalities:
         try:
             file_stem(modality)
         except CohortError as problem:
@@ -98,7 +101,7 @@ def _check_modalities(regional: RegionalDeviations) -> None:
                               "letters and digits, such as t1") from problem
 
 
-def _stems(people: list[str]) -> dict[str, str]:
+def file_stems(people: list[str]) -> dict[str, str]:
     """File stem of each person, all checked before the first file is written."""
     stems: dict[str, str] = {}
     owners: dict[str, str] = {}
@@ -113,12 +116,12 @@ def _stems(people: list[str]) -> dict[str, str]:
     return stems
 
 
-def _description(regional: RegionalDeviations) -> dict[str, Any]:
-    reference = regional.reference
+def description(reference: Reference, what: str) -> dict[str, Any]:
+    """``dataset_description.json`` of maps of this."""
     return {"Name": "normfuse deviation maps", "BIDSVersion": "1.10.0",
             "DatasetType": "derivative",
             "GeneratedBy": [{"Name": "normfuse", "Version": __version__,
-                             "Description": f"z in the regions of atlas {regional.atlas}, against "
+                             "Description": f"{what}, against "
                                             f"{sum(reference.n_subjects.values())} reference "
                                             f"people; {reference.fusion}, seed {reference.seed}"}],
             "GeneratedAt": datetime.now(UTC).isoformat(timespec="seconds")}

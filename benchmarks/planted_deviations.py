@@ -49,8 +49,8 @@ class LinearRivals:
     def __init__(self, model: nf.NormativeModel, controls: nf.Cohort) -> None:
         self.preparation = model.fitted.preparation
         roles = choose_calibration(len(controls)).roles(controls.subjects, controls.covariates,
-                                                         n_latent=model.fitted.vae.n_dimensions,
-                                                         seed=model.seed)
+                                                        n_latent=model.fitted.vae.n_dimensions,
+                                                        seed=model.seed)
         blocks = {role: self.standard(controls.select(controls.ids[(roles == role).to_numpy()]))
                   for role in ("training", "early_stop", "calibration")}
         self.rank = choose_rank(blocks["training"], blocks["early_stop"], RANKS)

@@ -182,3 +182,24 @@ def test_killed_scoring_is_taken_up_and_ends_the_same(model, tmp_path):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
     pd.testing.assert_frame_equal(found.distance, whole.distance)
     pd.testing.assert_frame_equal(found.subjects, whole.subjects)
+
+
+def test_maps_of_voxels_on_disk_are_z(model, cohort, in_memory, tmp_path):
+    import nibabel as nib
+
+    from normfuse.analyses import write_voxel_maps
+
+    stored = model.deviations(cohort, include_seen=True, to=tmp_path / "out")
+    people = ["sub-188", "sub-003", "sub-100"]  # the first was not measured with t1
+    maps = write_voxel_maps(stored, tmp_path / "maps", subjects=people)
+    assert [m.name for m in maps] == ["sub-003_desc-normfuse_stat-z_t1.nii.gz",
+                                      "sub-100_desc-normfuse_stat-z_t1.nii.gz"]
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == sorted(
+        [m.name for m in maps] + ["dataset_description.json",
+                                  "desc-normfuse_mask_t1.nii.gz"])
+    space = cohort.modality("t1").space
+    for file, subject in zip(maps, people[1:]):
+        img = nib.load(file)
+        assert img.get_data_dtype() == np.float32
+        np.testing.assert_allclose(space.values(img), in_memory.z.loc[subject, "t1"], atol=3e-5)
+        assert not img.get_fdata()[~space.mask].any()

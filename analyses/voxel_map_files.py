@@ -1,0 +1,99 @@
+"""z-maps of voxels on disk: one NIfTI file a person and modality, as BIDS derivatives."""
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from normfuse.errors import CohortError, listed
+from normfuse.outputs import new_folder
+
+from .deviation_maps import check_known
+from .map_files import check_modalities, description, file_stems
+
+if TYPE_CHECKING:
+    from normfuse.deviations import Deviations
+
+
+def write_voxel_maps(deviations: Deviations, folder: str | Path, *,
+                     subjects: Iterable[str] | None = None, overwrite: bool = False
+                     ) -> tuple[Path, ...]:
+    """One z-map a person and measured modality of voxels, in a new folder of BIDS derivatives.
+
+    On the grid of the model, float32; 0 outside the mask, NaN inside it where nothing was
+    measured. Deviations that lie on disk are read some people at a time.
+
+    Parameters
+    ----------
+    deviations : Deviations
+    folder : path
+        Gets ``sub-<id>_desc-normfuse_stat-z_<modality>.nii.gz`` (``sub-`` is not doubled), the
+        masks as ``desc-normfuse_mask_<modality>.nii.gz`` and ``dataset_description.json``.
+    subjects : iterable of str, optional
+        Everyone by default.
+    overwrite : bool
+        Replace the folder if it is there, unless it holds a file that is not written again.
+
+    Returns
+    -------
+    tuple of Path
+        The maps written. A modality that was not measured of a person has none.
+
+    Raises
+    ------
+    CohortError
+        If no modality has voxels, for an unknown subject, or for ids that cannot be file names.
+    OutputExistsError
+        If the folder is there and may not be replaced.
+
+    References
+    ----------
+    Gorgolewski et al. (2016), doi:10.1038/sdata.2016.44.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from normfuse.testing import tiny_voxel_deviations
+    >>> found = tiny_voxel_deviations()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     maps = write_voxel_maps(found, Path(folder, "maps"), subjects=found.z.index[:1])
+    >>> [file.name for file in maps]
+    ['sub-new-00_desc-normfuse_stat-z_t1.nii.gz']
+    """
+    found = {m: deviations.space(m) for m in deviations.modalities}
+    spaces = {m: space for m, space in found.items() if space is not None}
+    if not spaces:
+        raise CohortError("no modality of these deviations has voxels "
+                          f"({listed(deviations.modalities)}); write_maps paints the regions of "
+                          "an atlas")
+    chosen = [subjects] if isinstance(subjects, str) else subjects
+    people = list(deviations.subjects.index) if chosen is None else [str(s) for s in chosen]
+    check_known(deviations.subjects.index, people)
+    stems = file_stems(people)
+    check_modalities(spaces)
+    names = []
+    with new_folder(Path(folder), overwrite=overwrite) as work:
+        for m, space in spaces.items():
+            space.mask_img().to_filename(work / f"desc-normfuse_mask_{m}.nii.gz")
+        for part in _shown(deviations.select(people)):
+            for m, space in spaces.items():
+                for subject, values in part.blocks()[m].iterrows():
+                    if np.isnan(values.to_numpy()).all():
+                        continue
+                    names.append(f"{stems[str(subject)]}_desc-normfuse_stat-z_{m}.nii.gz")
+                    space.img(values.to_numpy()).to_filename(work / names[-1])
+        (work / "dataset_description.json").write_text(json.dumps(description(
+            deviations.reference, "z in voxels"), indent=1), encoding="utf-8")
+    return tuple(Path(folder) / name for name in names)
+
+
+def _shown(deviations: Deviations, at_once: int = 16) -> Iterable[Deviations]:
+    from tqdm.auto import tqdm
+
+    return tqdm(deviations.by_people(at_once), total=-(-len(deviations) // at_once),
+                desc="maps", unit=f" x {at_once} people", leave=False,
+                disable=not sys.stderr.isatty())
