@@ -169,6 +169,7 @@ def test_the_group_table_shows_z_and_raw_side_by_side(page, comparison):
                 shown, [wanted[c] for c in (name, f"{name}_low", f"{name}_high")], atol=0.0051)
     assert any(row[3] != row[6] for row in rows)
     assert comparison.family in page.words
+    assert f"Deviations of kind {comparison.kind}. q:" in page.words
     assert all(note in page.words for note in comparison.notes)
 
 
@@ -291,10 +292,17 @@ def test_an_existing_file_is_kept_unless_it_may_be_replaced(deviations, tmp_path
 def test_a_refused_comparison_leaves_nothing_behind(deviations, comparison, tmp_path):
     ranks = compare_distances(deviations, "diagnosis")
     elsewhere = replace(comparison, group="syndrome")
-    for wrong, message in ((ranks, "made by compare_groups"), (elsewhere, "'syndrome' is not")):
+    other = replace(comparison, kind="focal")
+    for wrong, message in ((ranks, "made by compare_groups"), (elsewhere, "'syndrome' is not"),
+                           (other, "of kind 'focal', the people were scored with kind 'reconstr")):
         with pytest.raises(ComparisonError, match=message):
             write_report(deviations, tmp_path / "report.html", comparison=wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comparison_of_old_did_not_say_its_kind(deviations, comparison, tmp_path):
+    page = written(tmp_path, deviations, comparison=replace(comparison, kind=""), n_subjects=0)
+    assert "does not say of which kind its deviations are" in page.words
 
 
 def test_without_a_comparison_scored_people_stand_beside_controls(deviations, tmp_path):
