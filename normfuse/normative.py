@@ -176,23 +176,15 @@ class NormativeModel:
         CalibrationError
             A combination of modalities that too few calibration people were measured with.
         """
-        f, chosen = self.fitted, self.kind_called(kind)
-        if unseen_site not in (None, "pooled"):
-            raise ValueError(f"unseen_site is 'pooled' or None; got {unseen_site!r}")
-        if unseen_site:
-            f = replace(f, preparation=replace(f.preparation, pooled_sites=True))
+        f, chosen = self.fitted.of_any_site(unseen_site), self.kind_called(kind)
         if skip_uncalibrated:
             cohort = f.calibrated_only(cohort)
         if not include_seen:
             cohort = f.unseen(cohort)
         scored = f.score(cohort, chosen, self.inference)
-        strangers = f.preparation.of_unknown_sites(cohort.subjects)
-        if strangers:
-            note = (f"{strangers} people of sites that the model does not know were scored as "
-                    "people of any site; a whole site may look unusual")
-            scored = replace(scored, reference=replace(
-                scored.reference, notes=(*scored.reference.notes, note)))
-        return replace(scored, controls=self._controls(chosen.name))
+        notes = (*scored.reference.notes, *f.notes_on_sites(cohort.subjects))
+        return replace(scored, reference=replace(scored.reference, notes=notes),
+                       controls=self._controls(chosen.name))
 
     def adapt(self, controls: Cohort) -> NormativeModel:
         """The same model with one or more new sites, learned from some of their healthy people.

@@ -59,6 +59,17 @@ class TestNewSite:
         assert (np.abs(z) > 1.96).mean() == pytest.approx(0.05, abs=0.02)
         assert pooled.std() < z.std()
 
+    def test_a_model_is_evaluated_at_an_unknown_site_as_it_scores_there(self, model):
+        people = cohort(60, ["s9"], 3, shift=0.6)
+        with pytest.raises(CohortError, match="unseen_site='pooled'"):
+            nf.evaluate(model, people, kind="covariates")
+        with pytest.raises(ValueError, match="unseen_site is 'pooled' or None; got 'any'"):
+            nf.evaluate(model, people, unseen_site="any")
+        found = nf.evaluate(model, people, kind="covariates", unseen_site="pooled")
+        z = z_of(model, people, unseen_site="pooled")
+        np.testing.assert_allclose(found.features["mean"], z.mean(0))
+        assert found.notes[0].startswith("60 people of sites that the model does not know")
+
     def test_more_people_leave_less_error(self, model):
         people = cohort(600, ["s10"], 5, shift=-0.5)
         known = cohort(600, ["s0"], 5)  # of whom the reference had 60 or so

@@ -447,6 +447,12 @@ class TestHowGoodTheModelIs:
                        leftover=evaluation.leftover.assign(n_features=0, chance_high=1))
         page = written(tmp_path / "fine", deviations, evaluation=fine, n_subjects=0)
         assert "Every interval below holds its nominal value" in page.words
+        assert "Behind the spline" not in page.words
+        behind = replace(fine, notes=("9 people of sites",), features=fine.features.assign(
+            EXPV=fine.features["EXPV_spline"] - 0.1))
+        page = written(tmp_path / "behind", deviations, evaluation=behind, n_subjects=0)
+        assert f"knows covariates only: {behind.behind()[0]}." in page.words
+        assert "(lower in " in page.words and "9 people of sites." in page.words
 
     def test_of_another_kind_is_refused(self, deviations, evaluation, tmp_path):
         with pytest.raises(ComparisonError, match="of kind 'focal'.*kind 'reconstruction'"):

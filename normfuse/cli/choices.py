@@ -47,6 +47,9 @@ ModelFolder = Annotated[Path, typer.Argument(
     metavar="MODEL", help="A folder that `normfuse fit` or `normfuse adapt` wrote.")]
 KindChoice = Annotated[Deviation | None, typer.Option(
     help="What a value is compared with; by default the first of the model's, focal.")]
+SiteChoice = Annotated[UnseenSite | None, typer.Option(
+    help="Take people of a site that the model does not know for people of any site; else they "
+    "are refused. `normfuse adapt` is better.")]
 Only = Annotated[str | None, typer.Option(
     metavar="QUERY", help="Only these people, as \"diagnosis == 'AD'\".")]
 DeviationsFolder = Annotated[Path, typer.Argument(

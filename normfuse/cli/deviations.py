@@ -10,7 +10,7 @@ import typer
 from ..errors import listed
 from .application import app, free_place
 from .choices import (AGAINST, CohortFile, DeviationsFolder, KindChoice, ModelFolder, NewFolder,
-                      Only, Overwrite, UnseenSite)
+                      Only, Overwrite, SiteChoice)
 from .people import chosen
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
              + "\n".join(f"* **{name}**: {what}" for name, what in AGAINST.items()))
 def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only = None,
           kind: KindChoice = None,
-          unseen_site: Annotated[UnseenSite | None, typer.Option(
-              help="Score people of a site that the model does not know as people of any site; "
-              "else they are refused. `normfuse adapt` is better.")] = None,
+          unseen_site: SiteChoice = None,
           include_seen: Annotated[bool, typer.Option(
               "--include-seen", help="Also the people the model was trained on, whose z is too "
               "small; else they are left out.")] = False,

@@ -7,7 +7,7 @@ import typer
 
 from .application import app, free_place
 from .choices import (WHEN, CohortFile, Fusion, KindChoice, ModelFolder, NewFolder, Only,
-                      Overwrite, aggregator, sizes)
+                      Overwrite, SiteChoice, aggregator, sizes)
 from .people import healthy
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def adapt(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only
 
 @app.command()
 def evaluate(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only = None,
-             kind: KindChoice = None, overwrite: Overwrite = False) -> None:
+             kind: KindChoice = None, unseen_site: SiteChoice = None,
+             overwrite: Overwrite = False) -> None:
     """Say how good a model is on healthy (reference) people it was not trained on, 10 at least.
 
     Accuracy, calibration, outer centiles and what z still knows of age, sex and site, as CSV
@@ -81,7 +82,8 @@ def evaluate(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: O
     from ..criticism import evaluate as evaluated
     from ..normative import NormativeModel
 
-    found = evaluated(NormativeModel.load(model), healthy(cohort, subjects), kind=kind)
+    found = evaluated(NormativeModel.load(model), healthy(cohort, subjects), kind=kind,
+                      unseen_site=unseen_site)
     found.save(out, overwrite=overwrite)
     typer.echo(f"evaluation: {out}\n{found.summary()}")
 
