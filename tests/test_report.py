@@ -442,14 +442,16 @@ class TestHowGoodTheModelIs:
         off = replace(evaluation, coverage=evaluation.coverage.assign(low=0.96, high=0.97))
         page = written(tmp_path, deviations, evaluation=off, n_subjects=0)
         assert "Off, by a 95 % interval" in page.words and "inside the central 80 %" in page.words
+        ahead = evaluation.features.assign(EXPV=1.0, MSLL=-9.0)
         fine = replace(evaluation, coverage=evaluation.coverage.assign(low=0, high=1),
+                       features=ahead,
                        outer=evaluation.outer.assign(low=0, high=1),
                        leftover=evaluation.leftover.assign(n_features=0, chance_high=1))
         page = written(tmp_path / "fine", deviations, evaluation=fine, n_subjects=0)
         assert "Every interval below holds its nominal value" in page.words
         assert "Behind the spline" not in page.words
-        behind = replace(fine, notes=("9 people of sites",), features=fine.features.assign(
-            EXPV=fine.features["EXPV_spline"] - 0.1))
+        behind = replace(fine, notes=("9 people of sites",), features=ahead.assign(
+            EXPV=ahead["EXPV_spline"] - 0.1))
         page = written(tmp_path / "behind", deviations, evaluation=behind, n_subjects=0)
         assert f"knows covariates only: {behind.behind()[0]}." in page.words
         assert "(lower in " in page.words and "9 people of sites." in page.words
