@@ -15,10 +15,11 @@ import torch
 from .calibration import CrossFit, HeldOut
 from .calibration_check import check_calibration
 from .cohort import Cohort
+from .covariate_checks import warn_of_covariates, warn_of_thin_sites
 from .deviations import ADAPTED, Deviations
 from .errors import CohortError, NotFittedError, listed
 from .evidence import log_likelihood
-from .fingerprints import known_roles, person_of, roles_to_hashes
+from .fingerprints import known_roles, person_of, roles_to_hashes, warn_of_twins
 from .fitted import Fitted
 from .fusion import Aggregator, WassersteinBarycenter
 from .fusion.choice import of_type
@@ -122,12 +123,20 @@ class NormativeModel:
             Too few people to calibrate with.
         TrainingError
             The loss became nan or infinite.
+
+        Warns
+        -----
+        UserWarning
+            Values, ages or people that cannot be what they seem; sites of hardly anybody.
         """
         _only_reference(controls)
         _one_visit_each(controls)
         for m in controls.modalities:
             refuse_empty_features(controls.features[m.name], m.name)
         warn_of_reference_values(controls)
+        warn_of_twins(controls)
+        warn_of_covariates(controls.subjects, controls.covariates)
+        warn_of_thin_sites(controls.subjects, controls.covariates)
         self._fitted, held_out = learn(self, controls)
         self._held_out, self._scored = held_out, {}
         with warnings.catch_warnings():  # a control just beyond the training ages is no news

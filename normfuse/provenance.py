@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, cast
 
 from .cohort import Cohort
+from .covariate_checks import THIN
 from .deviations import Reference
 from .errors import listed
 from .models import Vae
@@ -18,10 +19,6 @@ from .training import History
 
 if TYPE_CHECKING:
     from .normative import NormativeModel
-
-THIN = 10
-"""Reference people of a site below which its offset is a guess. With 5, 10 % of the z of healthy
-people there lay beyond 1.96; with 10, 8 %."""
 
 _PACKAGES = ("normfuse", "torch", "pyro-ppl", "numpy", "scipy", "pandas", "scikit-learn")
 
@@ -73,7 +70,7 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
 
 def thin_levels(training: Mapping[str, Any], calibration: Mapping[str, Any]) -> list[str]:
     """Levels (sites, say) with fewer than 10 reference people or nobody to calibrate with."""
-    return [f"{name} {level}" for name, found in training.items()
+    return [f"{name} {level} (n = {n})" for name, found in training.items()
             for level, n in found.get("levels", {}).items()
             if n < THIN or not calibration[name].get("levels", {}).get(level, 0)]
 
