@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from normfuse.deviations import ROLE, Deviations
-from normfuse.errors import CohortError, listed
+from normfuse.errors import CohortError, listed, perhaps
 
 from .drawing import MARKERS, PALETTE, axis_or_new, legend_beside, open_frame
 from .wording import centile_words, plain, region_label
@@ -123,8 +123,11 @@ def _column(deviations: Deviations, feature: str, modality: str | None) -> tuple
     if len(having) > 1:
         raise CohortError(f"{feature!r} is a feature of {listed(having)}; say which modality")
     if not having:
+        names = [f for name in deviations.modalities if modality in (None, name)
+                 for f in deviations.observed[name].columns]
         raise CohortError(f"there is no feature {feature!r}"
-                          + (f" of modality {modality!r}" if modality else ""))
+                          + (f" of modality {modality!r}" if modality else "")
+                          + perhaps([feature], names))
     return having[0], feature
 
 

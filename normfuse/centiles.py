@@ -1,6 +1,7 @@
 """Normal ranges: the values below which a given share of healthy people like these lies."""
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -10,7 +11,7 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from .errors import CohortError, listed
+from .errors import CohortError, listed, perhaps
 from .fitted import Fitted
 from .kinds import Covariates
 
@@ -58,8 +59,11 @@ def _modality_of(fitted: Fitted, feature: str, modality: str | None) -> str:
     if modality is None and len(having) > 1:
         raise CohortError(f"{feature!r} is a feature of {listed(having)}; say which modality")
     if not having or modality not in (None, *having):
+        known = [f for m in fitted.preparation.modalities for f in m.features
+                 if modality in (None, m.name)]
         raise CohortError(f"the model knows no feature {feature!r}"
-                          + (f" of modality {modality!r}" if modality else ""))
+                          + (f" of modality {modality!r}" if modality else "")
+                          + perhaps([feature], known))
     return modality or having[0]
 
 
@@ -73,12 +77,37 @@ def _people(fitted: Fitted, given: dict[str, Any]) -> pd.DataFrame:
     lacking = [name for name, kind in kinds.items() if name not in given and kind != "site"]
     if lacking:
         raise CohortError(f"centiles depend on {listed(lacking)}: give a value, or several")
-    columns = {name: np.atleast_1d(np.asarray(given[name])) if name in given
+    columns = {name: _asked(fitted, name, given[name]) if name in given
                else np.array(["(average)"]) for name in kinds}
-    rows = product(*columns.values())
-    people = pd.DataFrame(list(rows), columns=list(columns))
-    fitted.preparation.encoder.encode(people[people.columns], sites={
-        name: None if name not in given else
-        next(iter(fitted.preparation.regressions.values())).columns.known(name)
-        for name, kind in kinds.items() if kind == "site"})
-    return people
+    return pd.DataFrame(list(product(*columns.values())), columns=list(columns))
+
+
+def _asked(fitted: Fitted, name: str, values: Any) -> np.ndarray:
+    """The values of one argument, as the model knows them; warns where it knows nobody."""
+    encoder, asked = fitted.preparation.encoder, np.atleast_1d(np.asarray(values))
+    if encoder.kinds[name] != "continuous":
+        columns = next(iter(fitted.preparation.regressions.values())).columns
+        site = encoder.kinds[name] == "site"
+        known = columns.known(name) if site else encoder.levels[name]
+        strange = [str(value) for value in asked if str(value) not in known]
+        if strange:
+            more = (f"; leave {name} out for the average one, or teach the model that one by "
+                    "model.adapt(controls)") if site else ""
+            raise CohortError(f"{name}={listed(map(repr, strange))} was asked for; the model "
+                              f"knows {listed(map(repr, known), 12)}{perhaps(strange, known)}"
+                              f"{more}")
+        return asked
+    try:
+        numbers = asked.astype(float)
+    except ValueError:
+        numbers = np.full(len(asked), np.nan)
+    if not np.isfinite(numbers).all():
+        raise CohortError(f"{name}={values!r} was asked for; {name} is a finite number, or "
+                          "several")
+    low, high = encoder.knots[name][0], encoder.knots[name][-1]
+    outside = numbers[(numbers < low) | (numbers > high)]
+    if len(outside):
+        warnings.warn(f"{name}={listed(f'{value:g}' for value in outside)} lies outside the "
+                      f"training people's {low:g} to {high:g}: those centiles are extrapolated",
+                      stacklevel=5)
+    return numbers

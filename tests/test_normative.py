@@ -291,6 +291,32 @@ class TestRefusals:
                                               "had north, south, west.*healthy subjects of that"):
             model.deviations(moved)
 
+    @pytest.mark.parametrize("codes, recode", [
+        ({"F": "female", "M": "male"}, "{'female': 'F', 'male': 'M'}"),
+        ({"F": "w", "M": "m"}, "{'m': 'M', 'w': …}"), ({"F": "2", "M": "1"}, "{'1': …, '2': …}")])
+    def test_sex_coded_otherwise(self, model, patients, codes, recode):
+        people = patients.subjects.assign(sex=patients.subjects["sex"].map(codes))
+        with pytest.raises(CohortError, match="sex {!r}, {!r} of 10 subjects .* the reference, "
+                           "which had 'F', 'M'".format(*sorted(codes.values()))) as refused:
+            model.deviations(with_people(patients, people))
+        assert f"subjects['sex'].replace({recode})" in str(refused.value)
+
+    def test_misspelt_names_are_recognised(self, model, patients):
+        blocks = {name: patients.features[name] for name in patients.features}
+        dotted = {f"t1_region{k}": f"T1_REGION.{k}" for k in range(4)}
+        renamed = {**blocks, "t1": blocks["t1"].rename(columns=dotted)}
+        for frames, words in (
+                (renamed, "(perhaps 'T1_REGION.0' is 't1_region0', 'T1_REGION.1' is 't1_region1'"),
+                ({**blocks, "T1": blocks["t1"]}, "(perhaps 'T1' is 't1')")):
+            other = nf.Cohort.from_frames(patients.subjects, frames,
+                                          covariates=patients.covariates)
+            with pytest.raises(CohortError) as refused:
+                model.deviations(other)
+            assert words in str(refused.value)
+        aged = with_people(patients, patients.subjects.rename(columns={"age": "Age"}))
+        with pytest.raises(CohortError, match="perhaps 'Age' is 'age'"):
+            model.deviations(aged)
+
     def test_covariate_absent_at_scoring(self, model, patients):
         bare = with_people(patients, patients.subjects.drop(columns="age"))
         with pytest.raises(CohortError, match="needs the covariate 'age'; .* sex, site"):
