@@ -14,6 +14,7 @@ from scipy import stats
 from .errors import CohortError, listed, perhaps
 from .fitted import Fitted
 from .kinds import Covariates
+from .scoring import Pattern
 
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _GRID = np.linspace(-8, 8, 321)
@@ -21,9 +22,10 @@ _GRID = np.linspace(-8, 8, 321)
 
 
 def centiles(fitted: Fitted, feature: str, modality: str | None, shares: Sequence[float],
-             given: dict[str, Any]) -> pd.DataFrame:
+             measured: Sequence[str] | None, given: dict[str, Any]) -> pd.DataFrame:
     """What :meth:`NormativeModel.centiles` returns."""
     modality = _modality_of(fitted, feature, modality)
+    pattern = _pattern(fitted, modality, measured)
     people = _people(fitted, given)
     regression = fitted.preparation.regressions[modality]
     names = next(m for m in fitted.preparation.modalities if m.name == modality).features
@@ -32,21 +34,36 @@ def centiles(fitted: Fitted, feature: str, modality: str | None, shares: Sequenc
     y = regression.of_feature(column).from_normal(u, people)[..., 0]
     flat = pd.concat([people] * len(_GRID))
     found = regression.of_feature(column).residuals(y.reshape(-1, 1), flat)
-    z = _calibrated(fitted, modality, column, found.z[:, 0]).reshape(y.shape)
+    z = _calibrated(fitted, pattern, modality, column, found.z[:, 0]).reshape(y.shape)
     wanted = stats.norm.ppf(shares)
     table = np.array([np.interp(wanted, z[:, k], y[:, k]) for k in range(len(people))])
     index = pd.MultiIndex.from_frame(people) if people.shape[1] > 1 \
         else pd.Index(people.iloc[:, 0])
-    return pd.DataFrame(table, index, pd.Index(list(shares), name="centile"))
+    result = pd.DataFrame(table, index, pd.Index(list(shares), name="centile"))
+    result.attrs["measured"] = [m.name for m, there
+                                in zip(fitted.preparation.modalities, pattern) if there]
+    return result
 
 
-def _calibrated(fitted: Fitted, modality: str, column: int, u: np.ndarray) -> np.ndarray:
-    """z of residuals of one feature, by the law of the people who have that modality."""
+def _pattern(fitted: Fitted, modality: str, measured: Sequence[str] | None) -> Pattern:
+    """The modalities of the people that the curves are for, this feature's among them."""
     names = [m.name for m in fitted.preparation.modalities]
-    pattern = tuple(name == modality for name in names)
+    wanted = {modality} if measured is None else {measured} if isinstance(measured, str) \
+        else set(measured)
+    if not {modality} <= wanted <= set(names):
+        raise CohortError(f"measured={sorted(wanted)} was asked for; it names {modality!r}, whose "
+                          f"centiles these are, and others of {listed(names)}")
+    pattern = tuple(name in wanted for name in names)
     if pattern not in fitted.laws:
-        raise CohortError(f"too few calibration people were measured with {modality} to calibrate "
-                          "its centiles")
+        raise CohortError(f"too few calibration people were measured with "
+                          f"{' + '.join(n for n in names if n in wanted)} to calibrate centiles; "
+                          "name other modalities in measured=")
+    return pattern
+
+
+def _calibrated(fitted: Fitted, pattern: Pattern, modality: str, column: int, u: np.ndarray
+                ) -> np.ndarray:
+    """z of residuals of one feature, by the law of the people who have those modalities."""
     law, at = fitted.laws[pattern].features[Covariates.name], fitted.preparation.slices[modality]
     wide = np.full((len(u), at.stop), np.nan)
     wide[:, at.start + column] = u

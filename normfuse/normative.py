@@ -281,12 +281,14 @@ class NormativeModel:
         return pd.DataFrame(expected, cohort.ids, f.preparation.columns)
 
     def centiles(self, feature: str, *, modality: str | None = None,
-                 shares: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95), **given: Any
-                 ) -> pd.DataFrame:
+                 shares: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
+                 measured: Sequence[str] | None = None, **given: Any) -> pd.DataFrame:
         """Normal range of a feature at given covariates, in the modality's unit.
 
-        Calibrated on the held-out controls, like deviations of kind ``covariates``: a person's
-        value lies on the centile Phi(z).
+        Calibrated like deviations of kind ``covariates``, on reference people who have at least
+        the modalities in ``measured``: the value of a person measured with just these lies on the
+        centile Phi(z), if every covariate is given. That of a person measured with others is
+        calibrated on other people, and may lie a little beside it.
 
         Parameters
         ----------
@@ -295,6 +297,8 @@ class NormativeModel:
             If several modalities have a feature of that name.
         shares : sequence of float
             Which centiles, between 0 and 1.
+        measured : sequence of str, optional
+            Modalities of the people the curves are for; by default this feature's alone.
         **given
             Every covariate of the model, one value or several: ``age=range(20, 81),
             sex=["F", "M"]``. A site that is not given is left open: the average site, with the
@@ -303,11 +307,18 @@ class NormativeModel:
         Returns
         -------
         DataFrame
-            One row a combination, one column a centile.
+            One row a combination, one column a centile; ``attrs["measured"]`` names the
+            modalities.
+
+        Raises
+        ------
+        CohortError
+            A feature, modality, site or level that the model does not know, a covariate that is
+            lacking, or too few calibration people with those modalities.
         """
         from .centiles import centiles
 
-        return centiles(self.fitted, feature, modality, shares, given)
+        return centiles(self.fitted, feature, modality, shares, measured, given)
 
     def log_likelihood(self, cohort: Cohort, *, draws: int = 100) -> pd.DataFrame:
         """How probable each person's measurements are: log p(x_S | covariates).
