@@ -435,3 +435,17 @@ def test_sites_too_thin_to_know_are_noted(cohort):
     notes = nf.NormativeModel(**SMALL).fit(
         with_people(cohort, people).reference_subjects()).fitted.reference.notes
     assert any("site tiny" in note and "too few reference people" in note for note in notes)
+
+
+def test_p_values_by_rank_that_can_tell_nothing_are_noted(model, patients):
+    """With 84 healthy people 25 calibrate, so that no rank is rarer than 2 in 26."""
+    assert model.fitted.reference.n_subjects["calibration"] < 39
+    for kind in ("focal", "covariates"):
+        found = model.deviations(patients, kind=kind)
+        said = [n for n in found.reference.notes if "p-values by rank" in n]
+        everything = (found.z.notna().T.groupby(level=0).any().T.all(axis=1)).to_numpy()
+        smallest = 2 / (model.fitted.laws[(True,) * 3].features[kind].residual.n.max() + 1)
+        assert found.conformal[everything].min(axis=None) >= smallest - 1e-12
+        assert bool(said) == (smallest > 0.05) == (kind == "focal")
+        if said:
+            assert f"t1 + dti + pet (never below {smallest:.2g})" in said[0]
