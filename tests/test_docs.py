@@ -78,11 +78,13 @@ def test_the_python_lines_of_the_page_on_kinds(here, capsys):
 def test_the_command_lines(here):
     lines = [line for block in blocks("bash") for line in block.splitlines()
              if line.startswith("normfuse ")]
-    assert [line.split()[1] for line in lines] == ["fit", "score", "compare", "report"]
+    assert [line.split()[1] for line in lines] == ["fit", "score", "compare", "evaluate",
+                                                 "report"]
     for line in lines:
         result = CliRunner().invoke(app, shlex.split(line)[1:])
         assert result.exit_code == 0, result.output
-    assert (here / "report.html").exists()
+    page = (here / "report.html").read_text(encoding="utf-8")
+    assert "How good is the model" in page and "Deviations of kind focal" in page
 
 
 def test_the_cohort_file(here):
