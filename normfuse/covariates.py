@@ -192,11 +192,17 @@ def _way_out(name: str, kind: str, strange: list[str], known: list[str]) -> str:
 
 
 def _same(word: str, known: list[str]) -> str:
-    """The one level that begins alike, female and F say; never a guess what 1 and 2 stand for."""
-    alike = [level for level in known if level[:1].lower() == word[:1].lower()]
-    short = [level for level in alike if not word.isdecimal()
-             and word.lower().startswith(level.lower()) or level.lower().startswith(word.lower())]
-    return repr(short[0]) if len(alike) == len(short) == 1 else "…"
+    """The one level that is the same but shorter or longer; what 1 and 2 stand for is no guess."""
+    alike = [level for level in known if _alike(word.lower(), level.lower())]
+    return repr(alike[0]) if len(alike) == 1 else "…"
+
+
+def _alike(one: str, other: str) -> bool:
+    """``female`` and ``f``, ``1.0`` and ``1``; not 10 and 1."""
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return one.startswith(other) or other.startswith(one)
 
 
 def _quantile_knots(values: np.ndarray, n_knots: int) -> list[float]:

@@ -78,8 +78,8 @@ def test_the_python_lines_of_the_page_on_kinds(here, capsys):
 def test_the_command_lines(here):
     lines = [line for block in blocks("bash") for line in block.splitlines()
              if line.startswith("normfuse ")]
-    assert [line.split()[1] for line in lines] == ["fit", "score", "compare", "evaluate",
-                                                 "report"]
+    verbs = [line.split()[1] for line in lines]
+    assert verbs == ["fit", "score", "compare", "evaluate", "report"]
     for line in lines:
         result = CliRunner().invoke(app, shlex.split(line)[1:])
         assert result.exit_code == 0, result.output

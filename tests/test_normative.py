@@ -293,7 +293,8 @@ class TestRefusals:
 
     @pytest.mark.parametrize("codes, recode", [
         ({"F": "female", "M": "male"}, "{'female': 'F', 'male': 'M'}"),
-        ({"F": "w", "M": "m"}, "{'m': 'M', 'w': …}"), ({"F": "2", "M": "1"}, "{'1': …, '2': …}")])
+        ({"F": "w", "M": "m"}, "{'m': 'M', 'w': …}"), ({"F": "2", "M": "1"}, "{'1': …, '2': …}"),
+        ({"F": "woman", "M": "MALE"}, "{'MALE': 'M', 'woman': …}")])
     def test_sex_coded_otherwise(self, model, patients, codes, recode):
         people = patients.subjects.assign(sex=patients.subjects["sex"].map(codes))
         with pytest.raises(CohortError, match="sex {!r}, {!r} of 10 subjects .* the reference, "
