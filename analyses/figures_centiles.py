@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from normfuse.deviations import ROLE, Deviations
-from normfuse.errors import CohortError, listed
+from normfuse.errors import CohortError, listed, perhaps
 
 from .drawing import MARKERS, PALETTE, axis_or_new, legend_beside, open_frame
 from .wording import centile_words, plain, region_label
@@ -39,9 +39,11 @@ def plot_centiles(table: pd.DataFrame, feature: str, deviations: Deviations | No
         If several modalities have a feature of that name.
     subject : str, optional
         Marked, with the centile in words; needs deviations of kind ``covariates``, which are what
-        the curves are of. The words speak of the person's own site, and of calibration people
-        measured with the same modalities; the curves of all who have this one, and of an average
-        site if none is given. The two may differ a little.
+        the curves are of. The words are ``deviations.centile``: of the person's own site, sex and
+        age, by calibration people measured with the same modalities. The curves are of the
+        covariates and modalities that ``table`` was made for, so that the mark may lie a little
+        beside the centile that the words tell; which is said where the modalities differ. Make the
+        table with the person's own site and ``measured=`` to have both alike.
     x, by : str
         Covariates: that of the axis, and that of the colours; by default the other one that
         has several values in the table.
@@ -76,7 +78,7 @@ def plot_centiles(table: pd.DataFrame, feature: str, deviations: Deviations | No
         _shade_unknown(ax, deviations, table, x)
         _draw_people(ax, deviations, column, table, x, by, levels)
         if subject is not None:
-            _draw_person(ax, deviations, column, subject, x)
+            _draw_person(ax, deviations, column, subject, x, table.attrs.get("measured"))
     elif subject is not None:
         raise CohortError(f"to mark {subject!r}, give the deviations that hold its values")
     if by is not None:
@@ -123,8 +125,11 @@ def _column(deviations: Deviations, feature: str, modality: str | None) -> tuple
     if len(having) > 1:
         raise CohortError(f"{feature!r} is a feature of {listed(having)}; say which modality")
     if not having:
+        names = [f for name in deviations.modalities if modality in (None, name)
+                 for f in deviations.observed[name].columns]
         raise CohortError(f"there is no feature {feature!r}"
-                          + (f" of modality {modality!r}" if modality else ""))
+                          + (f" of modality {modality!r}" if modality else "")
+                          + perhaps([feature], names))
     return having[0], feature
 
 
@@ -154,8 +159,8 @@ def _draw_people(ax: Axes, deviations: Deviations, column: tuple[str, str], tabl
                    color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)])
 
 
-def _draw_person(ax: Axes, deviations: Deviations, column: tuple[str, str], subject: str, x: str
-                 ) -> None:
+def _draw_person(ax: Axes, deviations: Deviations, column: tuple[str, str], subject: str, x: str,
+                 measured: list[str] | None) -> None:
     person = deviations.select([subject])
     if person.reference.kind != "covariates":
         raise CohortError("the curves show what is usual at that age, sex and site; these "
@@ -169,7 +174,11 @@ def _draw_person(ax: Axes, deviations: Deviations, column: tuple[str, str], subj
     low, high = ax.get_ylim()
     room, below = 0.22 * (high - low), centile < 50  # for words that cover nobody
     ax.set_ylim(low - room * below, high + room * (not below))
-    words = textwrap.fill(f"{plain(subject, 30)} lies {centile_words(centile)}", 40)
+    theirs = [m for m in person.modalities if person.z[m].notna().to_numpy().any()]
+    unlike = "" if measured is None or set(measured) == set(theirs) else (
+        f" (by people measured with {' + '.join(theirs)}; curves: with {' + '.join(measured)})")
+    words = textwrap.fill(f"{plain(subject, 30)} lies {centile_words(centile)}{plain(unlike, 90)}",
+                          40)
     ax.annotate(words, (at, value), (0.5, 0.02 if below else 0.98), textcoords="axes fraction",
                 ha="center", va="bottom" if below else "top", fontsize="small", zorder=4,
                 arrowprops={"arrowstyle": "-", "color": "0.3", "lw": 0.8})

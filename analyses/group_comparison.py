@@ -36,6 +36,9 @@ class GroupComparison:
         People per group, baseline first. A feature's own n can be smaller.
     notes : tuple of str
         What a reader should know first.
+    kind : str
+        Of the deviations that were compared (:mod:`normfuse.kinds`); empty if the numbers do not
+        depend on it, as latent distances, or if an older file did not say.
 
     Examples
     --------
@@ -46,11 +49,11 @@ class GroupComparison:
     ...                      index=pd.MultiIndex.from_product([["AD - CN"], ["t1"], ["a", "b"]],
     ...                                                       names=INDEX))
     >>> found = GroupComparison(table, "diagnosis", "CN", (), "Holm over 2 tests",
-    ...                         {"CN": 31, "AD": 20})
+    ...                         {"CN": 31, "AD": 20}, kind="focal")
     >>> found.significant()["g"].to_dict()
     {('AD - CN', 't1', 'b'): -0.9}
     >>> print(found.summary())
-    diagnosis: 31 CN, 20 AD (baseline CN)
+    diagnosis: 31 CN, 20 AD (baseline CN); deviations of kind focal
     AD - CN, t1: 1 of 2 at q < 0.05; strongest b (g = -0.90 [-1.50, -0.30], p = 0.004, ...
     q: Holm over 2 tests
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -65,6 +68,7 @@ class GroupComparison:
     family: str
     n: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    kind: str = ""
 
     def significant(self, alpha: float = ALPHA) -> pd.DataFrame:
         """The rows with q < alpha, smallest p first."""
@@ -74,7 +78,8 @@ class GroupComparison:
         """The comparison in a few lines of text."""
         who = ", ".join(f"{n} {level}" for level, n in self.n.items())
         adjusted = f", adjusted for {', '.join(self.adjust)}" if self.adjust else ""
-        lines = [f"{self.group}: {who} (baseline {self.baseline}){adjusted}"]
+        kind = f"; deviations of kind {self.kind}" if self.kind else ""
+        lines = [f"{self.group}: {who} (baseline {self.baseline}){adjusted}{kind}"]
         for (contrast, modality), part in self.table.groupby(level=[0, 1], sort=False):
             tested = part[part["p"].notna()]
             lines.append(f"{contrast}, {modality}: {int((part['q'] < ALPHA).sum())} of "

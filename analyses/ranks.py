@@ -1,6 +1,7 @@
 """Rank tests between groups: of the number of extreme deviations, and of the latent distance."""
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,8 @@ def compare_extremes(deviations: Scores, group: str, *,
         width = known.loc[:, columns].any(axis=0).sum()
         counts[name, "extreme count"] = far.loc[:, columns].sum(axis=1) / measured * width
     table = pd.DataFrame(counts)
-    return _by_rank(table, table, people.subjects, levels, baseline, notes)
+    found = _by_rank(table, table, people.subjects, levels, baseline, notes)
+    return replace(found, kind=people.reference.kind)
 
 
 def compare_distances(deviations: Scores, group: str, *,

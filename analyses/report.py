@@ -81,7 +81,7 @@ def write_report(deviations: Deviations, path: str | Path, *,
         If the file is there and ``overwrite`` is not asked for.
     ComparisonError
         If ``comparison`` holds no effect sizes, or compares a column the subjects do not have, or
-        ``evaluation`` is of another kind of deviation.
+        ``comparison`` or ``evaluation`` is of another kind of deviation.
 
     Examples
     --------
@@ -95,14 +95,20 @@ def write_report(deviations: Deviations, path: str | Path, *,
     if comparison is not None and "g" not in comparison.table:
         raise ComparisonError("a report shows effect sizes and needs a comparison made by "
                               "compare_groups; extreme counts and distances it compares itself")
-    if evaluation is not None and evaluation.kind != deviations.reference.kind:
-        raise ComparisonError(f"the evaluation is of deviations of kind {evaluation.kind!r}, the "
-                              f"people were scored with kind {deviations.reference.kind!r}; "
-                              "evaluate that kind, or leave the evaluation out")
+    _one_kind("comparison", comparison, deviations.reference.kind, "compare these deviations")
+    _one_kind("evaluation", evaluation, deviations.reference.kind, "evaluate that kind")
     with new_file(Path(path), overwrite=overwrite) as work:
         work.write_text(_render(deviations, comparison, evaluation, atlas, n_subjects),
                         encoding="utf-8")
     return Path(path)
+
+
+def _one_kind(what: str, found: GroupComparison | Evaluation | None, kind: str, advice: str
+              ) -> None:
+    """Numbers of two kinds of deviation answer two questions; a page may not mix them."""
+    if found is not None and found.kind not in ("", kind):  # files of old do not say
+        raise ComparisonError(f"the {what} is of deviations of kind {found.kind!r}, the people "
+                              f"were scored with kind {kind!r}; {advice}, or leave the {what} out")
 
 
 def _render(deviations: Deviations, comparison: GroupComparison | None,

@@ -39,6 +39,7 @@ def evaluation_facts(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "kind": evaluation.kind, "n_features": len(evaluation.features),
         "floor": evaluation.floor, "missed": evaluation.missed(),
+        "behind": evaluation.behind(), "notes": evaluation.notes,
         "lenient": LENIENT if evaluation.is_lenient else "",
         "people": " and ".join(f"{n} {_WHO.get(role, role.replace('_', ' '))}"
                                for role, n in evaluation.people.items()),

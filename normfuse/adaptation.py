@@ -46,9 +46,19 @@ def _site_of(preparation: Preparation, controls: Cohort) -> tuple[str, pd.Series
     known = next(iter(preparation.regressions.values())).columns.known(sites[0])
     again = sorted(set(labels) & set(known))
     if again:
-        raise CohortError(f"the model knows {sites[0]} {listed(again)} already; score its people "
-                          "as they are, or name the new scanner otherwise")
+        raise CohortError(f"the model knows {sites[0]} {listed(again)} already; "
+                          + _way_out(again, preparation.encoder.levels[sites[0]]))
     return sites[0], labels
+
+
+def _way_out(again: list[str], reference: list[str]) -> str:
+    """What to do with sites that the reference had, or that an earlier adaptation brought."""
+    added = [label for label in again if label not in reference]
+    if not added:
+        return "score its people as they are, or name the new scanner otherwise"
+    return (f"{listed(added)} was added by an earlier adapt, and a site is learned at once from "
+            "all of its people: adapt the original model again, with everybody of that site, the "
+            "earlier people and the new ones")
 
 
 def _precision_left(regression: PooledRegression, values: np.ndarray, people: pd.DataFrame

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .errors import CohortError, listed
+from .errors import CohortError, listed, perhaps
 
 _SPLINE_DEGREE = 3
 _MIN_DISTINCT_FOR_SPLINE = 8
@@ -134,7 +134,8 @@ class CovariateEncoder:
                ) -> None:
         if name not in subjects:
             raise CohortError(f"the model needs the covariate {name!r}; the subjects table has "
-                              f"{listed(subjects.columns, 12)}")
+                              f"{listed(subjects.columns, 12)}"
+                              f"{perhaps(map(str, subjects.columns), [name], 99)}")
         values = subjects[name]
         if values.isna().any():
             raise CohortError(f"{name} is missing for {listed(values.index[values.isna()])}")
@@ -151,18 +152,14 @@ class CovariateEncoder:
             return
         unseen = ~values.astype(str).isin([*self.levels[name], *further])
         if unseen.any():
-            what = values[unseen].astype(str).unique()
-            way_out = f"Fit with healthy subjects of that {name}"
-            if self.kinds[name] == "site":
-                way_out = ("Adapt it with healthy subjects of that site (model.adapt(controls), "
-                           "`normfuse adapt`), score as if of any site (unseen_site='pooled', "
-                           "--unseen-site pooled)")
+            what = sorted(values[unseen].astype(str).unique())
+            known = list(dict.fromkeys([*self.levels[name], *further]))
             raise CohortError(
-                f"{name} {listed(repr(str(w)) for w in what)} of {int(unseen.sum())} subjects "
+                f"{name} {listed(map(repr, what))} of {int(unseen.sum())} subjects "
                 f"({listed(values.index[unseen])}) was not in the reference, which had "
-                f"{listed(dict.fromkeys([*self.levels[name], *further]), 12)}; the model cannot "
-                f"know its offset. "
-                f"{way_out}, or leave them out")
+                f"{listed(known if self.kinds[name] == 'site' else map(repr, known), 12)}"
+                f"{perhaps(what, known)}; the model cannot know its offset. "
+                f"{_way_out(name, self.kinds[name], what, known)}, or leave them out")
 
     def describe(self, subjects: pd.DataFrame) -> dict[str, Any]:
         """Range or level counts of each covariate among these subjects, for provenance."""
@@ -180,6 +177,32 @@ class CovariateEncoder:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
         return asdict(self)
+
+
+def _way_out(name: str, kind: str, strange: list[str], known: list[str]) -> str:
+    """What to do about levels that the reference did not have."""
+    if kind == "site":
+        return ("Adapt it with healthy subjects of that site (model.adapt(controls), "
+                "`normfuse adapt`), score as if of any site (unseen_site='pooled', "
+                "--unseen-site pooled)")
+    code = ", ".join(f"{word!r}: {_same(word, known)}" for word in strange[:5])
+    return (f"If {name} is only coded otherwise than when the model was fitted, recode it in the "
+            f"subjects table: subjects[{name!r}].replace({{{code}}}). Else fit with healthy "
+            f"subjects of that {name}")
+
+
+def _same(word: str, known: list[str]) -> str:
+    """The one level that is the same but shorter or longer; what 1 and 2 stand for is no guess."""
+    alike = [level for level in known if _alike(word.lower(), level.lower())]
+    return repr(alike[0]) if len(alike) == 1 else "…"
+
+
+def _alike(one: str, other: str) -> bool:
+    """``female`` and ``f``, ``1.0`` and ``1``; not 10 and 1."""
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return one.startswith(other) or other.startswith(one)
 
 
 def _quantile_knots(values: np.ndarray, n_knots: int) -> list[float]:

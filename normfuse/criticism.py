@@ -23,7 +23,7 @@ FEWEST = 10
 
 
 def evaluate(model: NormativeModel, held_out: Cohort | None = None, *,
-             kind: str | Kind | None = None) -> Evaluation:
+             kind: str | Kind | None = None, unseen_site: str | None = None) -> Evaluation:
     """Accuracy and calibration on healthy people whom the model never saw.
 
     Beside the model stands ordinary least squares on splines, fitted to the same people: it sees
@@ -41,12 +41,15 @@ def evaluate(model: NormativeModel, held_out: Cohort | None = None, *,
         MACE lies below its floor: people new to the model test its calibration harder.
     kind : str or Kind, optional
         As in :meth:`NormativeModel.deviations`.
+    unseen_site : {"pooled"}, optional
+        Evaluate with people of a site that the model does not know too, as people of any site;
+        the spline regression takes that site for the average one. Without it they are refused.
 
     Raises
     ------
     CohortError
         No people are named and the model has none, somebody is not healthy by the cohort's own
-        reference query, or fewer than 10 people are left.
+        reference query, their site is not known, or fewer than 10 people are left.
 
     References
     ----------
@@ -62,9 +65,8 @@ def evaluate(model: NormativeModel, held_out: Cohort | None = None, *,
     >>> len(found.features), found.outer.index.tolist()
     (15, [0.5, 1.0, 2.5, 5.0, 95.0, 97.5, 99.0, 99.5])
     """
-    chosen = model.kind_called(kind)
-    pairs = model.fitted.each(_witnesses(model) if held_out is None
-                              else _strangers(model.fitted, held_out))
+    chosen, judge = model.kind_called(kind), model.fitted.of_any_site(unseen_site)
+    pairs = judge.each(_witnesses(model) if held_out is None else _strangers(judge, held_out))
     n = sum(len(people) for _, people in pairs)
     if n < FEWEST:
         raise CohortError(f"{n} people are left to evaluate with; bring {FEWEST} healthy people "
@@ -76,7 +78,8 @@ def evaluate(model: NormativeModel, held_out: Cohort | None = None, *,
         features, z_checks.coverage(z), z_checks.outer_centiles(z),
         z_checks.leftover(judged.found), z_checks.by_site(judged.found),
         z_checks.mace_floor(int(z.notna().sum().median())), chosen.name,
-        {str(role): int(n) for role, n in judged.found.subjects[ROLE].value_counts().items()})
+        {str(role): int(n) for role, n in judged.found.subjects[ROLE].value_counts().items()},
+        judge.notes_on_sites(judged.found.subjects))
 
 
 @dataclass(frozen=True, eq=False)

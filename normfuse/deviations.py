@@ -157,8 +157,13 @@ class Deviations:
         that modality's own shift of the posterior times its fixed weight; with products the
         weights are the precisions, so that a share depends on the other modalities' too.
     conformal : DataFrame or None, columns (modality, feature)
-        Two-sided p-value of each feature by rank among the n calibration people: valid whatever
-        the law of residuals, if the person is exchangeable with them; never below 2 / (n + 1).
+        Two-sided p-value of each feature by rank among the n calibration people measured alike:
+        2 times the smaller share, the person counted in, of those as low and of those as high.
+        P(p <= a) <= a whatever the law of residuals, if the person is exchangeable with them (as
+        old, of the same sites …). Never below 2 / (n + 1): with fewer than 39 people none is
+        below .05 (``reference.notes`` says so), and none survives a correction over m features
+        below n = 40 m. z and ``p`` have no such floor, but trust the shape of the tails.
+        None if there are too many features to keep ranks of; not adjusted for their number.
     controls : Deviations or None
         The calibration people, each scored against the others. Kept in memory after ``fit`` so
         that patients have somebody honest to be compared with; never written to disk.

@@ -5,7 +5,8 @@ do.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 
 
 class NormfuseError(Exception):
@@ -54,6 +55,26 @@ class ComparisonError(NormfuseError):
 
 class OutputExistsError(NormfuseError):
     """An output path is already there; nothing was written."""
+
+
+def perhaps(names: Iterable[str], known: Iterable[str], limit: int = 3) -> str:
+    """What misspelt names may have meant, as the end of a sentence; empty if nothing is near.
+
+    >>> perhaps(["Ctx_lh_insula", "moon"], ["ctx-lh-insula", "ctx-rh-insula"])
+    " (perhaps 'Ctx_lh_insula' is 'ctx-lh-insula')"
+    """
+    every, pairs = list(known), []
+    for name in list(names)[:limit]:
+        # region10 is no misspelt region1
+        plain = {_only(str.isalnum, other): other for other in every
+                 if _only(str.isdigit, other) == _only(str.isdigit, name)}
+        near = get_close_matches(_only(str.isalnum, name), plain, n=1, cutoff=0.8)
+        pairs += [f"{name!r} is {plain[near[0]]!r}"] if near else []
+    return f" (perhaps {', '.join(pairs)})" if pairs else ""
+
+
+def _only(kept: Callable[[str], bool], name: str) -> str:
+    return "".join(filter(kept, name.lower()))
 
 
 def listed(names: Iterable[object], limit: int = 5) -> str:

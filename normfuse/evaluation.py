@@ -20,6 +20,9 @@ RIVAL = "_spline"
 LENIENT = ("calibration people were judged by each other, so that mean and sd of their z are near "
            "0 and 1 and MACE is small by construction; healthy people new to the model test it "
            "harder")
+AS_PRINTED = 0.0005
+"""Differences of means that three digits do not show are none."""
+
 _TABLES = {"features": ["modality", "feature"], "coverage": "nominal", "outer": "centile",
            "leftover": "covariate", "sites": "site"}
 
@@ -56,6 +59,8 @@ class Evaluation:
     people : dict of int
         How many were evaluated, by their role in the fit: ``new``, or ``calibration`` (each judged
         by what did not see them).
+    notes : tuple of str
+        What a reader should know first.
 
     Notes
     -----
@@ -71,6 +76,7 @@ class Evaluation:
     floor: float
     kind: str
     people: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
     @property
     def means(self) -> pd.Series:
@@ -108,11 +114,22 @@ class Evaluation:
                              f"{row['balanced_accuracy']:.2f} (chance {row['chance']:.2f})")
         return found
 
+    def behind(self) -> list[str]:
+        """Every mean in which the spline regression is more accurate, as a phrase each."""
+        means, found = self.means, []
+        for name, sign, word in (("EXPV", 1, "lower"), ("MSLL", -1, "higher")):
+            mine, theirs = self.features[name], self.features[f"{name}{RIVAL}"]
+            if sign * (means[name] - means[f"{name}{RIVAL}"]) <= -AS_PRINTED:
+                found.append(f"{name} {means[name]:.3f} against {means[f'{name}{RIVAL}']:.3f} "
+                             f"({word} in {int((sign * (mine - theirs) < 0).sum())} of "
+                             f"{len(self.features)} features)")
+        return found
+
     def summary(self) -> str:
         """The evaluation in a few lines of text."""
         means = self.means
         who = ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in self.people.items())
-        missed = self.missed()
+        missed, behind = self.missed(), self.behind()
         lines = [
             f"deviations of kind {self.kind}, {len(self.features)} features; people: {who}",
             f"EXPV {means['EXPV']:.3f} (spline regression {means['EXPV_spline']:.3f}), "
@@ -120,8 +137,13 @@ class Evaluation:
             f"MACE {means['MACE']:.4f} (perfect: {self.floor:.4f})",
             f"off: {'; '.join(missed)} (of {len(self.coverage) + len(self.outer)} intervals about "
             "one in twenty is by chance)" if missed else
-            "nothing off: every interval holds its nominal value, no covariate is left in z"]
-        return "\n".join(lines + ([f"note: {LENIENT}"] if self.is_lenient else []))
+            f"{'' if behind else 'nothing off: '}every interval holds its nominal value, no "
+            "covariate is left in z"]
+        if behind:
+            lines.append("behind the spline regression, which knows covariates only: "
+                         + "; ".join(behind))
+        notes = [*self.notes, *([LENIENT] if self.is_lenient else [])]
+        return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
     def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the table of features to a new file."""
@@ -155,7 +177,7 @@ class Evaluation:
                 dtype={"modality": str, "feature": str, "covariate": str, "site": str}
             ).set_index(index) for name, index in _TABLES.items()}
             facts = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-            return cls(**tables, **facts)
+            return cls(**tables, **{**facts, "notes": tuple(facts.get("notes", ()))})
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ModelFileError(f"{folder} is not a folder that `normfuse evaluate` or "
                                  f"Evaluation.save wrote: {problem}") from problem

@@ -71,6 +71,26 @@ def known_roles(cohort: Cohort, known: Mapping[str, str]) -> pd.Series:
     return pd.Series(roles, index=cohort.ids, name=ROLE)
 
 
+def warn_of_twins(cohort: Cohort) -> None:
+    """Name people one of whose scans has the very same values as somebody else's.
+
+    Warns
+    -----
+    UserWarning
+        If there are any: ids differ, so nothing else would notice.
+    """
+    owners: dict[str, list[str]] = {}
+    for subject, blocks in zip(cohort.ids, _blocks(cohort)):
+        for block in blocks:
+            owners.setdefault(block, []).append(str(subject))
+    twins = dict.fromkeys(" = ".join(who) for who in owners.values() if len(who) > 1)
+    if twins:
+        warnings.warn(f"{len(twins)} of {len(cohort)} reference people are there more than once, "
+                      f"with the same values under other ids ({listed(twins)}): whoever is in "
+                      "training and in calibration at once makes z too small. Keep one of each",
+                      stacklevel=3)
+
+
 def _precedence(role: str) -> int:
     return _PRECEDENCE.index(role) if role in _PRECEDENCE else len(_PRECEDENCE)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -84,6 +84,20 @@ class Fitted:
                           "normfuse.cross_fit, or keep them with include_seen=True "
                           "(--include-seen)", stacklevel=4)
         return cohort.select(cohort.ids[~seen.to_numpy()])
+
+    def of_any_site(self, unseen_site: str | None) -> Fitted:
+        """With ``"pooled"``, people of a site that it does not know are those of any site."""
+        if unseen_site not in (None, "pooled"):
+            raise ValueError(f"unseen_site is 'pooled' or None; got {unseen_site!r}")
+        if unseen_site is None:
+            return self
+        return replace(self, preparation=replace(self.preparation, pooled_sites=True))
+
+    def notes_on_sites(self, subjects: pd.DataFrame) -> tuple[str, ...]:
+        """How many are of a site that it does not know, if any are."""
+        strangers = self.preparation.of_unknown_sites(subjects)
+        return (f"{strangers} people of sites that the model does not know were scored as people "
+                "of any site; a whole site may look unusual",) if strangers else ()
 
     def each(self, cohort: Cohort) -> list[tuple[Fitted, Cohort]]:
         """These people by the model that may score them; of folds, one that did not see them."""

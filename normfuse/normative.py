@@ -15,10 +15,11 @@ import torch
 from .calibration import CrossFit, HeldOut
 from .calibration_check import check_calibration
 from .cohort import Cohort
+from .covariate_checks import warn_of_covariates, warn_of_thin_sites
 from .deviations import ADAPTED, Deviations, Reference
 from .errors import CohortError, NotFittedError, listed
 from .evidence import log_likelihood
-from .fingerprints import known_roles, person_of, roles_to_hashes
+from .fingerprints import known_roles, person_of, roles_to_hashes, warn_of_twins
 from .fitted import Fitted
 from .fusion import Aggregator, WassersteinBarycenter
 from .fusion.choice import of_type
@@ -123,12 +124,20 @@ class NormativeModel:
             Too few people to calibrate with.
         TrainingError
             The loss became nan or infinite.
+
+        Warns
+        -----
+        UserWarning
+            Values, ages or people that cannot be what they seem; sites of hardly anybody.
         """
         _only_reference(controls)
         _one_visit_each(controls)
         for m in controls.modalities:
             refuse_empty_features(controls.features[m.name], m.name)
         warn_of_reference_values(controls)
+        warn_of_twins(controls)
+        warn_of_covariates(controls.subjects, controls.covariates)
+        warn_of_thin_sites(controls.subjects, controls.covariates)
         self._fitted, held_out = learn(self, controls)
         self._held_out, self._scored = held_out, {}
         with warnings.catch_warnings():  # a control just beyond the training ages is no news
@@ -186,11 +195,7 @@ class NormativeModel:
         CalibrationError
             A combination of modalities that too few calibration people were measured with.
         """
-        f, chosen = self.fitted, self.kind_called(kind)
-        if unseen_site not in (None, "pooled"):
-            raise ValueError(f"unseen_site is 'pooled' or None; got {unseen_site!r}")
-        if unseen_site:
-            f = replace(f, preparation=replace(f.preparation, pooled_sites=True))
+        f, chosen = self.fitted.of_any_site(unseen_site), self.kind_called(kind)
         if skip_uncalibrated:
             cohort = f.calibrated_only(cohort)
         if not include_seen:
@@ -205,12 +210,7 @@ class NormativeModel:
     @staticmethod
     def _noted(f: Fitted, cohort: Cohort, kind: Kind) -> Reference:
         reference = f.references[kind.name]
-        strangers = f.preparation.of_unknown_sites(cohort.subjects)
-        if not strangers:
-            return reference
-        return replace(reference, notes=(
-            *reference.notes, f"{strangers} people of sites that the model does not know were "
-            "scored as people of any site; a whole site may look unusual"))
+        return replace(reference, notes=(*reference.notes, *f.notes_on_sites(cohort.subjects)))
 
     def adapt(self, controls: Cohort) -> NormativeModel:
         """The same model with one or more new sites, learned from some of their healthy people.
@@ -298,12 +298,14 @@ class NormativeModel:
         return pd.DataFrame(expected, cohort.ids, f.preparation.columns)
 
     def centiles(self, feature: str, *, modality: str | None = None,
-                 shares: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95), **given: Any
-                 ) -> pd.DataFrame:
+                 shares: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
+                 measured: Sequence[str] | None = None, **given: Any) -> pd.DataFrame:
         """Normal range of a feature at given covariates, in the modality's unit.
 
-        Calibrated on the held-out controls, like deviations of kind ``covariates``: a person's
-        value lies on the centile Phi(z).
+        Calibrated like deviations of kind ``covariates``, on reference people who have at least
+        the modalities in ``measured``: the value of a person measured with just these lies on the
+        centile Phi(z), if every covariate is given. That of a person measured with others is
+        calibrated on other people, and may lie a little beside it.
 
         Parameters
         ----------
@@ -312,6 +314,8 @@ class NormativeModel:
             If several modalities have a feature of that name.
         shares : sequence of float
             Which centiles, between 0 and 1.
+        measured : sequence of str, optional
+            Modalities of the people the curves are for; by default this feature's alone.
         **given
             Every covariate of the model, one value or several: ``age=range(20, 81),
             sex=["F", "M"]``. A site that is not given is left open: the average site, with the
@@ -320,11 +324,18 @@ class NormativeModel:
         Returns
         -------
         DataFrame
-            One row a combination, one column a centile.
+            One row a combination, one column a centile; ``attrs["measured"]`` names the
+            modalities.
+
+        Raises
+        ------
+        CohortError
+            A feature, modality, site or level that the model does not know, a covariate that is
+            lacking, or too few calibration people with those modalities.
         """
         from .centiles import centiles
 
-        return centiles(self.fitted, feature, modality, shares, given)
+        return centiles(self.fitted, feature, modality, shares, measured, given)
 
     def log_likelihood(self, cohort: Cohort, *, draws: int = 100) -> pd.DataFrame:
         """How probable each person's measurements are: log p(x_S | covariates).

@@ -70,6 +70,11 @@ class FeatureLaw:
             found[:, k] = np.minimum(1.0, 2 * tail / np.maximum(others + 1, 1))
         return np.where(np.isnan(u) | (self.residual.n < 1), np.nan, found)
 
+    @property
+    def smallest(self) -> float:
+        """2 / (n + 1), of the feature of most people: no :meth:`conformal` p is below it."""
+        return float("nan") if self.ranked is None else 2 / (float(np.max(self.residual.n)) + 1)
+
     def z(self, u: np.ndarray, folds: np.ndarray, columns: Mapping[str, slice]) -> np.ndarray:
         """z of residuals; ``folds`` is -1 for new people, else the calibration person's fold."""
         own = folds >= 0

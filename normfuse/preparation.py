@@ -13,7 +13,7 @@ from .baseline import LinearBaseline
 from .blocks import Block
 from .cohort import Cohort
 from .covariates import CovariateEncoder
-from .errors import CohortError, SpaceMismatchError, listed
+from .errors import CohortError, SpaceMismatchError, listed, perhaps
 from .modality import Modality
 from .models import Batch
 from .regression import PooledRegression, Residuals
@@ -81,7 +81,8 @@ class Preparation:
         known = {m.name for m in self.modalities}
         strange = [m.name for m in cohort.modalities if m.name not in known]
         if strange:
-            raise CohortError(f"the model knows no modality {listed(strange)}; it was fitted with "
+            raise CohortError(f"the model knows no modality {listed(strange)}"
+                              f"{perhaps(strange, known)}; it was fitted with "
                               f"{listed(sorted(known))}")
         have = {m.name: set(m.features) for m in cohort.modalities}
         blocks: dict[str, Block] = {}
@@ -180,6 +181,8 @@ def _same_features(modality: Modality, have: set[str]) -> None:
     if missing or extra:
         parts = ([f"lacks {listed(missing)}"] if missing else []) + \
                 ([f"has {listed(extra)}, which the model does not know"] if extra else [])
-        raise CohortError(f"modality {modality.name} {' and '.join(parts)}; the model was fitted "
+        wanted = missing or modality.features
+        raise CohortError(f"modality {modality.name} {' and '.join(parts)}"
+                          f"{perhaps(extra, wanted)}; the model was fitted "
                           f"with {modality.n_features} features. Order does not matter, names do: "
                           "rename, drop_features, or add an empty column for a region that failed")

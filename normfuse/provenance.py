@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, cast
 
 from .cohort import Cohort
+from .covariate_checks import THIN
 from .deviations import Reference
 from .errors import listed
 from .models import Vae
@@ -19,9 +20,8 @@ from .training import History
 if TYPE_CHECKING:
     from .normative import NormativeModel
 
-THIN = 10
-"""Reference people of a site below which its offset is a guess. With 5, 10 % of the z of healthy
-people there lay beyond 1.96; with 10, 8 %."""
+LEVEL = 0.05
+"""A p-value by rank that cannot be smaller tells nothing by the field's habits."""
 
 _PACKAGES = ("normfuse", "torch", "pyro-ppl", "numpy", "scipy", "pandas", "scikit-learn")
 
@@ -68,13 +68,27 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
         best_epoch=history.best_epoch, versions=versions(), notes=notes,
         model=repr(vae.recipe),
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
-    return {kind.name: replace(reference, kind=kind.name, meaning=kind.meaning, use=kind.use)
+    return {kind.name: replace(reference, kind=kind.name, meaning=kind.meaning, use=kind.use,
+                               notes=(*notes, *rank_notes(kind.name, laws, names)))
             for kind in model.kinds}
+
+
+def rank_notes(kind: str, laws: Mapping[Pattern, PatternLaw], names: list[str]) -> tuple[str, ...]:
+    """For which people no p-value by rank of this kind can be below .05, if there are any."""
+    coarse = []
+    for pattern, law in laws.items():
+        smallest = law.features[kind].smallest
+        if smallest > LEVEL:  # NaN, without ranks, is not
+            there = " + ".join(name for name, has in zip(names, pattern) if has)
+            coarse.append(f"{there} (never below {smallest:.2g})")
+    return (f"p-values by rank (deviations.conformal) cannot fall below {LEVEL:g} in people "
+            f"measured with {listed(coarse)}: fewer than {round(2 / LEVEL) - 1} calibration "
+            "people were measured alike. Read z and p there",) if coarse else ()
 
 
 def thin_levels(training: Mapping[str, Any], calibration: Mapping[str, Any]) -> list[str]:
     """Levels (sites, say) with fewer than 10 reference people or nobody to calibrate with."""
-    return [f"{name} {level}" for name, found in training.items()
+    return [f"{name} {level} (n = {n})" for name, found in training.items()
             for level, n in found.get("levels", {}).items()
             if n < THIN or not calibration[name].get("levels", {}).get(level, 0)]
 

@@ -44,8 +44,7 @@ def warn_of_reference_values(controls: Cohort) -> None:
     -----
     UserWarning
         For values beyond ``EXTREME`` robust standard deviations; lone zeros in a feature that
-        otherwise has none; a value that more than ``PILE`` of the people share; covariates far
-        from everybody else's.
+        otherwise has none; a value that more than ``PILE`` of the people share.
     """
     for m in controls.modalities:
         block = controls.features[m.name]
@@ -62,13 +61,6 @@ def warn_of_reference_values(controls: Cohort) -> None:
                           "their z will not be calibrated. Leave them out: "
                           + _how_to_drop(m.name),
                           stacklevel=3)
-    for name, kind in controls.covariates.items():
-        if kind == "continuous":
-            column = controls.subjects[[name]]
-            spread = 1.4826 * (column - column.median()).abs().median()
-            _warn(far_out(column, column.median(), spread, 10), column,
-                  f"covariate {name}: {{n}} reference people are more than 10 robust standard "
-                  "deviations from the others", "typing errors or codes for missing values")
 
 
 def warn_of_scored_values(names: list[str], ids: pd.Index, standard: list[np.ndarray],
@@ -84,10 +76,9 @@ def warn_of_scored_values(names: list[str], ids: pd.Index, standard: list[np.nda
               "regions (one spoils every z of its person)", unit=" sd")
 
 
-def far_out(block: pd.DataFrame, center: pd.Series, spread: pd.Series,
-            limit: float = EXTREME) -> pd.DataFrame:
-    """Cells further than ``limit`` spreads from the center; never if the spread is 0."""
-    return (block - center).abs() > limit * spread.where(spread > 0)
+def far_out(block: pd.DataFrame, center: pd.Series, spread: pd.Series) -> pd.DataFrame:
+    """Cells further than ``EXTREME`` spreads from the center; never if the spread is 0."""
+    return (block - center).abs() > EXTREME * spread.where(spread > 0)
 
 
 def _warn(bad: pd.DataFrame, block: pd.DataFrame, what: str, why: str, unit: str = "") -> None:

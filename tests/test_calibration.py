@@ -334,6 +334,13 @@ class TestConformal:
         for level in (0.04, 0.2, 0.4, 0.6):  # multiples of 2 / (n + 1): exact
             assert (p <= level + 1e-9).mean() == pytest.approx(level, rel=0.05)
 
+    def test_the_smallest_is_said(self):
+        for n, tells in ((20, False), (38, False), (39, True), (49, True)):
+            u, law = self.law(n)
+            least = law.conformal(np.full((1, 40), 1e9), np.zeros(1, bool)).min()
+            assert law.smallest == pytest.approx(least) and (least <= 0.05 + 1e-12) == tells
+        assert np.isnan(replace(law, ranked=None).smallest)
+
     def test_calibration_people_are_ranked_among_the_others(self):
         u, law = self.law(50)
         p = law.conformal(u, np.ones(50, bool))

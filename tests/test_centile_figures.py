@@ -153,6 +153,7 @@ def test_of_a_model():
         warnings.simplefilter("ignore")
         deviations = model.deviations(cohort.select("diagnosis == 'AD'"), kind="covariates")
     table = model.centiles("t1_region0", age=range(25, 80, 5), sex="F")
+    assert table.attrs["measured"] == ["t1"]
     alone = deviations.z[["dti", "pet"]].isna().all(axis=1)  # calibrated as the curves are
     subject = deviations.z.index[alone][0]
     ax = drawn(plot_centiles(table, "t1_region0", deviations, subject=subject))
@@ -160,3 +161,21 @@ def test_of_a_model():
     at = model.centiles("t1_region0", shares=[deviations.centile.loc[subject, (
         "t1", "t1_region0")] / 100], **deviations.subjects.loc[subject, ["age", "sex", "site"]])
     assert at.iloc[0, 0] == pytest.approx(ax.lines[-1].get_ydata()[0], abs=0.01)
+    assert "curves:" not in ax.texts[-1].get_text()
+    both = deviations.z.index[deviations.z["dti"].notna().any(axis=1)
+                              & deviations.z["pet"].isna().all(axis=1)][0]
+    centile = deviations.centile.loc[both, ("t1", "t1_region0")] / 100
+    who = deviations.subjects.loc[both, ["age", "sex", "site"]]
+    for measured, exact in ((["dti", "t1"], True), (None, False)):
+        found = model.centiles("t1_region0", shares=[centile], measured=measured, **who).iloc[0, 0]
+        assert exact == bool(abs(found - deviations.observed.loc[both, ("t1", "t1_region0")])
+                             < 1e-3)
+    words = " ".join(plot_centiles(table, "t1_region0", deviations, subject=both).texts[-1]
+                     .get_text().split())
+    assert words.endswith("(by people measured with t1 + dti; curves: with t1)")
+    own = model.centiles("t1_region0", age=range(25, 80, 5), sex="F", measured=["t1", "dti"])
+    assert "curves:" not in plot_centiles(own, "t1_region0", deviations, subject=both
+                                          ).texts[-1].get_text()
+    for measured in (["dti"], ["t1", "asl"]):
+        with pytest.raises(CohortError, match="it names 't1', whose centiles these are"):
+            model.centiles("t1_region0", age=50, sex="F", measured=measured)

@@ -145,6 +145,15 @@ class TestEvaluate:
         assert "is not a folder that `normfuse evaluate`" in refusal(
             "report {out}/d --evaluation {out}/d --out {out}/no.html", out=tmp_path)
 
+    def test_people_of_an_unseen_site_if_they_are_asked_for(self, place, home, tmp_path):
+        line = EVALUATE.replace("unseen/", "elsewhere/") + " --unseen-site pooled"
+        result = run(line, home=home, out=tmp_path / "e")
+        assert result.exit_code == 0, result.output
+        found, n = nf.Evaluation.read(tmp_path / "e"), len(
+            nf.Cohort.read(place / "elsewhere" / "cohort.toml").reference_subjects())
+        assert found.people == {"new": n} and found.sites.index.tolist() == ["west"]
+        assert f"note: {n} people of sites that the model does not know" in result.stdout
+
     @pytest.mark.parametrize("change, words", [
         (" --subjects \"age < 22\"", "are left to evaluate with; bring 10"),
         (("unseen", "elsewhere"), "site 'west'"),

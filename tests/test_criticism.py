@@ -243,6 +243,17 @@ class TestMiscalibration:
         assert not words and "nothing off" in found.summary()
         assert found.means["MACE"] == pytest.approx(found.floor, rel=0.3)
 
+    def test_a_model_behind_the_spline_regression_is_told_so(self):
+        found, _ = self.flags(self.Z)
+        worse = found.features.assign(EXPV=0.30, EXPV_spline=0.32, MSLL=-0.10, MSLL_spline=-0.16)
+        worse.loc[worse.index[:3], "EXPV"] = 0.33
+        said = replace(found, features=worse).summary()
+        assert "nothing off" not in said and "every interval holds" in said
+        assert "behind the spline regression, which knows covariates only: EXPV 0.307 against " \
+            "0.320 (lower in 9 of 12 features); MSLL -0.100 against -0.160 (higher in 12" in said
+        better = found.features.assign(EXPV=0.3002, EXPV_spline=0.3005, MSLL=-0.2, MSLL_spline=0.0)
+        assert not replace(found, features=better).behind()  # as three digits print it
+
     def test_z_that_are_too_large(self):
         _, words = self.flags(1.2 * self.Z)
         assert "of z inside the central 95 %" in words and "above the 97.5 % centile" in words

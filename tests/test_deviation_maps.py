@@ -188,6 +188,7 @@ def test_overlap_adds_controls_leaves_out_seen_people_and_refuses_nonsense(devia
 def test_extreme_counts_are_compared_by_ranks(deviations):
     complete = deviations.select(deviations.z.index[deviations.z.notna().all(axis=1)])
     found = compare_extremes(complete, "dx", threshold=0.8, direction="below", baseline="CN")
+    assert found.kind == complete.reference.kind
     counts = complete.extreme(0.8, direction="below")  # the model's own count is the witness
     for (contrast, modality, _), row in found.table.iterrows():
         a, b = (counts.loc[complete.subjects["dx"] == level, modality].to_numpy()
@@ -256,4 +257,5 @@ def test_distances_are_ranked_by_their_p_value(deviations, tmp_path):
     assert again.table.loc[row.name, "p"] == row["p"]
     read = GroupComparison.read(found.save(tmp_path / "distances"))
     pd.testing.assert_frame_equal(read.table, found.table)
+    assert read.kind == ""  # the latent distance does not depend on it
     assert read.summary() == found.summary() and found._repr_html_()

@@ -5,6 +5,7 @@ import re
 import shlex
 import textwrap
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -50,7 +51,8 @@ def test_the_python_lines(here, capsys):
 
 def test_the_python_lines_of_the_guide(capsys):
     for code in blocks("python", "docs/guide/what_a_z_means.md"):
-        exec(compile(code, "what_a_z_means.md", "exec"), {"deviations": tiny_deviations()})
+        d = tiny_deviations()
+        exec(compile(code, "what_a_z_means.md", "exec"), {"deviations": replace(d, conformal=d.p)})
     assert re.search(r"t1 +0\.829\d*\npet +0\.170", capsys.readouterr().out)
     plt.close("all")
 
@@ -94,11 +96,13 @@ def test_the_python_lines_of_the_page_on_atlases(tmp_path, monkeypatch, capsys):
 def test_the_command_lines(here):
     lines = [line for block in blocks("bash") for line in block.splitlines()
              if line.startswith("normfuse ")]
-    assert [line.split()[1] for line in lines] == ["fit", "score", "compare", "report"]
+    verbs = [line.split()[1] for line in lines]
+    assert verbs == ["fit", "score", "compare", "evaluate", "report"]
     for line in lines:
         result = CliRunner().invoke(app, shlex.split(line)[1:])
         assert result.exit_code == 0, result.output
-    assert (here / "report.html").exists()
+    page = (here / "report.html").read_text(encoding="utf-8")
+    assert "How good is the model" in page and "Deviations of kind focal" in page
 
 
 def test_the_cohort_file(here):

@@ -20,6 +20,7 @@ from scipy import integrate, optimize, stats
 
 from normfuse.analyses import GroupComparison, compare_groups
 from normfuse.analyses.effects import noncentrality_interval
+from normfuse.analyses.groups import _findings
 from normfuse.deviations import ROLE, Deviations
 from normfuse.errors import CohortError, ComparisonError, ModelFileError, OutputExistsError
 from normfuse.testing.fixtures import tiny_reference
@@ -347,7 +348,21 @@ def test_a_confounder_makes_z_and_raw_disagree_and_the_result_says_so():
     found = compare_groups(replace(made, z=made.z - 0.08 * (age - 60), observed=raw), "dx",
                            adjust=())
     note = [text for text in found.notes if "disagree" in text]
-    assert len(note) == 1 and "0 and " in note[0] and "age" in note[0]
+    hits = int((found.table["raw_q"] < 0.05).sum())
+    assert len(note) == 1 and hits > 1 and "age" in note[0]
+    assert f"in {hits} of {len(found.table)} rows at q < 0.05: 0 in z alone, {hits} raw" in note[0]
+
+
+@pytest.mark.parametrize("q, raw_q, said", [
+    ([.01, .9, .9, .9], [.9, .9, .9, .9], None),  # one row
+    ([.01, .01, .9, .9], [.9, .9, .9, .9], "in 2 of 4 rows at q < 0.05: 2 in z alone, 0 raw"),
+    ([.01, .9, .9, .9], [.9, .01, .9, .9], "in 2 of 4 rows at q < 0.05: 1 in z alone, 1 raw"),
+    ([.01] * 40, [.01] * 38 + [.06] * 2, None),  # 2 of 40 lie at the border
+])
+def test_a_row_at_the_border_is_no_disagreement(q, raw_q, said):
+    table = pd.DataFrame({"q": q, "raw_q": raw_q, "p": 0.01})
+    notes = _findings(table)
+    assert [said in note for note in notes] == ([] if said is None else [True])
 
 
 def test_saved_and_read_again(deviations, tmp_path):
@@ -360,6 +375,7 @@ def test_saved_and_read_again(deviations, tmp_path):
     pd.testing.assert_frame_equal(again.table, found.table, check_exact=True)
     assert again.summary() == found.summary() and again.n == found.n
     assert (again.adjust, again.notes) == (found.adjust, found.notes)
+    assert again.kind == found.kind == made.reference.kind == "reconstruction"
     with pytest.raises(OutputExistsError):
         found.save(tmp_path / "groups")
     file = found.to_csv(tmp_path / "table.csv")
@@ -375,6 +391,8 @@ def test_text_and_html(deviations):
     dx = deviations.subjects["dx"].replace({"AD": "<script>"})
     found = compare_groups(replace(deviations, subjects=deviations.subjects.assign(dx=dx)), "dx")
     assert "17 CN" in found.summary() and "baseline CN" in found.summary()
+    assert "deviations of kind reconstruction" in found.summary()
+    assert "deviations of kind reconstruction" in found._repr_html_()
     assert "<script>" not in found._repr_html_() and "&lt;script&gt;" in found._repr_html_()
     empty = replace(found, table=found.table.iloc[:0])
     assert "GroupComparison" in repr(empty) and empty._repr_html_()

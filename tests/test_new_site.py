@@ -59,6 +59,17 @@ class TestNewSite:
         assert (np.abs(z) > 1.96).mean() == pytest.approx(0.05, abs=0.02)
         assert pooled.std() < z.std()
 
+    def test_a_model_is_evaluated_at_an_unknown_site_as_it_scores_there(self, model):
+        people = cohort(60, ["s9"], 3, shift=0.6)
+        with pytest.raises(CohortError, match="unseen_site='pooled'"):
+            nf.evaluate(model, people, kind="covariates")
+        with pytest.raises(ValueError, match="unseen_site is 'pooled' or None; got 'any'"):
+            nf.evaluate(model, people, unseen_site="any")
+        found = nf.evaluate(model, people, kind="covariates", unseen_site="pooled")
+        z = z_of(model, people, unseen_site="pooled")
+        np.testing.assert_allclose(found.features["mean"], z.mean(0))
+        assert found.notes[0].startswith("60 people of sites that the model does not know")
+
     def test_more_people_leave_less_error(self, model):
         people = cohort(600, ["s10"], 5, shift=-0.5)
         known = cohort(600, ["s0"], 5)  # of whom the reference had 60 or so
@@ -82,6 +93,14 @@ class TestNewSite:
         adapted = model.adapt(cohort(60, ["s9"], 4))
         again = nf.NormativeModel.load(adapted.save(tmp_path / "model"))
         np.testing.assert_array_equal(z_of(again, people), z_of(adapted, people))
+
+    def test_a_site_is_learned_once_and_the_way_out_is_told(self, model):
+        adapted = model.adapt(cohort(60, ["s9"], 4))
+        with pytest.raises(CohortError, match="s9 was added by an earlier adapt.*adapt the "
+                                              "original model again, with everybody of that"):
+            adapted.adapt(cohort(60, ["s9"], 12))
+        with pytest.raises(CohortError, match="knows site s1, s9 already; s9 was added"):
+            adapted.adapt(cohort(80, ["s9", "s1"], 12))
 
     @pytest.mark.parametrize("n, site, message", [(9, "s9", "has 9 healthy subjects; 10 at least"),
                                                   (40, "s1", "knows site s1 already")])
@@ -123,11 +142,22 @@ class TestCentiles:
         ({"feature": "r99", "age": 50, "sex": "F"}, "no feature 'r99'"),
         ({"feature": "r0", "age": 50}, "centiles depend on sex"),
         ({"feature": "r0", "age": 50, "sex": "F", "height": 2}, "height are no covariates"),
-        ({"feature": "r0", "age": 50, "sex": "F", "site": "mars"}, "site 'mars'"),
+        ({"feature": "r0", "age": 50, "sex": "F", "site": "mars"},
+         "site='mars' was asked for; the model knows 's0'.*leave site out for the average one"),
+        ({"feature": "r0", "age": 50, "sex": ["F", "female"]},
+         "sex='female' was asked for; the model knows 'F', 'M'$"),
+        ({"feature": "r0", "age": [50, "old"], "sex": "F"}, "age is a finite number"),
+        ({"feature": "r0", "age": np.nan, "sex": "F"}, "age=nan was asked for"),
+        ({"feature": "R-0", "age": 50, "sex": "F"}, "no feature 'R-0' .perhaps 'R-0' is 'r0'"),
     ])
     def test_refusals(self, model, asked, message):
-        with pytest.raises(CohortError, match=message):
+        with pytest.raises(CohortError, match=message) as refused:
             model.centiles(**asked)
+        assert "subjects" not in str(refused.value)
+
+    def test_an_age_that_nobody_had_is_extrapolated_with_a_warning(self, model):
+        with pytest.warns(UserWarning, match="age=90, 95 lies outside the training people's 20"):
+            model.centiles("r0", age=[50, 90, 95], sex="F")
 
 
 def test_covariates_kind_is_blind_to_the_rest_of_the_brain(model):

@@ -291,6 +291,33 @@ class TestRefusals:
                                               "had north, south, west.*healthy subjects of that"):
             model.deviations(moved)
 
+    @pytest.mark.parametrize("codes, recode", [
+        ({"F": "female", "M": "male"}, "{'female': 'F', 'male': 'M'}"),
+        ({"F": "w", "M": "m"}, "{'m': 'M', 'w': …}"), ({"F": "2", "M": "1"}, "{'1': …, '2': …}"),
+        ({"F": "woman", "M": "MALE"}, "{'MALE': 'M', 'woman': …}")])
+    def test_sex_coded_otherwise(self, model, patients, codes, recode):
+        people = patients.subjects.assign(sex=patients.subjects["sex"].map(codes))
+        with pytest.raises(CohortError, match="sex {!r}, {!r} of 10 subjects .* the reference, "
+                           "which had 'F', 'M'".format(*sorted(codes.values()))) as refused:
+            model.deviations(with_people(patients, people))
+        assert f"subjects['sex'].replace({recode})" in str(refused.value)
+
+    def test_misspelt_names_are_recognised(self, model, patients):
+        blocks = {name: patients.features[name] for name in patients.features}
+        dotted = {f"t1_region{k}": f"T1_REGION.{k}" for k in range(4)}
+        renamed = {**blocks, "t1": blocks["t1"].rename(columns=dotted)}
+        for frames, words in (
+                (renamed, "(perhaps 'T1_REGION.0' is 't1_region0', 'T1_REGION.1' is 't1_region1'"),
+                ({**blocks, "T1": blocks["t1"]}, "(perhaps 'T1' is 't1')")):
+            other = nf.Cohort.from_frames(patients.subjects, frames,
+                                          covariates=patients.covariates)
+            with pytest.raises(CohortError) as refused:
+                model.deviations(other)
+            assert words in str(refused.value)
+        aged = with_people(patients, patients.subjects.rename(columns={"age": "Age"}))
+        with pytest.raises(CohortError, match="perhaps 'Age' is 'age'"):
+            model.deviations(aged)
+
     def test_covariate_absent_at_scoring(self, model, patients):
         bare = with_people(patients, patients.subjects.drop(columns="age"))
         with pytest.raises(CohortError, match="needs the covariate 'age'; .* sex, site"):
@@ -409,3 +436,17 @@ def test_sites_too_thin_to_know_are_noted(cohort):
     notes = nf.NormativeModel(**SMALL).fit(
         with_people(cohort, people).reference_subjects()).fitted.reference.notes
     assert any("site tiny" in note and "too few reference people" in note for note in notes)
+
+
+def test_p_values_by_rank_that_can_tell_nothing_are_noted(model, patients):
+    """With 84 healthy people 25 calibrate, so that no rank is rarer than 2 in 26."""
+    assert model.fitted.reference.n_subjects["calibration"] < 39
+    for kind in ("focal", "covariates"):
+        found = model.deviations(patients, kind=kind)
+        said = [n for n in found.reference.notes if "p-values by rank" in n]
+        everything = (found.z.notna().T.groupby(level=0).any().T.all(axis=1)).to_numpy()
+        smallest = 2 / (model.fitted.laws[(True,) * 3].features[kind].residual.n.max() + 1)
+        assert found.conformal[everything].min(axis=None) >= smallest - 1e-12
+        assert bool(said) == (smallest > 0.05) == (kind == "focal")
+        if said:
+            assert f"t1 + dti + pet (never below {smallest:.2g})" in said[0]

@@ -169,6 +169,7 @@ def test_the_group_table_shows_z_and_raw_side_by_side(page, comparison):
                 shown, [wanted[c] for c in (name, f"{name}_low", f"{name}_high")], atol=0.0051)
     assert any(row[3] != row[6] for row in rows)
     assert comparison.family in page.words
+    assert f"Deviations of kind {comparison.kind}. q:" in page.words
     assert all(note in page.words for note in comparison.notes)
 
 
@@ -291,10 +292,17 @@ def test_an_existing_file_is_kept_unless_it_may_be_replaced(deviations, tmp_path
 def test_a_refused_comparison_leaves_nothing_behind(deviations, comparison, tmp_path):
     ranks = compare_distances(deviations, "diagnosis")
     elsewhere = replace(comparison, group="syndrome")
-    for wrong, message in ((ranks, "made by compare_groups"), (elsewhere, "'syndrome' is not")):
+    other = replace(comparison, kind="focal")
+    for wrong, message in ((ranks, "made by compare_groups"), (elsewhere, "'syndrome' is not"),
+                           (other, "of kind 'focal', the people were scored with kind 'reconstr")):
         with pytest.raises(ComparisonError, match=message):
             write_report(deviations, tmp_path / "report.html", comparison=wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comparison_of_old_did_not_say_its_kind(deviations, comparison, tmp_path):
+    page = written(tmp_path, deviations, comparison=replace(comparison, kind=""), n_subjects=0)
+    assert "does not say of which kind its deviations are" in page.words
 
 
 def test_without_a_comparison_scored_people_stand_beside_controls(deviations, tmp_path):
@@ -434,11 +442,19 @@ class TestHowGoodTheModelIs:
         off = replace(evaluation, coverage=evaluation.coverage.assign(low=0.96, high=0.97))
         page = written(tmp_path, deviations, evaluation=off, n_subjects=0)
         assert "Off, by a 95 % interval" in page.words and "inside the central 80 %" in page.words
+        ahead = evaluation.features.assign(EXPV=1.0, MSLL=-9.0)
         fine = replace(evaluation, coverage=evaluation.coverage.assign(low=0, high=1),
+                       features=ahead,
                        outer=evaluation.outer.assign(low=0, high=1),
                        leftover=evaluation.leftover.assign(n_features=0, chance_high=1))
         page = written(tmp_path / "fine", deviations, evaluation=fine, n_subjects=0)
         assert "Every interval below holds its nominal value" in page.words
+        assert "Behind the spline" not in page.words
+        behind = replace(fine, notes=("9 people of sites",), features=ahead.assign(
+            EXPV=ahead["EXPV_spline"] - 0.1))
+        page = written(tmp_path / "behind", deviations, evaluation=behind, n_subjects=0)
+        assert f"knows covariates only: {behind.behind()[0]}." in page.words
+        assert "(lower in " in page.words and "9 people of sites." in page.words
 
     def test_of_another_kind_is_refused(self, deviations, evaluation, tmp_path):
         with pytest.raises(ComparisonError, match="of kind 'focal'.*kind 'reconstruction'"):

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 import normfuse as nf
+from normfuse.covariate_checks import implausible, warn_of_covariates
 from normfuse.errors import CohortError
+from normfuse.fingerprints import warn_of_twins
 from normfuse.testing import tiny_cohort
 from normfuse.value_checks import warn_of_reference_values
 
@@ -37,11 +39,86 @@ def test_an_ordinary_reference_is_silent():
     (changed(-999.0), "dti: 1 reference values lie beyond 30 robust.*-999 in dti_region2 of sub-"),
     (changed(0.0), "dti: 1 reference values are exactly 0 in features that hardly ever are"),
     (changed(0.0, rows=90), "in dti_region2 more than 30% of the reference share one value"),
-    (changed(age=-999.0), "covariate age: 1 reference people are more than 10 robust.*-999"),
 ])
 def test_what_cannot_be_is_named(cohort, words):
     with pytest.warns(UserWarning, match=words):
         warn_of_reference_values(cohort)
+
+
+def ages(*values, name="age"):
+    return pd.Series(np.concatenate([np.atleast_1d(v) for v in values]).astype(float), name=name)
+
+
+STUDENTS = np.random.default_rng(0).integers(18, 26, 300)
+ADULTS = np.random.default_rng(1).uniform(19, 82, 200).round(1)
+
+
+@pytest.mark.parametrize("honest", [
+    ages(STUDENTS, [61, 64, 70, 71, 75, 78, 82]), ages(STUDENTS, 70), ages(STUDENTS, 29),
+    ages(ADULTS), ages(ADULTS, [8, 11, 16]), ages(np.linspace(6, 50, 76)),
+    ages(np.geomspace(0.1, 18, 25), ADULTS), ages(12 * ADULTS), ages(365.25 * STUDENTS, 25_000),
+    ages(np.random.default_rng(2).exponential(4, 300), 40, name="score"),
+    ages(np.random.default_rng(3).normal(0, 1, 300), 6, name="income"),
+    ages(np.random.default_rng(4).integers(8, 20, 90), 0, name="education"), ages([1] * 50, 7)])
+def test_skewed_ages_are_ordinary(honest):
+    assert not implausible(honest).any()
+
+
+@pytest.mark.parametrize("honest, typo", [
+    (ages(ADULTS), 250), (ages(ADULTS), 2.5), (ages(STUDENTS), 210), (ages(STUDENTS), 2.2),
+    (ages(STUDENTS, [61, 70, 78]), 999), (ages(ADULTS), -999), (ages(ADULTS), -1),
+    (ages(ADULTS), 0),
+    (ages(np.linspace(6, 50, 76)), 310), (ages(ADULTS[:12]), -999),
+    (ages(1.4e6 + 2e3 * ADULTS, name="tiv"), 0), (ages(1.4e6 + 2e3 * ADULTS, name="tiv"), 1.5e5),
+    (ages(np.random.default_rng(3).normal(0, 1, 300), name="income"), -999)])
+def test_typing_errors_and_codes_are_found(honest, typo):
+    both = ages(honest, typo, name=honest.name)
+    assert both[implausible(both)].tolist() == [typo]
+
+
+def test_a_suspicious_age_is_named_with_its_owner():
+    cohort = changed(age=2.5)
+    with pytest.warns(UserWarning, match=rf"age: 2.5 of {cohort.ids[3]} cannot well be, beside "
+                                         r"the 2\d.* to 79.* of the other 139 reference people"):
+        warn_of_covariates(cohort.subjects, cohort.covariates)
+
+
+def test_a_person_under_two_ids_is_named():
+    cohort = tiny_cohort(160, seed=2).reference_subjects()
+    people, blocks = cohort.subjects, {m: cohort.features[m] for m in cohort.features}
+    measured = blocks["pet"].index[blocks["pet"].notna().all(axis=1)]
+    for block in blocks.values():
+        block.loc[measured[7]] = block.loc[measured[2]]
+    blocks["pet"].loc[measured[9]] = blocks["pet"].loc[measured[4]]
+    twice = nf.Cohort(people, blocks, cohort.modalities, cohort.covariates, cohort.reference)
+    first, second = (" = ".join(i for i in cohort.ids if i in measured[pair])
+                     for pair in ([2, 7], [4, 9]))
+    with pytest.warns(UserWarning, match="2 of 140 reference people are there") as w:
+        warn_of_twins(twice)
+    assert len(w) == 1 and first in str(w[0].message) and second in str(w[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_twins(cohort)
+
+
+def test_a_fit_says_all_of_it():
+    cohort = changed(age=250.0)
+    people, blocks = cohort.subjects, {m: cohort.features[m] for m in cohort.features}
+    people.iloc[:4, people.columns.get_loc("site")] = "tiny"
+    people.iloc[4:9, people.columns.get_loc("site")] = "small"
+    for block in blocks.values():
+        block.iloc[20] = block.iloc[21]
+    odd = nf.Cohort(people, blocks, cohort.modalities, cohort.covariates, cohort.reference)
+    plan = nf.TrainingPlan(max_epochs=2, warmup=1)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        model = nf.NormativeModel(n_latent=2, plan=plan, calibration=nf.HeldOut()).fit(odd)
+    said = [str(w.message) for w in found]
+    thin = [text for text in said if "too few to know the offset" in text]
+    assert len(thin) == 1 and "site small (n = 5), site tiny (n = 4): " in thin[0]
+    assert sum("250 of " in text for text in said) == 1
+    assert sum("there more than once" in text for text in said) == 1
+    assert any("site tiny (n = 4)" in note for note in model.fitted.reference.notes)
 
 
 def test_a_code_at_scoring_is_named():

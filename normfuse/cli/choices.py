@@ -1,0 +1,83 @@
+"""The words the command line knows: names for objects, and options that several verbs have."""
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import CohortError
+
+if TYPE_CHECKING:
+    from ..fusion import Aggregator
+
+Fusion = StrEnum("Fusion", ["wasserstein", "gwb", "poe", "gpoe", "moment", "moe", "mopoe",
+                            "mwb"])
+
+Deviation = StrEnum("Deviation", ["focal", "leave_modality_out", "covariates",
+                                  "reconstruction"])
+UnseenSite = StrEnum("UnseenSite", ["pooled"])
+
+AGAINST = {
+    Deviation.focal: "against the rest of the person's own brain; where it departs from itself",
+    Deviation.leave_modality_out: "against the person's other modalities; what one scan shows and "
+                                  "the others do not",
+    Deviation.covariates: "against what is usual at that age, sex and site; spread changes, and "
+                          "comparison with published normative models",
+    Deviation.reconstruction: "against a reconstruction that has seen the value; patterns outside "
+                              "anything healthy",
+}
+
+WHEN = {
+    Fusion.wasserstein: "means and sds average; no modality can outvote the others. The default",
+    Fusion.gwb: "the same for what is shared, beside a private part of each; modalities that each "
+                "see much of their own",
+    Fusion.poe: "precisions add; the sharpest, if every modality's confidence can be trusted",
+    Fusion.gpoe: "precisions average with learned weights; modalities that know unequally much",
+    Fusion.moment: "one Gaussian as wide as the modalities disagree; disagreement means doubt",
+    Fusion.moe: "one modality at a time; when most people have a single one",
+    Fusion.mopoe: "products of all subsets, mixed; people with many different sets of scans",
+    Fusion.mwb: "Wasserstein barycenters of all subsets, mixed; the same, nobody outvoted",
+}
+
+CohortFile = Annotated[Path, typer.Argument(
+    metavar="COHORT.TOML", help="Names the tables, covariates, modalities and who is healthy.")]
+ModelFolder = Annotated[Path, typer.Argument(
+    metavar="MODEL", help="A folder that `normfuse fit` or `normfuse adapt` wrote.")]
+KindChoice = Annotated[Deviation | None, typer.Option(
+    help="What a value is compared with; by default the first of the model's, focal.")]
+SiteChoice = Annotated[UnseenSite | None, typer.Option(
+    help="Take people of a site that the model does not know for people of any site; else they "
+    "are refused. `normfuse adapt` is better.")]
+Only = Annotated[str | None, typer.Option(
+    metavar="QUERY", help="Only these people, as \"diagnosis == 'AD'\".")]
+DeviationsFolder = Annotated[Path, typer.Argument(
+    metavar="DEVIATIONS", help="A folder that `normfuse score` wrote.")]
+NewFolder = Annotated[Path, typer.Option(help="A new folder for the result.")]
+Overwrite = Annotated[bool, typer.Option(
+    "--overwrite", help="Replace what an earlier run of normfuse left there.")]
+
+
+def aggregator(name: Fusion) -> Aggregator:
+    """The object that a name stands for."""
+    from .. import fusion as f
+
+    made: dict[Fusion, Aggregator] = {
+        Fusion.wasserstein: f.WassersteinBarycenter(), Fusion.poe: f.ProductOfExperts(),
+        Fusion.gwb: f.GeneralizedWassersteinBarycenter(),
+        Fusion.moment: f.MomentMatchingBarycenter(),
+        Fusion.gpoe: f.GeneralizedProductOfExperts(), Fusion.moe: f.MixtureOfExperts(),
+        Fusion.mopoe: f.SubsetMixture(f.ProductOfExperts()),
+        Fusion.mwb: f.SubsetMixture(f.WassersteinBarycenter())}
+    return made[name]
+
+
+def sizes(levels: str, latent: int | None) -> tuple[int, ...]:
+    """Latent sizes from the command line."""
+    words = [word.strip() for word in levels.split(",")]
+    if latent is not None:
+        raise CohortError("give --latent for one latent vector, or --levels for several levels")
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise CohortError(f"--levels is a list of whole numbers such as 16,6; got {levels!r}")
+    return tuple(map(int, words))

@@ -1,0 +1,134 @@
+"""Verbs about people: score them, compare groups of them, write the report."""
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import listed
+from .application import app, free_place
+from .choices import (AGAINST, CohortFile, DeviationsFolder, KindChoice, ModelFolder, NewFolder,
+                      Only, Overwrite, SiteChoice)
+from .people import chosen
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..atlas import Atlas
+    from ..deviations import Deviations
+
+
+@app.command(help="Score people: z per feature, latent distance and p-value per person, as CSV "
+             "tables.\n\nAny set of modalities will do. Held-out controls are scored each against "
+             "the others.\n\nExample: `normfuse score model/ cohort.toml --out deviations/ "
+             "--subjects \"age > 60\"`\n\nKinds of deviation:\n\n"
+             + "\n".join(f"* **{name}**: {what}" for name, what in AGAINST.items()))
+def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only = None,
+          kind: KindChoice = None,
+          unseen_site: SiteChoice = None,
+          include_seen: Annotated[bool, typer.Option(
+              "--include-seen", help="Also the people the model was trained on, whose z is too "
+              "small; else they are left out.")] = False,
+          skip_uncalibrated: Annotated[bool, typer.Option(
+              "--skip-uncalibrated", help="Leave out people with a set of scans that too few "
+              "held-out controls have, instead of stopping.")] = False,
+          overwrite: Overwrite = False) -> None:
+    """Score people and save their deviations."""
+    free_place(out, overwrite, "reference.json")
+    from ..cohort import Cohort
+    from ..normative import NormativeModel
+
+    fitted, people = NormativeModel.load(model), Cohort.read(cohort)
+    if subjects is not None:
+        people = chosen(people, subjects)
+    found = fitted.deviations(people, kind=kind, unseen_site=unseen_site,
+                              include_seen=include_seen, skip_uncalibrated=skip_uncalibrated)
+    found.save(out, overwrite=overwrite)
+    typer.echo(f"deviations: {out}\n{_tally(found)}")
+
+
+@app.command()
+def compare(deviations: DeviationsFolder, out: NewFolder,
+            group: Annotated[str, typer.Option(help="Column of the subjects table.")],
+            adjust: Annotated[str | None, typer.Option(
+                metavar="NAMES", help="Covariates of the linear model, as age,sex; or none. By "
+                "default all that the model knows.")] = None,
+            baseline: Annotated[str | None, typer.Option(
+                help="The group all others are held against; else the controls'.")] = None,
+            overwrite: Overwrite = False) -> None:
+    """Compare groups in every feature: effect, interval, p, q and n, in z and in raw values.
+
+    Example: `normfuse compare deviations/ --group diagnosis --adjust age,sex --out groups/`
+    """
+    free_place(out, overwrite, "comparison.json")
+    from normfuse.analyses import compare_groups
+
+    from ..deviations import Deviations
+
+    names = None if adjust is None else [
+        name.strip() for name in adjust.split(",") if name.strip() not in ("", "none")]
+    found = compare_groups(Deviations.read(deviations), group, adjust=names, baseline=baseline)
+    found.save(out, overwrite=overwrite)
+    typer.echo(f"groups: {out}\n{found.summary()}")
+
+
+@app.command()
+def report(deviations: DeviationsFolder,
+           out: Annotated[Path, typer.Option(help="A new HTML file.")],
+           groups: Annotated[Path | None, typer.Option(
+               help="A folder that `normfuse compare` wrote.")] = None,
+           evaluation: Annotated[Path | None, typer.Option(
+               help="A folder that `normfuse evaluate` wrote, of the same kind.")] = None,
+           atlas: Annotated[str, typer.Option(
+               help="Paints the features that are its regions; left out if none is. A name, "
+                    "or a labels image with its table beside it.")] = "dk",
+           overwrite: Overwrite = False) -> None:
+    """Write one self-contained HTML page: calibration, top regions, brain maps, groups, people.
+
+    Example: `normfuse report deviations/ --groups groups/ --out report.html`
+    """
+    free_place(out, overwrite, None)
+    from normfuse.analyses import GroupComparison, write_report
+
+    from ..deviations import Deviations
+    from ..evaluation import Evaluation
+
+    found = Deviations.read(deviations)
+    write_report(found, out, atlas=_atlas_of(found, atlas), overwrite=overwrite,
+                 comparison=None if groups is None else GroupComparison.read(groups),
+                 evaluation=None if evaluation is None else Evaluation.read(evaluation))
+    typer.echo(f"report: {out}")
+
+
+def _atlas_of(deviations: Deviations, name: str) -> Atlas:
+    """The atlas; says so if no feature is a region of it, as then there are no brain maps."""
+    from ..atlas import load_atlas
+
+    atlas = load_atlas(name)
+    features = deviations.z.columns.get_level_values(1)
+    voxels = any("space" in facts for facts in deviations.reference.modalities.values())
+    if not voxels and not features.isin(atlas.regions["name"]).any():
+        warnings.warn(f"the report has no brain maps: none of the {len(features)} features "
+                      f"({listed(features.unique(), 2)}) is a region of atlas {name}, which are "
+                      f"called as {listed(_examples(atlas.regions['name']), 3)}",
+                      stacklevel=2)
+    return atlas
+
+
+def _examples(names: pd.Series) -> list[str]:
+    """Up to three from all over the atlas, not three of a kind."""
+    places = dict.fromkeys(len(names) * part // 8 for part in (2, 4, 0))
+    return [str(names.iloc[place]) for place in places]
+
+
+def _tally(deviations: Deviations) -> str:
+    from ..deviations import ROLE
+
+    roles = deviations.subjects[ROLE].value_counts()
+    who = ", ".join(f"{n} {str(role).replace('_', ' ')}" for role, n in roles.items())
+    far = (deviations.distance["p"] < 0.05).sum()
+    return (f"{len(deviations)} people ({who}), {deviations.z.shape[1]} features of "
+            f"{listed(deviations.modalities, 9)}; {far} with a latent distance of p < 0.05\n"
+            f"kind {deviations.reference.kind}: {deviations.reference.meaning}")
