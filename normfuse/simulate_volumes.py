@@ -98,7 +98,7 @@ def simulate_volumes(folder: str | Path, n_reference: int = 200, n_patients: int
         with a lesion at a voxel, healthy SD, lesions and factor scores as tables.
     n_reference, n_patients : int
         People with diagnosis ``CN``; people with ``MCI`` or ``AD`` (half each, with the same kind
-        of lesions here).
+        of lesions here), whose ``group`` is ``patient``.
     modalities : sequence of str
         Of ``t1``, ``dti``, ``pet``. Leaving some out does not change the others.
     resolution : float, mm
@@ -130,6 +130,7 @@ def simulate_volumes(folder: str | Path, n_reference: int = 200, n_patients: int
     space = template_space("brain", float(resolution))
     crowd, norms = (np.random.default_rng(_seed(seed, n)) for n in (0, 1))
     people = draw_people(n_reference, n_patients, crowd)
+    people["group"] = np.where(people["diagnosis"] == "CN", "control", "patient")
     scanned = _scanned(people, missing, np.random.default_rng(_seed(seed, 2)))
     makers = _makers(space, norms)
     ill = people.index[people["diagnosis"] != "CN"]

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,10 +14,15 @@ from .choices import NewFolder, Overwrite
 
 QUICK = {"people": (150, 30), "options": "--epochs 60 --latent 5"}
 FULL = {"people": (600, 120), "options": ""}
+QUICK_VOXELS = {"people": (150, 20), "options": "--epochs 60 --latent 5", "resolution": 8,
+                "permutations": 100}
+VOXELS = {"people": (200, 30), "options": "", "resolution": 4, "permutations": 1000}
 
 
 @app.command()
 def demo(out: NewFolder,
+         voxels: Annotated[bool, typer.Option(
+             "--voxels", help="A cohort of NIfTI images instead of a table of regions.")] = False,
          quick: Annotated[bool, typer.Option(
              "--quick", help="Few people and epochs: a check that all works, no result.")] = False,
          seed: Annotated[int, typer.Option(min=0, help="Of people and model.")] = 0,
@@ -24,26 +31,60 @@ def demo(out: NewFolder,
 
     Example: `normfuse demo --out out/`
     """
+    free_place(out, overwrite, "cohort/cohort.toml")
+    lines = _voxels(out, seed, QUICK_VOXELS if quick else VOXELS) if voxels else \
+        _regions(out, seed, QUICK if quick else FULL)
+    for line in lines:
+        typer.secho(f"\n$ normfuse {line.strip()}", bold=True)
+        if code := app(shlex.split(line), standalone_mode=False):
+            raise typer.Exit(code)
+
+
+def _regions(out: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:
+    """Simulates, then gives the commands."""
     from ..simulate import simulate_cohort, write_cohort
 
-    free_place(out, overwrite, "cohort/cohort.toml")
-    size: dict[str, Any] = QUICK if quick else FULL
     n_reference, n_patients = size["people"]
     typer.secho(f"# simulate_cohort({n_reference}, {n_patients}, seed={seed}) -> {out / 'cohort'}",
                 bold=True)
     simulated = simulate_cohort(n_reference, n_patients, seed=seed)
+    _clear(out)
+    file = write_cohort(simulated.cohort, out / "cohort")
+    at = _places(out)
+    yield f"fit {shlex.quote(str(file))} --out {at['model']} --seed {seed} {size['options']}"
+    yield f"score {at['model']} {shlex.quote(str(file))} --out {at['deviations']}"
+    yield (f"compare {at['deviations']} --group diagnosis --adjust age,sex --baseline CN "
+           f"--out {at['groups']}")
+    yield f"report {at['deviations']} --groups {at['groups']} --out {at['report.html']}"
+
+
+def _voxels(out: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:
+    """The same from images: maps of people, groups voxel by voxel, and regions for the report."""
+    from ..simulate_volumes import simulate_volumes
+
+    n_reference, n_patients = size["people"]
+    typer.secho(f"# simulate_volumes({str(out / 'cohort')!r}, {n_reference}, {n_patients}, "
+                f"resolution={size['resolution']}, seed={seed})", bold=True)
+    _clear(out)
+    file = simulate_volumes(out / "cohort", n_reference, n_patients, seed=seed,
+                            resolution=size["resolution"]).cohort_file
+    at = _places(out)
+    yield f"fit {shlex.quote(str(file))} --out {at['model']} --seed {seed} {size['options']}"
+    yield f"score {at['model']} {shlex.quote(str(file))} --out {at['deviations']}"
+    yield (f"maps {at['deviations']} --subjects \"group == 'patient'\" --out {at['maps']}")
+    yield (f"compare-voxels {at['deviations']} --group group --adjust age,sex --contrast "
+           f"patient,control --permutations {size['permutations']} --out {at['voxel_groups']}")
+    yield f"regions {at['deviations']} --atlas dk --out {at['regions']}"
+    yield (f"compare {at['regions']} --group group --adjust age,sex --baseline control "
+           f"--out {at['groups']}")
+    yield f"report {at['regions']} --groups {at['groups']} --out {at['report.html']}"
+
+
+def _places(out: Path) -> dict[str, str]:
+    return {name: shlex.quote(str(out / name)) for name in (
+        "model", "deviations", "groups", "maps", "voxel_groups", "regions", "report.html")}
+
+
+def _clear(out: Path) -> None:
     if out.exists():
         shutil.rmtree(out)
-    file = write_cohort(simulated.cohort, out / "cohort")
-    where = {name: shlex.quote(str(out / name))
-             for name in ("model", "deviations", "groups", "report.html")}
-    toml = shlex.quote(str(file))
-    for line in (f"fit {toml} --out {where['model']} --seed {seed} {size['options']}",
-                 f"score {where['model']} {toml} --out {where['deviations']}",
-                 f"compare {where['deviations']} --group diagnosis --adjust age,sex "
-                 f"--baseline CN --out {where['groups']}",
-                 f"report {where['deviations']} --groups {where['groups']} "
-                 f"--out {where['report.html']}"):
-        typer.secho(f"\n$ normfuse {line.strip()}", bold=True)
-        if code := app(shlex.split(line), standalone_mode=False):
-            raise typer.Exit(code)

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 @app.command(help="Score people: z per feature, latent distance and p-value per person, as CSV "
-             "tables.\n\nAny set of modalities will do. Held-out controls are scored each against "
-             "the others.\n\nExample: `normfuse score model/ cohort.toml --out deviations/ "
-             "--subjects \"age > 60\"`\n\nKinds of deviation:\n\n"
+             "tables; of voxels as zarr arrays, piece by piece: if it stops half-way, the same "
+             "command goes on.\n\nAny set of modalities will do. Held-out controls are scored "
+             "each against the others.\n\nExample: `normfuse score model/ cohort.toml --out "
+             "deviations/ --subjects \"age > 60\"`\n\nKinds of deviation:\n\n"
              + "\n".join(f"* **{name}**: {what}" for name, what in AGAINST.items()))
 def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only = None,
           kind: KindChoice = None,
@@ -43,9 +44,12 @@ def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only
     fitted, people = NormativeModel.load(model), Cohort.read(cohort)
     if subjects is not None:
         people = chosen(people, subjects)
+    voxels = any(m.space for m in people.modalities)  # too many to hold those of all people
     found = fitted.deviations(people, kind=kind, unseen_site=unseen_site,
-                              include_seen=include_seen, skip_uncalibrated=skip_uncalibrated)
-    found.save(out, overwrite=overwrite)
+                              include_seen=include_seen, skip_uncalibrated=skip_uncalibrated,
+                              to=out if voxels else None, overwrite=overwrite)
+    if not voxels:
+        found.save(out, overwrite=overwrite)
     typer.echo(f"deviations: {out}\n{_tally(found)}")
 
 
@@ -129,6 +133,7 @@ def _tally(deviations: Deviations) -> str:
     roles = deviations.subjects[ROLE].value_counts()
     who = ", ".join(f"{n} {str(role).replace('_', ' ')}" for role, n in roles.items())
     far = (deviations.distance["p"] < 0.05).sum()
-    return (f"{len(deviations)} people ({who}), {deviations.z.shape[1]} features of "
+    width = sum(block.shape[1] for block in deviations.blocks().as_is().values())
+    return (f"{len(deviations)} people ({who}), {width} features of "
             f"{listed(deviations.modalities, 9)}; {far} with a latent distance of p < 0.05\n"
             f"kind {deviations.reference.kind}: {deviations.reference.meaning}")
