@@ -69,12 +69,18 @@ def leave_one_out(vae: Vae, batch: Batch, inference: Refined = Refined()
 def _of_some(vae: Vae, part: Batch, inference: Refined) -> tuple[Tensor, Tensor]:
     energy, z = Energy(vae, part), inference.posterior(vae, part).mean
     precision = energy.newton(z)[1]
-    if vae.is_affine and all(measured is None for measured in part.measured):
+    if bool((precision == precision[:1]).all()):
         precision = precision[:1]  # alike for everybody
     spread = torch.linalg.inv(precision)
     means, variances = [], []
     for m, (residual, slopes) in enumerate(zip(*energy.linearised(z))):
-        noise, measured = energy.noise[m], part.measured[m]
+        noise, measured, rows = energy.noise[m], part.measured[m], part.whole(m)
+        if rows is not None and not len(rows):
+            means.append(torch.full_like(residual, torch.nan))
+            variances.append(means[-1])
+            continue
+        if rows is not None and len(rows) == len(part):
+            noise = vae.noise[m].among(None)
         scaled = noise.weigh(slopes)
         precision = noise.precision_diagonal \
             - torch.einsum("knp,nkl,lnp->np", scaled, spread, scaled)

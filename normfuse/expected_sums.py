@@ -64,8 +64,12 @@ class FeatureSums(Sums):
         self.squares, self.count = zeros(p), zeros(1)
 
     def add(self, part: Batch, z: Tensor, weights: Tensor) -> None:
+        rows = part.whole(self.m)
+        if rows is not None:
+            part, z, weights = part.take(rows), z[:, rows], weights[:, rows]
         y = self.inputs(z, part.design)
-        left, measured = part.x[self.m] - self.bent(z, part.design, y), part.measured[self.m]
+        left = part.x[self.m] - self.bent(z, part.design, y)
+        measured = part.measured[self.m] if rows is None else None
         seen = left.new_ones(len(part), 1)  # one sum serves all features if all were measured
         if measured is not None:
             left, seen = torch.where(measured, left, 0.0), measured.to(left.dtype)

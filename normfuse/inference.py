@@ -141,13 +141,18 @@ class Energy:
 
     def newton(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Minus the gradient (n, L) and the Gauss-Newton Hessian (n, L, L)."""
-        n_latent = z.shape[-1]
-        gradient, precision = -z, torch.eye(n_latent, dtype=z.dtype).expand(len(z), -1, -1)
-        for noise, residual, slopes in zip(self.noise, *self.linearised(z)):
+        gradient = -z
+        precision = torch.eye(z.shape[-1], dtype=z.dtype).repeat(len(z), 1, 1)
+        for m, (residual, slopes) in enumerate(zip(*self.linearised(z))):
+            noise, rows = self.noise[m], self.batch.whole(m)
+            if rows is not None:  # nothing but these people need be looked at
+                noise, residual = self.vae.noise[m].among(None), residual.index_select(0, rows)
+                slopes = slopes if slopes.shape[1] == 1 else slopes.index_select(1, rows)
+            at = slice(None) if rows is None else rows
             white = noise.whiten(slopes)
-            gradient = gradient + torch.einsum("lnp,np->nl", white, noise.whiten(residual))
             jacobian = white.movedim(0, -1)
-            precision = precision + jacobian.mT @ jacobian
+            gradient[at] += torch.einsum("lnp,np->nl", white, noise.whiten(residual))
+            precision[at] += jacobian.mT @ jacobian
         return gradient, precision
 
 

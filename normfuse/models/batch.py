@@ -38,6 +38,13 @@ class Batch:
                      self.design.to(dtype),
                      None if self.variance is None else tuple(v.to(dtype) for v in self.variance))
 
+    def whole(self, m: int) -> Tensor | None:
+        """Positions of the people who have all cells of modality m, if the others have none."""
+        rows, known = torch.nonzero(self.present[m]).ravel(), self.measured[m]
+        if known is None or bool(known.index_select(0, rows).all()):
+            return rows
+        return None
+
     def take(self, rows: Tensor) -> Batch:
         """The subjects at these positions."""
         def cut(block: Tensor) -> Tensor:
