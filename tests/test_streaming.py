@@ -22,12 +22,13 @@ from normfuse.stored import StoredTable
 KINDS = {"age": "continuous", "sex": "categorical", "site": "site"}
 
 
-def made(folder: Path, n: int = 190, seed: int = 0, n_patients: int = 30) -> nf.Cohort:
+def made(folder: Path, n: int = 190, seed: int = 0, n_patients: int = 30, *,
+         prefix: str = "sub") -> nf.Cohort:
     """Smooth voxels on disk and a few regions, of healthy people and patients."""
     rng = np.random.default_rng(seed)
     mask = np.random.default_rng(99).random((15, 16, 14)) < 0.7
     space = Space(mask, np.diag([4.0, 4, 4, 1]), "MNI152NLin2009aSym")
-    ids = [f"sub-{i:03d}" for i in range(n)]
+    ids = [f"{prefix}-{i:03d}" for i in range(n)]
     people = pd.DataFrame({"age": rng.uniform(20, 80, n), "sex": rng.choice(["F", "M"], n),
                            "site": rng.choice(["a", "b"], n),
                            "dx": ["AD"] * n_patients + ["CN"] * (n - n_patients)}, index=ids)
@@ -151,7 +152,7 @@ sys.path.insert(0, {tests!r})
 from test_streaming import made
 from pathlib import Path
 model = nf.NormativeModel.load({model!r})
-cohort = made(Path({folder!r}), n=700, seed=5, n_patients=700)
+cohort = made(Path({folder!r}), n=400, seed=5, n_patients=400, prefix="pat")
 print("ready", flush=True)
 model.deviations(cohort, to={out!r})
 """
@@ -160,7 +161,7 @@ model.deviations(cohort, to={out!r})
 @pytest.mark.slow
 def test_killed_scoring_is_taken_up_and_ends_the_same(model, tmp_path):
     model.save(tmp_path / "model")
-    cohort = made(tmp_path / "whole", n=700, seed=5, n_patients=700)
+    cohort = made(tmp_path / "whole", n=400, seed=5, n_patients=400, prefix="pat")
     whole = model.deviations(cohort, to=tmp_path / "uninterrupted")
     rng, killed = np.random.default_rng(0), 0
     for attempt in range(4):

@@ -35,11 +35,18 @@ def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only
           skip_uncalibrated: Annotated[bool, typer.Option(
               "--skip-uncalibrated", help="Leave out people with a set of scans that too few "
               "held-out controls have, instead of stopping.")] = False,
+          scheduler: Annotated[str | None, typer.Option(
+              metavar="ADDRESS", help="A Dask scheduler on whose workers voxels are scored, as "
+              "tcp://node1:8786; they must see the same files.")] = None,
+          workers: Annotated[int, typer.Option(
+              min=1, help="Processes on this machine that voxels are scored in.")] = 1,
           overwrite: Overwrite = False) -> None:
     """Score people and save their deviations."""
     free_place(out, overwrite, "reference.json")
+    from ..cluster import OnDask
     from ..cohort import Cohort
     from ..normative import NormativeModel
+    from ..streaming import one_after_the_other
 
     fitted, people = NormativeModel.load(model), Cohort.read(cohort)
     if subjects is not None:
@@ -47,7 +54,9 @@ def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only
     voxels = any(m.space for m in people.modalities)  # too many to hold those of all people
     found = fitted.deviations(people, kind=kind, unseen_site=unseen_site,
                               include_seen=include_seen, skip_uncalibrated=skip_uncalibrated,
-                              to=out if voxels else None, overwrite=overwrite)
+                              to=out if voxels else None, overwrite=overwrite,
+                              run=OnDask(scheduler, workers) if scheduler or workers > 1
+                              else one_after_the_other)
     if not voxels:
         found.save(out, overwrite=overwrite)
     typer.echo(f"deviations: {out}\n{_tally(found)}")

@@ -1,0 +1,68 @@
+"""Scoring on other processes and machines, by Dask."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import NormfuseError
+
+
+@dataclass(frozen=True)
+class OnDask:
+    """Scores pieces on the workers of a Dask cluster: ``model.deviations(…, to=…, run=OnDask())``.
+
+    Workers must see the same files: images or tables of the cohort, and the folder that is
+    written. The model travels once to each worker. A piece whose worker dies is done by another
+    one; nothing else is lost.
+
+    Parameters
+    ----------
+    scheduler : str, optional
+        Address, as ``"tcp://node1:8786"``. By default a cluster of processes on this machine,
+        which ends with the work.
+    workers : int
+        Of that local cluster.
+    retries : int
+        How often a piece that fails is tried again.
+
+    Examples
+    --------
+    >>> OnDask("tcp://node1:8786")
+    OnDask(scheduler='tcp://node1:8786', workers=2, retries=2)
+    """
+
+    scheduler: str | None = None
+    workers: int = 2
+    retries: int = 2
+
+    def __call__(self, task: Callable[[int], int], numbers: Sequence[int]) -> Iterator[int]:
+        try:
+            from distributed import Client, LocalCluster, as_completed
+        except ImportError as problem:
+            raise NormfuseError("scoring on several machines needs Dask: pip install "
+                                "'normfuse[cluster]'") from problem
+        if self.scheduler is None:
+            # no limit: what zarr maps from disk would count as memory used
+            with LocalCluster(n_workers=self.workers, threads_per_worker=1, memory_limit=0,
+                              dashboard_address=None) as cluster, Client(cluster) as client:
+                yield from self._through(client, as_completed, task, numbers)
+        else:
+            with Client(self.scheduler) as client:
+                yield from self._through(client, as_completed, task, numbers)
+
+    def _through(self, client: Any, as_completed: Any, task: Callable[[int], int],
+                 numbers: Sequence[int]) -> Iterator[int]:
+        carried = client.scatter(task, broadcast=True, hash=False)
+        futures = [client.submit(_do, carried, k, pure=False, retries=self.retries)
+                   for k in numbers]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _do(task: Callable[[int], int], k: int) -> int:
+    """On a worker: as many threads as it was given, or two processes wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+    return task(k)
