@@ -16,12 +16,13 @@ of people
 :func:`plot_attribution`                    what each modality adds to one person's latent z
 in the brain
 :func:`plot_brain`                          axial slices of a map over the MNI152 template
+:func:`plot_glass`                          a map seen through the brain from three sides
 ==========================================  =====================================================
 """
 from __future__ import annotations
 
 from .drawing import EXTREME, MARKERS, PALETTE, SIGNIFICANT
-from .figures_brain import AXIAL_CUTS, plot_brain
+from .figures_brain import AXIAL_CUTS, plot_brain, plot_glass
 from .figures_centiles import plot_centiles
 from .figures_groups import plot_distances, plot_extremes, plot_group_effects
 from .figures_people import plot_attribution, plot_missingness, plot_subject
@@ -30,5 +31,5 @@ from .wording import region_label
 
 __all__ = ["AXIAL_CUTS", "EXTREME", "MARKERS", "PALETTE", "SIGNIFICANT", "plot_attribution",
            "plot_brain", "plot_calibration", "plot_centiles", "plot_distances", "plot_extremes",
-           "plot_group_effects", "plot_missingness", "plot_qq", "plot_subject", "plot_training",
-           "region_label"]
+           "plot_glass", "plot_group_effects", "plot_missingness", "plot_qq", "plot_subject",
+           "plot_training", "region_label"]

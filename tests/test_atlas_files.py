@@ -313,7 +313,7 @@ def test_the_mirrored_atlas_is_refused_and_repaired(shared_data):
 
 def test_the_command_line_gives_examples_of_a_small_atlas_too(tmp_path):
     """It took the 91st region of every atlas."""
-    from normfuse.cli import _atlas_of
+    from normfuse.cli.deviations import _atlas_of
     from normfuse.testing import tiny_deviations
 
     with pytest.warns(UserWarning, match="no brain maps.*called as Left-A, Right-B$"):
