@@ -4,6 +4,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import torch
 
 from .calibration import SPLIT, CrossFit, HeldOut, choose_calibration
+from .checkpoint import Checkpoint
 from .cohort import Cohort
 from .deviations import OUT_OF_FOLD
 from .errors import TrainingError
@@ -29,13 +31,17 @@ if TYPE_CHECKING:
     from .normative import NormativeModel
 
 
-def learn(model: NormativeModel, controls: Cohort) -> tuple[Fitted, Cohort]:
-    """Fit and calibrate as the model's options say; also who it was calibrated on."""
+def learn(model: NormativeModel, controls: Cohort, keep: Path | None = None
+          ) -> tuple[Fitted, Cohort]:
+    """Fit and calibrate as the model's options say; also who it was calibrated on.
+
+    ``keep`` is a folder in which trainings write how far they are.
+    """
     recipe = model.model.for_people(len(controls))
     choice = model.calibration or choose_calibration(len(controls))
     if isinstance(choice, CrossFit):
-        return _in_turns(model, recipe, choice, controls)
-    return _held_out(model, recipe, choice, controls)
+        return _in_turns(model, recipe, choice, controls, keep)
+    return _held_out(model, recipe, choice, controls, keep)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +59,8 @@ class _Trained:
         return self.parts["training"].joined(self.parts["early_stop"])
 
 
-def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Series, seed: int
-             ) -> _Trained:
+def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Series, seed: int,
+             keep: Path | None = None) -> _Trained:
     """Covariate model of everybody, then networks of those in training."""
     for m in people.modalities:
         trainees = people.ids[(roles == "training").to_numpy()]
@@ -71,7 +77,8 @@ def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Se
                                                                narrow["training"].x)},
                            batch.design.shape[1], model.fusion)
     history = fit(vae, narrow["training"].to(torch.float32),
-                  narrow["early_stop"].to(torch.float32), model.plan, seed=seed)
+                  narrow["early_stop"].to(torch.float32), model.plan, seed=seed,
+                  keep=None if keep is None else Checkpoint(keep))
     if not history.best_epoch:
         raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
                             f"{model.plan.warmup}; raise max_epochs or lower warmup")
@@ -81,6 +88,10 @@ def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Se
         vae.widen(axes)
         refit(vae, parts["training"], parts["early_stop"], model.inference)
     return _Trained(preparation, vae, history, batch, parts)
+
+
+def _file(keep: Path | None, name: str) -> Path | None:
+    return None if keep is None else keep / f"{name}.pt"
 
 
 def _axes(training: Batch, m: int) -> PrincipalAxes | None:
@@ -100,13 +111,13 @@ def _along(batch: Batch, axes: Sequence[PrincipalAxes | None]) -> Batch:
     return replace(batch, x=tuple(x), measured=tuple(measured), variance=None)
 
 
-def _held_out(model: NormativeModel, recipe: Recipe, choice: HeldOut, controls: Cohort
-              ) -> tuple[Fitted, Cohort]:
+def _held_out(model: NormativeModel, recipe: Recipe, choice: HeldOut, controls: Cohort,
+              keep: Path | None) -> tuple[Fitted, Cohort]:
     """One model, calibrated on people it did not train on."""
     roles = choice.roles(controls.subjects, controls.covariates, n_latent=recipe.n_dimensions,
                          seed=model.seed)
     groups = {role: controls.select(controls.ids[(roles == role).to_numpy()]) for role in SPLIT}
-    trained = _trained(model, recipe, controls, roles, model.seed)
+    trained = _trained(model, recipe, controls, roles, model.seed, _file(keep, "training"))
     witness = Witness(trained.vae, trained.parts["calibration"])
     laws = calibrate([witness], {p: witness.frame(torch.tensor(p)) for p in _wanted(controls)},
                      model.inference, model.kinds, [calibration_folds(groups["calibration"].ids)],
@@ -118,8 +129,8 @@ def _held_out(model: NormativeModel, recipe: Recipe, choice: HeldOut, controls: 
     return fitted, fitted.judgeable(groups["calibration"])
 
 
-def _in_turns(model: NormativeModel, recipe: Recipe, choice: CrossFit, controls: Cohort
-              ) -> tuple[Fitted, Cohort]:
+def _in_turns(model: NormativeModel, recipe: Recipe, choice: CrossFit, controls: Cohort,
+              keep: Path | None) -> tuple[Fitted, Cohort]:
     """A model for every fold of people, fitted on the others, and one fitted on everybody."""
     choice.refuse_too_few(len(controls), recipe.n_dimensions)
     fold = choice.deal(controls.subjects, controls.covariates, seed=model.seed)
@@ -127,12 +138,13 @@ def _in_turns(model: NormativeModel, recipe: Recipe, choice: CrossFit, controls:
     for k in range(choice.folds):
         others = controls.select(controls.ids[(fold != k).to_numpy()])
         roles = choice.learners(others.subjects, seed=model.seed + k)
-        found.append(_trained(model, recipe, others, roles, model.seed + k))
+        found.append(_trained(model, recipe, others, roles, model.seed + k,
+                              _file(keep, f"fold_{k}")))
         out.append(controls.select(controls.ids[(fold == k).to_numpy()]))
     # a site all of whose people are in one fold is scored as any site by the model without them
     turns = [replace(t, preparation=replace(t.preparation, pooled_sites=True)) for t in found]
     roles = choice.learners(controls.subjects, seed=model.seed)
-    whole = _trained(model, recipe, controls, roles, model.seed)
+    whole = _trained(model, recipe, controls, roles, model.seed, _file(keep, "whole"))
     with warnings.catch_warnings():  # the oldest of a fold is older than all the others
         warnings.filterwarnings("ignore", ".* lies outside the training people's")
         witnesses = [Witness(t.vae, t.preparation.batch(t.preparation.aligned(people)), t.learners)

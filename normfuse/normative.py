@@ -108,13 +108,16 @@ class NormativeModel:
         """Training and validation loss per epoch."""
         return pd.DataFrame(self.fitted.reference.history)
 
-    def fit(self, controls: Cohort) -> NormativeModel:
+    def fit(self, controls: Cohort, *, keep: str | Path | None = None) -> NormativeModel:
         """Learn from healthy people.
 
         Parameters
         ----------
         controls : Cohort
             Reference people only; if the cohort names a reference query, all must answer it.
+        keep : path, optional
+            A folder in which trainings note every few seconds how far they are. The same call
+            after a crash takes them up there and ends with the same bits. Remove it afterwards.
 
         Raises
         ------
@@ -138,7 +141,7 @@ class NormativeModel:
         warn_of_twins(controls)
         warn_of_covariates(controls.subjects, controls.covariates)
         warn_of_thin_sites(controls.subjects, controls.covariates)
-        self._fitted, held_out = learn(self, controls)
+        self._fitted, held_out = learn(self, controls, None if keep is None else Path(keep))
         self._held_out, self._scored = held_out, {}
         with warnings.catch_warnings():  # a control just beyond the training ages is no news
             warnings.simplefilter("ignore", UserWarning)

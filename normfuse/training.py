@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import pandas as pd
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import pyro
 
+from .checkpoint import Checkpoint, fingerprint
 from .errors import TrainingError
 
 
@@ -85,8 +86,24 @@ class History:
     best_epoch: int
 
 
+@dataclass
+class _Reached:
+    """How far a training has come."""
+
+    best: dict[str, Tensor]
+    epoch: int = 0
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def is_over(self, plan: TrainingPlan) -> bool:
+        return self.epoch >= plan.max_epochs or (
+            self.epoch >= plan.warmup
+            and self.epoch - max(self.best_epoch, plan.warmup) >= plan.patience)
+
+
 def fit(module: nn.Module, training: Sliceable, validation: Sliceable, plan: TrainingPlan, *,
-        seed: int = 0) -> History:
+        seed: int = 0, keep: Checkpoint | None = None) -> History:
     """Train a module with ``loss(batch, warmup) -> {name: Tensor}`` and restore its best weights.
 
     Parameters
@@ -97,6 +114,8 @@ def fit(module: nn.Module, training: Sliceable, validation: Sliceable, plan: Tra
     plan : TrainingPlan
     seed : int
         Of everything random here; the caller's random state is left as it was.
+    keep : Checkpoint, optional
+        Where to write what was reached, and to take it up from.
 
     Raises
     ------
@@ -104,27 +123,52 @@ def fit(module: nn.Module, training: Sliceable, validation: Sliceable, plan: Tra
         When a loss term is not finite; its name (the modality, or ``kl``) is in the message.
     """
     optimizer = make_optimizer(module, plan)
-    rows: list[dict[str, float]] = []
-    best_loss, best_epoch, best_state = math.inf, 0, copy.deepcopy(module.state_dict())
+    reached = _Reached(copy.deepcopy(module.state_dict()))
+    identity = "" if keep is None else _identity(module, training, validation, plan, seed)
     with _quiet_torch(plan.threads, seed), _bar(plan) as bar:
-        for epoch in range(1, plan.max_epochs + 1):
+        if keep is not None and (found := keep.load(identity)) is not None:
+            reached = _taken_up(found, module, optimizer)
+            bar.update(reached.epoch)
+        while not reached.is_over(plan):
+            epoch = reached.epoch + 1
             warmup = min(1.0, epoch / plan.warmup) if plan.warmup else 1.0
             trained = one_epoch(module, training, plan, optimizer, warmup, epoch)
             terms = _validate(module, validation, plan, seed)
             total = sum(terms.values())
             if not math.isfinite(total):
                 raise _not_finite("validation loss", terms, epoch)
-            rows.append({"epoch": epoch, "training": trained, "validation": total, **terms})
-            if warmup == 1.0 and total < best_loss:
-                best_loss, best_epoch = total, epoch
-                best_state = copy.deepcopy(module.state_dict())
+            reached.rows.append({"epoch": epoch, "training": trained, "validation": total,
+                                 **terms})
+            reached.epoch = epoch
+            if warmup == 1.0 and total < reached.best_loss:
+                reached.best_loss, reached.best_epoch = total, epoch
+                reached.best = copy.deepcopy(module.state_dict())
             bar.update()
-            bar.set_postfix(validation=f"{total:.4g}", best=best_epoch, refresh=False)
-            if warmup == 1.0 and epoch - max(best_epoch, plan.warmup) >= plan.patience:
-                break
-    module.load_state_dict(best_state)
+            bar.set_postfix(validation=f"{total:.4g}", best=reached.best_epoch, refresh=False)
+            if keep is not None:
+                keep.save(identity, {"reached": vars(reached), "weights": module.state_dict(),
+                                     "optimizer": optimizer.state_dict(),
+                                     "random": torch.get_rng_state()}, last=reached.is_over(plan))
+    module.load_state_dict(reached.best)
     module.eval()
-    return History(pd.DataFrame(rows), best_epoch)
+    return History(pd.DataFrame(reached.rows), reached.best_epoch)
+
+
+def _identity(module: nn.Module, training: Any, validation: Any, plan: TrainingPlan, seed: int
+              ) -> str:
+    """Of a training: the same start, data and settings."""
+    settings = replace(plan, progress=None, threads=1)
+    data = [t for batch in (training, validation) for t in vars(batch).values()]
+    tensors = [t for part in data for t in (part if isinstance(part, tuple) else (part,))]
+    return fingerprint(type(module), settings, seed, *module.state_dict().values(), *tensors)
+
+
+def _taken_up(found: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer
+              ) -> _Reached:
+    module.load_state_dict(found["weights"])
+    optimizer.load_state_dict(found["optimizer"])
+    torch.set_rng_state(found["random"])
+    return _Reached(**found["reached"])
 
 
 def make_optimizer(module: nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:

@@ -1,6 +1,7 @@
 """Verbs about a model: learn it, teach it a site, say how good it is."""
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,7 +44,9 @@ def fit(cohort: CohortFile, out: NewFolder,
     recipe = None if levels is None else Ladder(levels=sizes(levels, latent))
     model = NormativeModel(aggregator(fusion), model=recipe, n_latent=latent, plan=plan,
                            seed=seed)
-    model.fit(controls).save(out, overwrite=overwrite)
+    kept = out.with_name(f".{out.name}.unfinished")
+    model.fit(controls, keep=kept).save(out, overwrite=overwrite)
+    shutil.rmtree(kept, ignore_errors=True)
     typer.echo(f"model: {out}\n{_account(model.fitted.reference)}")
 
 
