@@ -83,10 +83,11 @@ def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Se
         raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
                             f"{model.plan.warmup}; raise max_epochs or lower warmup")
     vae.double().requires_grad_(False)
-    refit(vae, narrow["training"], narrow["early_stop"], model.inference)
-    if any(axes):
+    voxels = any(axes)
+    refit(vae, narrow["training"], narrow["early_stop"], model.inference, linear=voxels)
+    if voxels:
         vae.widen(axes)
-        refit(vae, parts["training"], parts["early_stop"], model.inference)
+        refit(vae, parts["training"], parts["early_stop"], model.inference, linear=True)
     return _Trained(preparation, vae, history, batch, parts)
 
 

@@ -40,7 +40,7 @@ MOST_CORRELATED = 2000
 
 
 def refit(vae: Vae, training: Batch, held_out: Batch, inference: Inference,
-          rounds: int = ROUNDS) -> None:
+          rounds: int = ROUNDS, *, linear: bool = False) -> None:
     """Keep perceptrons and noise correlations only if they pay; set all the rest to its optimum.
 
     The decoders mu_m(z) = W_m [z, c, 1] + f_m(z, c) are refitted by :func:`maximise` to the
@@ -48,19 +48,20 @@ def refit(vae: Vae, training: Batch, held_out: Batch, inference: Inference,
     early stopping more probable (log p(x) by importance sampling) goes on: so do they decide on
     the noise correlations of each modality (:func:`choose_shrinkages`). What was decided on is
     then refitted to both groups together. So a model that bends, or whose noise correlates, is
-    only ever kept where it beats the one that does not. With voxels, the model of scores along
-    principal axes has decided on perceptrons, and noise does not correlate.
+    only ever kept where it beats the one that does not.
 
     Parameters
     ----------
     training, held_out : Batch
         The people the networks were trained on, and those early stopping looked at; float64.
+    linear : bool
+        Leave the perceptrons out without trying them: with voxels every evaluation of one costs
+        more than all of the rest.
     """
     some = training.take(torch.arange(min(len(training), ENOUGH)))
     bends = not all(decoder.is_straight for decoder in vae.decoders)
-    narrow = max(len(sd) for sd in vae.noise_sd) <= MOST_CORRELATED
     tried = []
-    for straight in (False, True) if bends and narrow else (not bends,):
+    for straight in (False, True) if bends and not linear else (bends,):
         candidate = copy.deepcopy(vae)
         maximise(candidate, some, inference, rounds, straighten=straight)
         score = log_likelihood(candidate, held_out, inference).mean().item()
