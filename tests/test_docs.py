@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+import typer
 from typer.testing import CliRunner
 
 from normfuse.cli import app
@@ -95,7 +96,7 @@ def test_the_python_lines_of_the_page_on_atlases(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_the_command_lines(here):
     lines = [line for block in blocks("bash") for line in block.splitlines()
-             if line.startswith("normfuse ")]
+             if line.startswith("normfuse ") and "--voxels" not in block]
     verbs = [line.split()[1] for line in lines]
     assert verbs == ["fit", "score", "compare", "evaluate", "report"]
     for line in lines:
@@ -103,6 +104,16 @@ def test_the_command_lines(here):
         assert result.exit_code == 0, result.output
     page = (here / "report.html").read_text(encoding="utf-8")
     assert "How good is the model" in page and "Deviations of kind focal" in page
+
+
+def test_the_command_lines_of_images_name_verbs_and_options_that_are_there():
+    (block,) = [block for block in blocks("bash") if "--voxels" in block]
+    lines = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
+    assert [line[0] for line in lines] == ["demo", "score", "maps", "compare-voxels", "regions"]
+    commands = typer.main.get_command(app).commands
+    for verb, *words in lines:
+        known = {option for param in commands[verb].params for option in param.opts}
+        assert {word for word in words if word.startswith("--")} <= known
 
 
 def test_the_cohort_file(here):
