@@ -14,8 +14,8 @@ from .choices import NewFolder, Overwrite
 
 QUICK = {"people": (150, 30), "options": "--epochs 60 --latent 5"}
 FULL = {"people": (600, 120), "options": ""}
-QUICK_VOXELS = {"people": (150, 20), "options": "--epochs 60 --latent 5", "resolution": 8,
-                "permutations": 100}
+QUICK_VOXELS = {"people": (150, 20), "options": "--epochs 40 --latent 5", "resolution": 8,
+                "permutations": 50}
 VOXELS = {"people": (200, 30), "options": "", "resolution": 4, "permutations": 1000}
 
 
