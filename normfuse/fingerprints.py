@@ -16,6 +16,7 @@ from .cohort import Cohort
 from .deviations import OUT_OF_FOLD, ROLE, SEEN_ROLES
 from .errors import listed
 from .pattern_law import N_FOLDS
+from .stored import ROWS
 
 _PRECEDENCE = (*SEEN_ROLES, "calibration", OUT_OF_FOLD)
 _ENOUGH = 4
@@ -106,16 +107,20 @@ def _role(blocks: list[str], covariates: str, known: Mapping[str, str]) -> str:
 
 def _blocks(cohort: Cohort) -> list[list[str]]:
     """Hashes of each subject's measured blocks."""
-    found: list[list[str]] = [[] for _ in cohort.ids]
-    for m in cohort.modalities:
-        values = cohort.features[m.name].to_numpy("float64")
-        seen = ~np.isnan(values)
-        clean = np.where(seen, values, 0.0) + 0.0  # one NaN and one zero, whatever their bits
-        for row, subject in enumerate(cohort.ids):
-            count = int(seen[row].sum())
-            if count:
-                name = m.name if count >= _ENOUGH else f"{m.name}|{subject}"
-                found[row].append(_hash(name, clean[row].tobytes() + seen[row].tobytes()))
+    found: list[list[str]] = []
+    for start in range(0, len(cohort), ROWS):  # of voxels on disk, only so many are read at once
+        ids = cohort.ids[start:start + ROWS]
+        some: list[list[str]] = [[] for _ in ids]
+        for name, block in cohort.features.select(ids).items():
+            values = block.to_numpy("float64")
+            seen = ~np.isnan(values)
+            clean = np.where(seen, values, 0.0) + 0.0  # one NaN and one zero, whatever their bits
+            for row, subject in enumerate(ids):
+                count = int(seen[row].sum())
+                if count:
+                    what = name if count >= _ENOUGH else f"{name}|{subject}"
+                    some[row].append(_hash(what, clean[row].tobytes() + seen[row].tobytes()))
+        found += some
     return found
 
 

@@ -20,7 +20,6 @@ from .models import Batch, Vae
 from .pattern_law import PatternLaw
 from .preparation import Preparation
 from .scoring import Pattern, by_pattern, raw_scores, refuse_uncalibrated, residual
-from .stored import ROWS
 from .value_checks import warn_of_scored_values
 
 _STEP = 1e-4
@@ -70,10 +69,7 @@ class Fitted:
 
     def seen(self, cohort: Cohort) -> pd.Series:
         """Who of an aligned cohort the model was trained on."""
-        ids = list(cohort.ids)
-        found = [known_roles(cohort.select(ids[start:start + ROWS]), self.known)
-                 for start in range(0, len(ids), ROWS)]
-        return pd.concat(found).isin(SEEN_ROLES) if found else pd.Series([], dtype=bool)
+        return known_roles(cohort, self.known).isin(SEEN_ROLES)
 
     def unseen(self, cohort: Cohort) -> Cohort:
         """Those whom the model was not trained on; warns of the others."""

@@ -31,9 +31,23 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         work = Path(temporary) / "new"
         work.mkdir()
         yield work
-        if folder.exists():
-            _refuse_strangers(folder, work)
-            os.replace(folder, Path(temporary) / "old")  # removed with the temporary folder
+        take_name(work, folder)
+
+
+def take_name(work: Path, folder: Path) -> None:
+    """Give a finished folder its name, in the place of an older one that holds nothing else.
+
+    Raises
+    ------
+    OutputExistsError
+        If an older folder holds something that the new one does not; both stay as they are.
+    """
+    if not folder.exists():
+        os.replace(work, folder)
+        return
+    _refuse_strangers(folder, work)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        os.replace(folder, Path(temporary) / "old")  # removed with the temporary folder
         os.replace(work, folder)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 from .cohort import Cohort
@@ -22,10 +23,11 @@ from .errors import OutputExistsError
 from .fitted import Fitted
 from .inference import Inference
 from .kinds import Kind
-from .outputs import refuse_existing
+from .outputs import refuse_existing, take_name
 from .stored import ROWS, StoredTable
 
-_DONE = "done"
+_DONE, _RESULT = "done", "result"
+"""Beside the result: marks of finished pieces, which a crash must leave until it has its name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +50,11 @@ class Scorer:
         what = f"{self.reference.to_dict()}|{self.kind!r}|{self.inference!r}"
         digest = hashlib.sha256(what.encode() + self.cohort.subjects.to_csv().encode())
         for name, block in self.cohort.features.as_is().items():
-            values = f"{sorted(block.attributes.items())}" if isinstance(block, StoredTable) \
-                else f"{pd.util.hash_pandas_object(block).sum()}"
-            digest.update(f"{name}|{values}".encode())
+            digest.update(name.encode())
+            pieces = (values for _, values in block.by_people()) \
+                if isinstance(block, StoredTable) else [block.to_numpy()]
+            for values in pieces:
+                digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()
 
 
@@ -89,6 +93,9 @@ def score_to(folder: Path, cohort: Cohort, score: Scorer, *, overwrite: bool = F
     """
     refuse_existing(folder, overwrite)
     work = folder.with_name(f".{folder.name}.unfinished")
+    if folder.exists() and not (folder / "reference.json").exists():
+        raise OutputExistsError(f"{folder} was not written by scoring (it holds no "
+                                "reference.json) and will not be replaced; choose another name")
     _begin(work, cohort, score)
     pieces = range(-(-len(cohort) // ROWS))
     todo = [k for k in pieces if not (work / _DONE / f"{k}").exists()]
@@ -108,7 +115,8 @@ class _Piece:
         found = self.score(self.ids[k * ROWS:(k + 1) * ROWS])
         for name in MAPS:
             for m, block in found.blocks(name).items():
-                StoredTable.open(self.work / name / m, "r+").write(k * ROWS, block.to_numpy())
+                StoredTable.open(self.work / _RESULT / name / m, "r+").write(
+                    k * ROWS, block.to_numpy())
         with tempfile.TemporaryDirectory(dir=self.work) as temporary:
             for name in (*NARROW, "attribution"):
                 table = getattr(found, name)
@@ -123,6 +131,8 @@ class _Piece:
 
 def _begin(work: Path, cohort: Cohort, score: Scorer) -> None:
     identity = score.identity
+    if work.exists() and not (work / _RESULT).exists():
+        shutil.rmtree(work)  # its result has its name already
     if work.exists():
         if not (work / "plan.json").exists() or \
                 json.loads((work / "plan.json").read_text()) != {"identity": identity}:
@@ -134,7 +144,7 @@ def _begin(work: Path, cohort: Cohort, score: Scorer) -> None:
         new = Path(temporary) / "new"
         for name in MAPS:
             for m in score.fitted.preparation.modalities:
-                StoredTable.create(new / name / m.name, cohort.ids, m.features)
+                StoredTable.create(new / _RESULT / name / m.name, cohort.ids, m.features)
         (new / _DONE).mkdir()
         (new / "plan.json").write_text(json.dumps({"identity": identity}))
         os.rename(new, work)
@@ -142,17 +152,13 @@ def _begin(work: Path, cohort: Cohort, score: Scorer) -> None:
 
 def _finish(work: Path, folder: Path, n_pieces: int, reference: Reference) -> Deviations:
     """One table of all pieces' small ones; then the folder gets its name."""
-    if not (work / "reference.json").exists():
-        parts = [work / _DONE / f"{k}" for k in range(n_pieces)]
-        for name in (*NARROW, "attribution"):
-            if (parts[0] / f"{name}.csv").exists():
-                write_table(pd.concat([_read(part, name) for part in parts]), name, work)
-        write_reference(reference, work)
-    shutil.rmtree(work / _DONE, ignore_errors=True)
-    (work / "plan.json").unlink(missing_ok=True)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.rename(work, folder)
+    parts, result = [work / _DONE / f"{k}" for k in range(n_pieces)], work / _RESULT
+    for name in (*NARROW, "attribution"):
+        if (parts[0] / f"{name}.csv").exists():
+            write_table(pd.concat([_read(part, name) for part in parts]), name, result)
+    write_reference(reference, result)
+    take_name(result, folder)
+    shutil.rmtree(work)
     return read_deviations(folder)
 
 

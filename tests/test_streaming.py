@@ -130,6 +130,35 @@ def test_scoring_that_stopped_goes_on(model, cohort, in_memory, tmp_path, monkey
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+def test_what_else_lies_in_a_folder_is_never_lost(model, cohort, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputExistsError, match="was not written by scoring"):
+        model.deviations(cohort, include_seen=True, to=tmp_path / "mine", overwrite=True)
+    some = cohort.select(cohort.ids[:5])
+    model.deviations(some, include_seen=True, to=tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match="notes.txt"):
+        model.deviations(some, include_seen=True, to=tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "notes.txt").exists() and (tmp_path / "mine/thesis.txt").exists()
+    (tmp_path / "out" / "notes.txt").unlink()
+    model.deviations(some, include_seen=True, to=tmp_path / "out", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "out"]
+
+
+@pytest.mark.parametrize("where", ["write_reference", "take_name"])
+def test_a_crash_at_the_very_end_loses_nothing(model, cohort, tmp_path, monkeypatch, where):
+    some, honest = cohort.select(cohort.ids[:70]), getattr(streaming, where)
+    monkeypatch.setattr(streaming, where, lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        model.deviations(some, include_seen=True, to=tmp_path / "out")
+    monkeypatch.setattr(streaming, where, honest)
+    monkeypatch.setattr(streaming._Piece, "__call__", None)  # nothing is left to be scored
+    found = model.deviations(some, include_seen=True, to=tmp_path / "out")
+    assert len(found) == 70 and [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert not list((tmp_path / "out").glob("tmp*"))
+
+
 def test_a_model_of_voxels_outlives_a_file(model, cohort, in_memory, tmp_path):
     model.save(tmp_path / "model")
     again = nf.NormativeModel.load(tmp_path / "model")
