@@ -13,9 +13,7 @@ from normfuse.errors import ComparisonError, listed
 from normfuse.subject_query import matching
 
 from .effects import corrected
-
-MIN_CONTROLS = 5
-"""Fewer controls measured twice than this, and a feature's change has no known spread: NaN."""
+from .judging import MIN_JUDGES, judged
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,15 +133,13 @@ def compare_visits(deviations: Deviations, visits: tuple[str, str], *, controls:
     change = (second.z - first.z).dropna(how="all")
     subjects = second.subjects.loc[change.index]
     healthy = matching(subjects, controls).to_numpy()
-    if healthy.sum() < MIN_CONTROLS:
+    if healthy.sum() < MIN_JUDGES:
         raise ComparisonError(f"{int(healthy.sum())} people answer {controls!r} and were measured "
-                              f"at both visits; the spread of normal change needs {MIN_CONTROLS} "
+                              f"at both visits; the spread of normal change needs {MIN_JUDGES} "
                               "at least, and 30 for a figure worth printing")
-    values = change.to_numpy()
-    z = np.where(healthy[:, None], _left_out(values, healthy), _judged(values, values[healthy]))
     normal = change[healthy]
     return VisitChanges(
-        pd.DataFrame(z, change.index, change.columns), change,
+        judged(change, normal), change,
         pd.DataFrame({"n": normal.count(), "mean": normal.mean(), "sd": normal.std()}),
         subjects.assign(control=healthy), (str(visits[0]), str(visits[1])))
 
@@ -181,23 +177,3 @@ def _by_person(part: Deviations, who: pd.Series, both: pd.Index) -> Deviations:
         name: table.set_axis(pd.Index(who[table.index], name=table.index.name), axis=0).loc[both]
         for name, table in part.tables().items()}
     return part.changed(**named, controls=None)
-
-
-def _judged(values: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """z of changes by Student's law with the controls' mean and sd."""
-    n = (~np.isnan(normal)).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean, sd = np.nanmean(normal, axis=0), np.nanstd(normal, axis=0, ddof=1)
-        t = (values - mean) / (sd * np.sqrt(1 + 1 / n))
-        tail = stats.t.sf(np.abs(t), np.maximum(n - 1, 1)).clip(1e-300)
-    return np.where(n >= MIN_CONTROLS, np.sign(t) * stats.norm.isf(tail), np.nan)
-
-
-def _left_out(values: np.ndarray, healthy: np.ndarray) -> np.ndarray:
-    """Each control by the other controls."""
-    found = np.full(values.shape, np.nan)
-    for row in np.flatnonzero(healthy):
-        others = healthy.copy()
-        others[row] = False
-        found[row] = _judged(values[[row]], values[others])[0]
-    return found

@@ -14,6 +14,7 @@ from normfuse.outputs import file_stem, new_folder
 from .deviation_maps import check_known, check_same_atlas, subject_map
 
 if TYPE_CHECKING:
+    import pandas as pd
     from normfuse.atlas import Atlas
     from normfuse.deviations import Reference
 
@@ -72,10 +73,7 @@ def write_maps(regional: RegionalDeviations, atlas: Atlas, folder: str | Path, *
     ['sub-b_desc-normfuse_stat-z_t1.nii.gz', 'sub-b_desc-normfuse_stat-z_pet.nii.gz']
     """
     check_same_atlas(regional, atlas)
-    chosen = [subjects] if isinstance(subjects, str) else subjects
-    people = list(regional.z.index) if chosen is None else [str(subject) for subject in chosen]
-    check_known(regional.z.index, people)
-    stems = file_stems(people)
+    stems = file_stems(regional.z.index, subjects)
     check_modalities(regional.modalities)
     names = []
     with new_folder(Path(folder), overwrite=overwrite) as work:
@@ -85,9 +83,7 @@ def write_maps(regional: RegionalDeviations, atlas: Atlas, folder: str | Path, *
                 names.append(f"{stem}_desc-normfuse_stat-z_{modality}.nii.gz")
                 image = subject_map(regional, subject, modality, atlas)
                 image.to_filename(work / names[-1])
-        facts = description(regional.reference, f"z in the regions of atlas {regional.atlas}")
-        (work / "dataset_description.json").write_text(json.dumps(facts, indent=1),
-                                                       encoding="utf-8")
+        describe(work, regional.reference, f"z in the regions of atlas {regional.atlas}")
     return tuple(Path(folder) / name for name in names)
 
 
@@ -101,8 +97,11 @@ def check_modalities(modalities: Iterable[str]) -> None:
                               "letters and digits, such as t1") from problem
 
 
-def file_stems(people: list[str]) -> dict[str, str]:
-    """File stem of each person, all checked before the first file is written."""
+def file_stems(known: pd.Index, subjects: Iterable[str] | None) -> dict[str, str]:
+    """File stem of these people (None: of all), checked before the first file is written."""
+    chosen = [subjects] if isinstance(subjects, str) else subjects
+    people = [str(subject) for subject in (known if chosen is None else chosen)]
+    check_known(known, people)
     stems: dict[str, str] = {}
     owners: dict[str, str] = {}
     for subject in people:
@@ -116,12 +115,13 @@ def file_stems(people: list[str]) -> dict[str, str]:
     return stems
 
 
-def description(reference: Reference, what: str) -> dict[str, Any]:
-    """``dataset_description.json`` of maps of this."""
-    return {"Name": "normfuse deviation maps", "BIDSVersion": "1.10.0",
-            "DatasetType": "derivative",
-            "GeneratedBy": [{"Name": "normfuse", "Version": __version__,
-                             "Description": f"{what}, against "
-                                            f"{sum(reference.n_subjects.values())} reference "
-                                            f"people; {reference.fusion}, seed {reference.seed}"}],
-            "GeneratedAt": datetime.now(UTC).isoformat(timespec="seconds")}
+def describe(work: Path, reference: Reference, what: str) -> None:
+    """Write ``dataset_description.json`` of maps of this."""
+    against = f"{sum(reference.n_subjects.values())} reference people"
+    facts: dict[str, Any] = {
+        "Name": "normfuse deviation maps", "BIDSVersion": "1.10.0", "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "normfuse", "Version": __version__,
+                         "Description": f"{what}, against {against}; {reference.fusion}, seed "
+                                        f"{reference.seed}"}],
+        "GeneratedAt": datetime.now(UTC).isoformat(timespec="seconds")}
+    (work / "dataset_description.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")

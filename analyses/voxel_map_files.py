@@ -1,7 +1,6 @@
 """z-maps of voxels on disk: one NIfTI file a person and modality, as BIDS derivatives."""
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,8 +11,8 @@ import numpy as np
 from normfuse.errors import CohortError, listed
 from normfuse.outputs import new_folder
 
-from .deviation_maps import check_known
-from .map_files import check_modalities, description, file_stems
+from .map_files import check_modalities, describe, file_stems
+from .voxel_regions import voxel_spaces
 
 if TYPE_CHECKING:
     from normfuse.deviations import Deviations
@@ -64,30 +63,25 @@ def write_voxel_maps(deviations: Deviations, folder: str | Path, *,
     >>> [file.name for file in maps]
     ['sub-new-00_desc-normfuse_stat-z_t1.nii.gz']
     """
-    found = {m: deviations.space(m) for m in deviations.modalities}
-    spaces = {m: space for m, space in found.items() if space is not None}
+    spaces = voxel_spaces(deviations)
     if not spaces:
         raise CohortError("no modality of these deviations has voxels "
                           f"({listed(deviations.modalities)}); write_maps paints the regions of "
                           "an atlas")
-    chosen = [subjects] if isinstance(subjects, str) else subjects
-    people = list(deviations.subjects.index) if chosen is None else [str(s) for s in chosen]
-    check_known(deviations.subjects.index, people)
-    stems = file_stems(people)
+    stems = file_stems(deviations.subjects.index, subjects)
     check_modalities(spaces)
     names = []
     with new_folder(Path(folder), overwrite=overwrite) as work:
         for m, space in spaces.items():
             space.mask_img().to_filename(work / f"desc-normfuse_mask_{m}.nii.gz")
-        for part in _shown(deviations.select(people)):
+        for part in _shown(deviations.select(list(stems))):
             for m, space in spaces.items():
                 for subject, values in part.blocks()[m].iterrows():
                     if np.isnan(values.to_numpy()).all():
                         continue
                     names.append(f"{stems[str(subject)]}_desc-normfuse_stat-z_{m}.nii.gz")
                     space.img(values.to_numpy()).to_filename(work / names[-1])
-        (work / "dataset_description.json").write_text(json.dumps(description(
-            deviations.reference, "z in voxels"), indent=1), encoding="utf-8")
+        describe(work, deviations.reference, "z in voxels")
     return tuple(Path(folder) / name for name in names)
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from normfuse.deviations import JUDGES, ROLE
+from normfuse.deviations import JUDGES, MAPS, ROLE
 from normfuse.errors import AtlasError, SpaceMismatchError, listed
 from normfuse.parcels import Parcels, region_table
 from normfuse.space import Space
+
+from .judging import MIN_JUDGES, judged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
     from normfuse.atlas import Atlas
     from normfuse.deviations import Deviations
     from normfuse.parcels import RegionMean
-
-MIN_JUDGES = 5
-"""Fewer controls than this and a region's z is NaN: its sd would be a guess. As in calibration."""
-
-_TABLES = ("z", "observed", "expected")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +62,11 @@ def voxel_spaces(deviations: Deviations) -> dict[str, Space]:
     >>> voxel_spaces(tiny_deviations())
     {}
     """
-    facts = deviations.reference.modalities
-    found = {name: Space.from_dict(facts[name]["space"]) for name in deviations.modalities
-             if facts.get(name, {}).get("space")}
+    of_each = {name: deviations.space(name) for name in deviations.modalities}
+    found = {name: space for name, space in of_each.items() if space is not None}
+    blocks = deviations.blocks().as_is()  # those on disk stay there
     for name, space in found.items():
-        features = deviations.z[name].columns
+        features = blocks[name].columns
         if set(features) != set(space.features):
             raise SpaceMismatchError(
                 f"{name} has {len(features)} features ({listed(features, 2)}) that are not the "
@@ -107,45 +103,10 @@ def regions_of_voxels(deviations: Deviations, modality: str, space: Space, atlas
     return VoxelRegions(people, controls, mean_z, parcels.n_voxels, len(judges))
 
 
-def judged(means: pd.DataFrame, judges: pd.DataFrame) -> pd.DataFrame:
-    r"""z of people's values beside those of judges; of a judge, beside the others'.
-
-    .. math:: z = \Phi^{-1}\left(T_{n-1}\left(
-              \frac{m - \bar m}{s \sqrt{1 + 1/n}}\right)\right)
-
-    Standard normal for people from the judges' normal law, at every n.
-
-    Examples
-    --------
-    >>> judges = pd.DataFrame({"insula": [1.0, 2, 3, 4, 5, 6]}, index=list("abcdef"))
-    >>> new = pd.DataFrame({"insula": [3.5, 9.0]}, index=["x", "y"])
-    >>> judged(new, judges)["insula"].round(3).tolist()
-    [0.0, 2.037]
-    """
-    own = judges.reindex(means.index).to_numpy(dtype=np.float64)
-    values = judges.to_numpy(dtype=np.float64)
-    n = (~np.isnan(values)).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(n > 0, np.nansum(values, axis=0) / n, np.nan)
-        squares = np.nansum((values - mean) ** 2, axis=0)
-        # leave out the judge's own value, if they are one
-        is_judge = ~np.isnan(own)
-        others = n - is_judge
-        centre = np.where(is_judge, (n * mean - own) / others, mean)
-        left = np.where(is_judge, squares - (own - mean) ** 2 * n / others, squares)
-        sd = np.sqrt(np.clip(left, 0, None) / (others - 1))
-        t = (means.to_numpy(dtype=np.float64) - centre) / (sd * np.sqrt(1 + 1 / others))
-        enough = (others >= MIN_JUDGES) & (sd > 1e-9)
-        # upper tails only: 1 - cdf loses every digit where deviations are interesting
-        tail = stats.t.sf(np.abs(t), np.where(enough, others - 1, 1)).clip(1e-300)
-    return pd.DataFrame(np.where(enough, np.sign(t) * stats.norm.isf(tail), np.nan), means.index,
-                        means.columns)
-
-
 def _means(deviations: Deviations, modality: str, parcels: Parcels, how: RegionMean
            ) -> dict[str, pd.DataFrame]:
     return {name: region_table(deviations.blocks(name).as_is()[modality], parcels, how=how)
-            for name in _TABLES}
+            for name in MAPS}
 
 
 def with_regions(kept: Deviations, made: Mapping[str, VoxelRegions], order: Sequence[str],
@@ -163,7 +124,7 @@ def with_regions(kept: Deviations, made: Mapping[str, VoxelRegions], order: Sequ
 
     def joined(part: Deviations, whose: str) -> Deviations:
         tables = {}
-        for table in _TABLES:
+        for table in MAPS:
             named: pd.DataFrame = getattr(part, table)
             pieces = {name: named[name] for name in named.columns.get_level_values(0).unique()}
             pieces |= {name: getattr(found, whose)[table] for name, found in made.items()}

@@ -5,6 +5,7 @@ for people drawn from one.
 """
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import nibabel as nib
@@ -17,10 +18,13 @@ from scipy.ndimage import gaussian_filter
 from normfuse import RobustMean, Space, load_atlas
 from normfuse.analyses import (RegionalDeviations, compare_groups, parcellate, subject_map,
                                unparcellate)
-from normfuse.analyses.voxel_regions import judged, voxel_spaces
+from normfuse.analyses.judging import judged
+from normfuse.analyses.voxel_regions import voxel_spaces
 from normfuse.atlas import Atlas
 from normfuse.deviations import ROLE, Deviations
 from normfuse.errors import AtlasError, SpaceMismatchError
+from normfuse.stored import StoredTable
+from normfuse.testing import tiny_voxel_deviations
 from normfuse.testing.fixtures import tiny_reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:1 of 3 features", "ignore:atlas toy. of 4 regions")
@@ -306,3 +310,16 @@ def test_the_embedded_atlas_there_and_back_at_eight_millimetres():
     for number, name in dk.regions["name"].items():
         assert set(values[labels == number]) <= {np.float32(x[name])}
     assert np.isnan(values[labels == 0]).all()
+
+
+def test_stored_voxels_are_averaged_some_people_at_a_time(tmp_path, monkeypatch):
+    made = tiny_voxel_deviations()
+    everyone = made.with_controls()
+    everyone.save(tmp_path / "saved")
+    stored = Deviations.read(tmp_path / "saved")
+    with warnings.catch_warnings(action="ignore"):
+        expected = parcellate(everyone, "dk")
+        monkeypatch.setattr(StoredTable, "frame", None)  # reads a table whole
+        found = parcellate(stored, "dk")
+    assert stored.is_stored and found.z.notna().to_numpy().any()
+    np.testing.assert_allclose(found.z, expected.z, atol=1e-4)

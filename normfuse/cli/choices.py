@@ -55,6 +55,9 @@ Only = Annotated[str | None, typer.Option(
 DeviationsFolder = Annotated[Path, typer.Argument(
     metavar="DEVIATIONS", help="A folder that `normfuse score` wrote.")]
 NewFolder = Annotated[Path, typer.Option(help="A new folder for the result.")]
+Adjust = Annotated[str | None, typer.Option(
+    metavar="NAMES", help="Covariates of the linear model, as age,sex; or none. By default all "
+    "that the model knows.")]
 Overwrite = Annotated[bool, typer.Option(
     "--overwrite", help="Replace what an earlier run of normfuse left there.")]
 
@@ -81,3 +84,10 @@ def sizes(levels: str, latent: int | None) -> tuple[int, ...]:
     if not all(word.isdecimal() and int(word) for word in words):
         raise CohortError(f"--levels is a list of whole numbers such as 16,6; got {levels!r}")
     return tuple(map(int, words))
+
+
+def names(listed: str | None) -> list[str] | None:
+    """What stands between commas; ``none`` is nobody's name."""
+    if listed is None:
+        return None
+    return [name.strip() for name in listed.split(",") if name.strip() not in ("", "none")]

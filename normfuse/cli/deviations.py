@@ -9,8 +9,8 @@ import typer
 
 from ..errors import listed
 from .application import app, free_place
-from .choices import (AGAINST, CohortFile, DeviationsFolder, KindChoice, ModelFolder, NewFolder,
-                      Only, Overwrite, SiteChoice)
+from .choices import (AGAINST, Adjust, CohortFile, DeviationsFolder, KindChoice, ModelFolder,
+                      NewFolder, Only, Overwrite, SiteChoice, names)
 from .people import chosen
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only
 @app.command()
 def compare(deviations: DeviationsFolder, out: NewFolder,
             group: Annotated[str, typer.Option(help="Column of the subjects table.")],
-            adjust: Annotated[str | None, typer.Option(
-                metavar="NAMES", help="Covariates of the linear model, as age,sex; or none. By "
-                "default all that the model knows.")] = None,
+            adjust: Adjust = None,
             baseline: Annotated[str | None, typer.Option(
                 help="The group all others are held against; else the controls'.")] = None,
             overwrite: Overwrite = False) -> None:
@@ -80,9 +78,8 @@ def compare(deviations: DeviationsFolder, out: NewFolder,
 
     from ..deviations import Deviations
 
-    names = None if adjust is None else [
-        name.strip() for name in adjust.split(",") if name.strip() not in ("", "none")]
-    found = compare_groups(Deviations.read(deviations), group, adjust=names, baseline=baseline)
+    found = compare_groups(Deviations.read(deviations), group, adjust=names(adjust),
+                           baseline=baseline)
     found.save(out, overwrite=overwrite)
     typer.echo(f"groups: {out}\n{found.summary()}")
 

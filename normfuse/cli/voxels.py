@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import shutil
 from typing import Annotated
 
 import typer
 
 from .application import app, free_place
-from .choices import DeviationsFolder, NewFolder, Only, Overwrite
+from .choices import Adjust, DeviationsFolder, NewFolder, Only, Overwrite, names
 
 
 @app.command()
@@ -54,9 +54,7 @@ def regions(deviations: DeviationsFolder, out: NewFolder,
 @app.command(name="compare-voxels")
 def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
                    group: Annotated[str, typer.Option(help="Column of the subjects table.")],
-                   adjust: Annotated[str | None, typer.Option(
-                       metavar="NAMES", help="Covariates of the linear model, as age,sex; or "
-                       "none. By default all that the model knows.")] = None,
+                   adjust: Adjust = None,
                    contrast: Annotated[str | None, typer.Option(
                        metavar="CASE,BASELINE", help="Needed for more than two groups.")] = None,
                    permutations: Annotated[int, typer.Option(
@@ -72,8 +70,10 @@ def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
     """
     free_place(out, overwrite, "modalities.json")
     from normfuse import analyses
+    from normfuse.analyses.voxel_regions import voxel_spaces
 
     from ..deviations import Deviations
+    from ..errors import ComparisonError
     from ..outputs import new_folder
 
     found = Deviations.read(deviations)
@@ -84,26 +84,17 @@ def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
     if pair is not None and len(pair) != 2:
         raise typer.BadParameter(f"two values with a comma between, as AD,CN; got {contrast!r}")
     kept = out.with_name(f".{out.name}.unfinished")
-    names = [m for m in found.modalities if found.space(m) is not None]
+    modalities = list(voxel_spaces(found))
+    if not modalities:
+        raise ComparisonError(f"no modality of {deviations} has voxels; `normfuse compare` "
+                              "compares regions")
     with new_folder(out, overwrite=overwrite) as work:
-        for m in names:
+        for m in modalities:
             made = analyses.compare_voxels(
-                analyses.VoxelTable.of(found, m), group, adjust=_names(adjust), contrast=pair,
+                analyses.VoxelTable.of(found, m), group, adjust=names(adjust), contrast=pair,
                 correction=correction, resume=kept / m)
             made.save(work / m)
             typer.echo(f"{m}: {made.summary()}")
-        (work / "modalities.json").write_text(json.dumps(names))
-    _remove(kept)
+        (work / "modalities.json").write_text(json.dumps(modalities))
+    shutil.rmtree(kept, ignore_errors=True)
     typer.echo(f"groups: {out}")
-
-
-def _names(listed: str | None) -> list[str] | None:
-    if listed is None:
-        return None
-    return [name.strip() for name in listed.split(",") if name.strip() not in ("", "none")]
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
