@@ -70,6 +70,10 @@ def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Se
     batch = preparation.batch(people, np.ones(len(people), bool))
     parts = {role: batch.take(torch.as_tensor(np.flatnonzero(roles == role))) for role in SPLIT}
     axes = [_axes(parts["training"], m) for m in range(len(people.modalities))]
+    voxels = any(axes)
+    if voxels and recipe.hidden and not recipe.skip:
+        raise TrainingError(f"decoders of voxels are linear, and {recipe!r} has no linear paths; "
+                            "leave skip=True")
     narrow = {role: _along(parts[role], axes) for role in ("training", "early_stop")}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -83,11 +87,10 @@ def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Se
         raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
                             f"{model.plan.warmup}; raise max_epochs or lower warmup")
     vae.double().requires_grad_(False)
-    voxels = any(axes)
     refit(vae, narrow["training"], narrow["early_stop"], model.inference, linear=voxels)
     if voxels:
         vae.widen(axes)
-        refit(vae, parts["training"], parts["early_stop"], model.inference, linear=True)
+        refit(vae, parts["training"], parts["early_stop"], model.inference)
     return _Trained(preparation, vae, history, batch, parts)
 
 

@@ -55,8 +55,7 @@ def refit(vae: Vae, training: Batch, held_out: Batch, inference: Inference,
     training, held_out : Batch
         The people the networks were trained on, and those early stopping looked at; float64.
     linear : bool
-        Leave the perceptrons out without trying them: with voxels every evaluation of one costs
-        more than all of the rest.
+        Leave the perceptrons out without trying them, as decoders of voxels are linear.
     """
     some = training.take(torch.arange(min(len(training), ENOUGH)))
     bends = not all(decoder.is_straight for decoder in vae.decoders)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from normfuse import calibration
 from normfuse.baseline import LinearBaseline
 from normfuse.calibration import HeldOut, Prior, ResidualLaw, TailShape
 from normfuse.calibration_check import check_calibration, share_row
@@ -367,3 +368,14 @@ class TestConformal:
         assert abs(mean[0] - 0.05) < max(3 * error[0], 0.006)  # careful: tails may be heavy
         assert abs(mean[1] - 0.001) < max(3 * error[1], 0.0005)
         assert np.mean(ranks) == pytest.approx(0.05, abs=0.005)
+
+
+def test_very_many_t_values_are_interpolated_to_eight_digits():
+    rng = np.random.default_rng(0)
+    t = np.sinh(rng.uniform(-6, 6, size=(50, 5000)))
+    freedom = np.broadcast_to(np.where(np.arange(5000) % 3 == 0, 7.0, 130.0), t.shape)
+    assert t.size > calibration._MANY
+    exact = np.sign(t) * stats.norm.isf(stats.t.sf(np.abs(t), freedom).clip(1e-300))
+    np.testing.assert_allclose(calibration.t_to_normal(t, freedom), exact, atol=1e-8)
+    np.testing.assert_allclose(calibration.t_to_normal(t[:, :9], freedom[:, :9]), exact[:, :9],
+                               atol=1e-12)

@@ -80,6 +80,13 @@ def test_voxels_are_modelled_with_low_rank_layers(model):
     assert not model.fitted.vae.noise[0].is_correlated
 
 
+def test_voxels_need_linear_paths(cohort):
+    recipe = nf.OneLatent(n_latent=2, skip=False)
+    with pytest.raises(nf.NormfuseError, match="skip=True"):
+        nf.NormativeModel(model=recipe, calibration=HeldOut(),
+                          plan=nf.TrainingPlan(progress=False)).fit(cohort.reference_subjects())
+
+
 def test_healthy_voxels_are_calibrated_and_planted_ones_found(in_memory):
     z = in_memory.z["t1"]
     new = in_memory.subjects["normfuse_role"] == "new"

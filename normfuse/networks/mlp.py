@@ -31,6 +31,13 @@ def mlp(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
+def with_design(z: Tensor, design: Tensor) -> Tensor:
+    """[z, c]: the same covariates beside each of several draws."""
+    if not design.shape[-1]:
+        return z
+    return torch.cat([z, design.expand(*z.shape[:-1], design.shape[-1])], -1)
+
+
 class MlpEncoder(nn.Module):
     """Features and covariates of one modality -> Gaussian over the latent variables.
 
@@ -101,9 +108,7 @@ class MlpDecoder(nn.Module):
 
     def inputs(self, z: Tensor, design: Tensor) -> Tensor:
         """[z, c] as the layers read it."""
-        if not design.shape[-1]:
-            return z
-        return torch.cat([z, design.expand(*z.shape[:-1], design.shape[-1])], -1)
+        return with_design(z, design)
 
     def forward(self, z: Tensor, design: Tensor) -> Tensor:
         z = self.inputs(z, design)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from .mlp import MlpDecoder, MlpEncoder
+from .mlp import MlpDecoder, MlpEncoder, with_design
 
 MOST_AXES = 64
 """Principal axes kept of a wide block."""
@@ -70,34 +70,32 @@ class WideEncoder(nn.Module):
 
 
 class WideDecoder(nn.Module):
-    """mean = W [z, c, 1] + f(z, c) U: a linear path to every feature, and what bends, of low rank.
+    """mean = W [z, c] + b: a decoder of voxels is linear.
+
+    A perceptron costs more than all else at every evaluation of so many features.
 
     Parameters
     ----------
     narrow : MlpDecoder
-        To the scores; its linear path moves into W, its perceptron is f.
+        To the scores; its linear path becomes W and b.
     up : Tensor, shape (n_axes, n_features)
-        U.
+        From scores to features.
     """
+
+    is_straight = True
 
     def __init__(self, narrow: MlpDecoder, up: Tensor) -> None:
         super().__init__()
-        self.narrow, self.n_latent = narrow, narrow.n_latent
-        affine = narrow.affine()
-        narrow.set_affine(torch.zeros_like(affine))
-        self.register_buffer("up", up)
-        self.register_buffer("linear", up.mT @ affine)
-        self.up: Tensor
+        self.n_latent = narrow.n_latent
+        self.register_buffer("linear", up.mT @ narrow.affine())
         self.linear: Tensor
 
     def inputs(self, z: Tensor, design: Tensor) -> Tensor:
-        """[z, c] as the layers read it."""
-        return self.narrow.inputs(z, design)
+        """[z, c] as W reads it."""
+        return with_design(z, design)
 
     def forward(self, z: Tensor, design: Tensor) -> Tensor:
-        y = self.inputs(z, design)[..., :self.linear.shape[1] - 1]
-        mean = y @ self.linear[:, :-1].mT + self.linear[:, -1]
-        return mean if self.is_straight else mean + self.narrow(z, design) @ self.up
+        return self.inputs(z, design) @ self.linear[:, :-1].mT + self.linear[:, -1]
 
     def affine(self) -> Tensor:
         """[W, b], shape (n_features, n_latent + n_design + 1)."""
@@ -107,16 +105,5 @@ class WideDecoder(nn.Module):
         """Set what :meth:`affine` gives."""
         self.linear = values.contiguous()
 
-    @property
-    def net(self) -> nn.Sequential:
-        """The perceptron."""
-        return self.narrow.net
-
-    @property
-    def is_straight(self) -> bool:
-        """Whether the decoder is linear in z and c."""
-        return self.narrow.is_straight
-
     def straighten(self) -> None:
-        """Leave the perceptron out."""
-        self.narrow.straighten()
+        """It is straight."""

@@ -32,7 +32,8 @@ Neighbouring voxels say the same of how voxels differ."""
 
 _FOLLOWING = 6, 4
 """Newton steps of the other features, whose prior is known from the first: z differ by .015 (root
-mean square) from those after 12 and 8 steps (3,000 simulated features of 200 people)."""
+mean square) from those after 12 and 8 steps (3,000 simulated features of 200 people, the prior
+from 500 of them)."""
 
 _BLOCK = 2048
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from .effects import Effects
-from .sinh_arcsinh import FARTHEST, SinhArcsinh, arcsinh, second_order
+from .sinh_arcsinh import FARTHEST, SinhArcsinh, second_order
 
 _CHUNK = 64
 """Features worked on together: memory, not speed."""
@@ -100,7 +100,7 @@ def _slopes(law: SinhArcsinh, y: Tensor) -> Tensor:
     """du / d(loc, log scale, skew, log tail), shape (…, 4)."""
     per_scale = torch.exp(-law.log_scale)
     e = (y - law.loc) * per_scale
-    bent = law.log_tail.exp() * arcsinh(e)
+    bent = law.log_tail.exp() * torch.arcsinh(e)
     cosh = torch.cosh((bent - law.skew).clamp(-FARTHEST, FARTHEST))
     by_e = cosh * law.log_tail.exp() / torch.sqrt(1 + e * e)
     return torch.stack([-by_e * per_scale, -by_e * e, -cosh, cosh * bent], -1)

@@ -78,7 +78,7 @@ class SinhArcsinh(TorchDistribution):
 
     def from_normal(self, u: Tensor) -> Tensor:
         """y of u: with u = Phi^-1(q), the quantile of y."""
-        bent = torch.sinh((arcsinh(u) + self.skew) * torch.exp(-self.log_tail))
+        bent = torch.sinh((torch.arcsinh(u) + self.skew) * torch.exp(-self.log_tail))
         return self.loc + self.log_scale.exp() * bent
 
     def log_slope(self, value: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class SinhArcsinh(TorchDistribution):
         return (value - self.loc) * torch.exp(-self.log_scale)
 
     def _angle(self, e: Tensor) -> Tensor:
-        bent = self.log_tail.exp() * arcsinh(e) - self.skew
+        bent = self.log_tail.exp() * torch.arcsinh(e) - self.skew
         return bent.clamp(-FARTHEST, FARTHEST)
 
 
@@ -129,7 +129,7 @@ def second_order(law: SinhArcsinh, value: Tensor) -> SecondOrder:
     per_scale, tail = torch.exp(-law.log_scale), law.log_tail.exp()
     e = law._standard(value)
     shrink = 1 / (1 + e * e)
-    bent = tail * arcsinh(e)
+    bent = tail * torch.arcsinh(e)
     a = (bent - law.skew).clamp(-FARTHEST, FARTHEST)
     tanh, double = torch.tanh(a), torch.cosh(2 * a)
     f1 = tanh - 0.5 * torch.sinh(2 * a)
@@ -146,12 +146,6 @@ def second_order(law: SinhArcsinh, value: Tensor) -> SecondOrder:
                (2, 2): f2, (2, 3): -f2 * bent, (3, 3): f2 * bent ** 2 + f1 * bent}
     gradient = (-by_e * per_scale, -e * by_e - 1, -f1, f1 * bent + 1)
     return SecondOrder(log_prob, gradient, hessian)
-
-
-def arcsinh(e: Tensor) -> Tensor:
-    """As torch's, to the last digits, in a quarter of the time."""
-    size = e.abs()
-    return torch.log1p(size + size * size / (1 + torch.sqrt(1 + size * size))).copysign(e)
 
 
 def _log_cosh(a: Tensor) -> Tensor:
