@@ -12,9 +12,6 @@ from .inference import Inference
 from .models import Batch, Vae
 from .models.likelihood import MeasuredNormal
 
-_CHUNK = 2 ** 18
-"""Draws times subjects at a time, to bound memory."""
-
 
 def log_likelihood(vae: Vae, batch: Batch, inference: Inference, draws: int = 100, *,
                    seed: int = 0) -> Tensor:
@@ -46,7 +43,7 @@ def log_likelihood(vae: Vae, batch: Batch, inference: Inference, draws: int = 10
     noise = torch.randn(draws, vae.n_dimensions, generator=generator, dtype=torch.float64)
     found = []
     with torch.no_grad():
-        for rows in torch.arange(len(batch)).split(max(1, _CHUNK // draws)):
+        for rows in torch.arange(len(batch)).split(max(1, vae.points_at_once // draws)):
             part = batch.take(rows)
             q = inference.posterior(vae, part)
             e, share = _drawn(q, noise.to(part.design.dtype))

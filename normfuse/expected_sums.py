@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .models import Batch, Noise
 from .models.noise import NOISE_FLOOR
-from .networks import MlpDecoder
+from .networks import BentDecoder, MlpDecoder
 
 
 class Sums(ABC):
@@ -43,10 +43,14 @@ class Sums(ABC):
         y = self.decoder.inputs(z, design)
         return torch.cat([y, torch.ones_like(y[..., :1])], -1)[..., -self.affine.shape[1]:]
 
-    def bent(self, z: Tensor, design: Tensor, y: Tensor) -> Tensor:
-        """f, shape (n_points, n_subjects, p), or 0."""
+    def bent(self, z: Tensor, design: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        """f, shape (n_points, n_subjects, p) or, at the mean of the points, (n_subjects, p); or 0.
+        """
         if self.straighten or self.decoder.is_straight:
             return z.new_zeros(())
+        if isinstance(self.decoder, BentDecoder):
+            # thousands of voxels leave little doubt about z, and every point costs an image
+            return self.decoder.bend((weights[..., None] * z).sum(0), design)
         return self.decoder(z, design) - y @ self.affine.mT
 
 
@@ -68,7 +72,7 @@ class FeatureSums(Sums):
         if rows is not None:
             part, z, weights = part.take(rows), z[:, rows], weights[:, rows]
         y = self.inputs(z, part.design)
-        left = part.x[self.m] - self.bent(z, part.design, y)
+        left = part.x[self.m] - self.bent(z, part.design, y, weights)
         measured = part.measured[self.m] if rows is None else None
         seen = left.new_ones(len(part), 1)  # one sum serves all features if all were measured
         if measured is not None:
@@ -121,7 +125,7 @@ class JointSums(Sums):
             among, mean = self.noise.among(measured), self.decoder(z, part.design)
             x = mean + among.fill(x - mean)
             self.second += among.left_open()
-        left = x - self.bent(z, part.design, y)
+        left = x - self.bent(z, part.design, y, weights)
         self.gram += _cross(weights, y, y)
         self.cross += _cross(weights, left, y)
         even = _rows(weights, left)

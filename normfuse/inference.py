@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -101,8 +102,12 @@ class Energy:
     def __init__(self, vae: Vae, batch: Batch) -> None:
         self.vae, self.batch = vae, batch
         self.noise = vae.noise_among(batch)
-        # the slopes of an affine model need to be found for one person only
-        self._alike = vae.is_affine
+        self._alike = vae.is_affine or vae.bends_images
+
+    @cached_property
+    def slopes(self) -> list[Tensor]:
+        """Those of :meth:`linearised` where they are alike for everybody."""
+        return shared_slopes(self.vae)
 
     def __call__(self, z: Tensor) -> Tensor:
         """Of each person, shape (n_subjects,), at z, shape (n_subjects, n_dimensions)."""
@@ -114,20 +119,17 @@ class Energy:
     def linearised(self, z: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """x_m - mu_m(z), shape (n_subjects, n_features_m), and d mu_m / d z, shape (n_dimensions,
         n_subjects, n_features_m); (n_dimensions, 1, n_features_m) if alike for everybody."""
-        design = self.batch.design
-        about, given = (z[:1], design[:1]) if self._alike else (z, design)
-
-        def slope(axis: Tensor) -> Any:
-            return torch.func.jvp(lambda at: tuple(self.vae.decode(at, given)), (about,),
-                                  (axis.expand_as(about),))
-
+        if self._alike:
+            return self.residuals(z), self.slopes
         axes = torch.eye(z.shape[-1], dtype=z.dtype)
         if not self.vae.forward_mode:
             return self._by_differences(z, axes)
-        # all directions at once, forward mode: there are far fewer latents than features
-        means, slopes = torch.func.vmap(slope)(axes)
-        here = self.vae.decode(z, design) if self._alike else [mean[0] for mean in means]
-        return [x - mean for x, mean in zip(self.batch.x, here)], list(slopes)
+        means, slopes = _along(self.vae, z, self.batch.design, axes)
+        return [x - mean[0] for x, mean in zip(self.batch.x, means)], slopes
+
+    def residuals(self, z: Tensor) -> list[Tensor]:
+        """x_m - mu_m(z)."""
+        return [x - mean for x, mean in zip(self.batch.x, self.vae.decode(z, self.batch.design))]
 
     def _by_differences(self, z: Tensor, axes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The same where a level's prior is found by iteration: slopes good to 1e-9."""
@@ -136,8 +138,7 @@ class Energy:
                      self.vae.decode(z - _STEP * axis, design)) for axis in axes]
         slopes = [torch.stack(found) for found in zip(*(
             [(above - below) / (2 * _STEP) for above, below in pair] for pair in pairs))]
-        here = self.vae.decode(z, design)
-        return [x - mean for x, mean in zip(self.batch.x, here)], slopes
+        return self.residuals(z), slopes
 
     def newton(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Minus the gradient (n, L) and the Gauss-Newton Hessian (n, L, L)."""
@@ -153,7 +154,38 @@ class Energy:
             jacobian = white.movedim(0, -1)
             gradient[at] += torch.einsum("lnp,np->nl", white, noise.whiten(residual))
             precision[at] += jacobian.mT @ jacobian
-        return gradient, precision
+        return self.downhill(z) if self.vae.bends_images else gradient, precision
+
+    def downhill(self, z: Tensor) -> Tensor:
+        """Minus the exact gradient, shape (n_subjects, n_dimensions)."""
+        means, back = torch.func.vjp(
+            lambda at: tuple(self.vae.decode(at, self.batch.design)), z)[:2]
+        weighed = [noise.weigh(x - mean)
+                   for noise, x, mean in zip(self.noise, self.batch.x, means)]
+        return back(tuple(weighed))[0] - z
+
+
+def shared_slopes(vae: Vae) -> list[Tensor]:
+    """d mu_m / d z at z = 0 and the average person's covariates, (n_dimensions, 1, n_features_m).
+
+    Those of everybody if the model is affine. Of images that convolutions decode they stand for
+    everybody's: finding each person's would cost as many decodings as there are latents.
+    """
+    like = vae.noise_sd[0]
+    z = like.new_zeros(1, vae.n_dimensions)
+    axes = torch.eye(z.shape[-1], dtype=z.dtype)
+    return _along(vae, z, like.new_zeros(1, vae.n_design), axes)[1]
+
+
+def _along(vae: Vae, z: Tensor, design: Tensor, axes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Expectations and their slopes in all directions at once, forward mode: there are far fewer
+    latents than features; (n_dimensions, n_subjects, n_features_m) each."""
+    def slope(axis: Tensor) -> Any:
+        return torch.func.jvp(lambda at: tuple(vae.decode(at, design)), (z,),
+                              (axis.expand_as(z),))
+
+    means, slopes = torch.func.vmap(slope)(axes)
+    return list(means), list(slopes)
 
 
 def _damped(energy: Energy, z: Tensor, step: Tensor) -> Tensor:

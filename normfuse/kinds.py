@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal
 
 from .conditional import leave_one_out
 from .fusion import Choice, sigma_points
-from .inference import Amortised, Inference, Refined
+from .inference import Amortised, Inference, Refined, shared_slopes
 from .models import Batch, Vae
 
 
@@ -174,7 +174,7 @@ def _spread_through(vae: Vae, batch: Batch, inference: Inference, modalities: li
                     ) -> tuple[list[Tensor], list[Tensor]]:
     """The posterior carried through the decoders of these modalities by sigma points."""
     q = inference.posterior(vae, batch)
-    if vae.is_affine and isinstance(q, MultivariateNormal):
+    if (vae.is_affine or vae.bends_images) and isinstance(q, MultivariateNormal):
         means, spreads = _through_lines(vae, batch, q, modalities)
     else:
         means, spreads = [], []
@@ -188,16 +188,14 @@ def _spread_through(vae: Vae, batch: Batch, inference: Inference, modalities: li
 
 def _through_lines(vae: Vae, batch: Batch, q: MultivariateNormal, modalities: list[int]
                    ) -> tuple[list[Tensor], list[Tensor]]:
-    """The same where decoders are straight: the variance is that of J z, alike for all people
-    whose posterior has the same covariance."""
+    """The same where slopes J are alike for everybody: the variance is that of J z, alike for all
+    people whose posterior has the same covariance."""
     root = q.scale_tril
     if bool((root == root[:1]).all()):
         root = root[:1]
-    axes, origin = torch.eye(vae.n_dimensions, dtype=root.dtype), batch.design[:1]
-    means, spreads = [], []
+    slopes, means, spreads = shared_slopes(vae), [], []
     for m in modalities:
         means.append(vae.decoded_by(m, q.mean, batch.design))
-        slopes = vae.decoded_by(m, axes, origin) - vae.decoded_by(m, 0 * axes[:1], origin)
-        spreads.append(torch.stack([(r.mT @ slopes).square().sum(0) for r in root]
+        spreads.append(torch.stack([(r.mT @ slopes[m][:, 0]).square().sum(0) for r in root]
                                    ).expand_as(means[-1]))
     return means, spreads

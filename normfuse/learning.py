@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,19 +12,16 @@ import pandas as pd
 import torch
 
 from .calibration import SPLIT, CrossFit, HeldOut, choose_calibration
-from .checkpoint import Checkpoint
 from .cohort import Cohort
 from .deviations import OUT_OF_FOLD
-from .errors import TrainingError
 from .fingerprints import calibration_folds, roles_to_hashes
 from .fitted import Fitted, fold_role
 from .models import Batch, Recipe, Vae
-from .networks import PrincipalAxes
 from .preparation import Preparation
 from .provenance import describe_fit
-from .refit import MOST_CORRELATED, refit
 from .scoring import Witness, calibrate, patterns
-from .training import History, fit
+from .stages import Stages
+from .training import History
 from .value_checks import refuse_empty_features
 
 if TYPE_CHECKING:
@@ -69,50 +66,13 @@ def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Se
     preparation = Preparation.fit(people)
     batch = preparation.batch(people, np.ones(len(people), bool))
     parts = {role: batch.take(torch.as_tensor(np.flatnonzero(roles == role))) for role in SPLIT}
-    axes = [_axes(parts["training"], m) for m in range(len(people.modalities))]
-    voxels = any(axes)
-    if voxels and recipe.hidden and not recipe.skip:
-        raise TrainingError(f"decoders of voxels are linear, and {recipe!r} has no linear paths; "
-                            "leave skip=True")
-    narrow = {role: _along(parts[role], axes) for role in ("training", "early_stop")}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        vae = recipe.build({m.name: x.shape[1] for m, x in zip(people.modalities,
-                                                               narrow["training"].x)},
-                           batch.design.shape[1], model.fusion)
-    history = fit(vae, narrow["training"].to(torch.float32),
-                  narrow["early_stop"].to(torch.float32), model.plan, seed=seed,
-                  keep=None if keep is None else Checkpoint(keep))
-    if not history.best_epoch:
-        raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
-                            f"{model.plan.warmup}; raise max_epochs or lower warmup")
-    vae.double().requires_grad_(False)
-    refit(vae, narrow["training"], narrow["early_stop"], model.inference, linear=voxels)
-    if voxels:
-        vae.widen(axes)
-        refit(vae, parts["training"], parts["early_stop"], model.inference)
+    vae, history = Stages(people.modalities, parts["training"], parts["early_stop"], model.plan,
+                          model.inference, seed, keep).learn(recipe, model.fusion)
     return _Trained(preparation, vae, history, batch, parts)
 
 
 def _file(keep: Path | None, name: str) -> Path | None:
-    return None if keep is None else keep / f"{name}.pt"
-
-
-def _axes(training: Batch, m: int) -> PrincipalAxes | None:
-    """Those of a modality with more features than networks can read."""
-    if training.x[m].shape[1] <= MOST_CORRELATED:
-        return None
-    return PrincipalAxes.of(training.x[m][training.present[m]])
-
-
-def _along(batch: Batch, axes: Sequence[PrincipalAxes | None]) -> Batch:
-    """People by their scores where there are axes; what was not measured of them counts as 0."""
-    x, measured = list(batch.x), list(batch.measured)
-    for m, found in enumerate(axes):
-        if found is not None:
-            x[m], present = x[m] @ found.down.mT, batch.present[m]
-            measured[m] = None if present.all() else present[:, None].expand_as(x[m])
-    return replace(batch, x=tuple(x), measured=tuple(measured), variance=None)
+    return None if keep is None else keep / name
 
 
 def _held_out(model: NormativeModel, recipe: Recipe, choice: HeldOut, controls: Cohort,

@@ -29,11 +29,11 @@ from .fusion import Aggregator, Choice
 from .modality import Modality
 from .fitted import Fitted
 from .latent_law import GRID, DistanceShape, LatentLaw
-from .networks import PrincipalAxes
 from .outputs import new_folder
 from .pattern_law import FeatureLaw, Frame, PatternLaw
 from .preparation import Preparation
 from .regression import EffectColumns, Effects, PooledRegression
+from .stages import rebuilt
 from .training import TrainingPlan
 
 if TYPE_CHECKING:
@@ -145,22 +145,9 @@ def _fit_to_dict(fitted: Fitted) -> dict[str, Any]:
 def _fit(model: NormativeModel, content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor],
          laws: Mapping[Any, PatternLaw], references: Mapping[str, Reference]) -> Fitted:
     preparation = _preparation(content, tensors)
-    with torch.random.fork_rng(devices=[]):  # fresh weights draw; the caller's state stays
-        axes = [_no_axes(tensors.get(f"vae.encoders.{k}.down"))
-                for k in range(len(preparation.modalities))]
-        vae = model.model.build({m.name: m.n_features if found is None else len(found.down)
-                                 for m, found in zip(preparation.modalities, axes)},
-                                preparation.n_design, model.fusion)
-    vae.widen(axes)
-    vae.double().requires_grad_(False).eval()
-    vae.load_state_dict(_below("vae.", tensors))
+    vae = rebuilt(model.model, model.fusion, preparation.modalities, preparation.n_design,
+                  _below("vae.", tensors))
     return Fitted(preparation, vae, laws, content["known"], references)
-
-
-def _no_axes(down: torch.Tensor | None) -> PrincipalAxes | None:
-    """Of the right shape, for weights to be loaded into."""
-    return None if down is None else PrincipalAxes(*(torch.zeros_like(down, dtype=torch.float32)
-                                                     for _ in range(2)))
 
 
 def _turn(model: NormativeModel, content: Mapping[str, Any],

@@ -13,7 +13,7 @@ from .covariate_checks import THIN
 from .deviations import Reference
 from .errors import listed
 from .models import Vae
-from .networks import WideDecoder
+from .networks import BentDecoder, WideDecoder
 from .pattern_law import PatternLaw
 from .scoring import Pattern
 from .training import History
@@ -42,7 +42,13 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
     if history.best_epoch == model.plan.max_epochs:
         notes += (f"training was still improving at its last epoch ({history.best_epoch}); raise "
                   "max_epochs",)
-    if any(isinstance(d, WideDecoder) for d in vae.decoders):
+    if vae.bends_images:
+        notes += ("convolutions bend the decoders of images: they made people whom training did "
+                  "not see more probable",)
+    elif any(isinstance(d, BentDecoder) for d in vae.decoders):
+        notes += ("decoders are linear: convolutions made people whom training did not see less "
+                  "probable",)
+    elif any(isinstance(d, WideDecoder) for d in vae.decoders):
         notes += ("decoders are linear, as always with voxels: perceptrons were trained and left "
                   "out",)
     elif any(len(d.net) > 1 for d in vae.decoders) and all(d.is_straight for d in vae.decoders):

@@ -35,6 +35,10 @@ SHRINKAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 INFLATIONS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.5, 1.65, 1.8, 2.0, 2.25, 2.5)
 """By which noise variances may be multiplied."""
 
+IMAGE_ROUNDS, IMAGE_DRAWS = 3, 10
+"""Instead of ``ROUNDS``, and draws a person by which to compare, where convolutions decode images:
+each costs as many decodings as there are people, and thousands of voxels leave little doubt."""
+
 MOST_CORRELATED = 2000
 """Features of a modality whose noise may correlate: its matrix and the root take 64 MB then."""
 
@@ -63,7 +67,7 @@ def refit(vae: Vae, training: Batch, held_out: Batch, inference: Inference,
     for straight in (False, True) if bends and not linear else (bends,):
         candidate = copy.deepcopy(vae)
         maximise(candidate, some, inference, rounds, straighten=straight)
-        score = log_likelihood(candidate, held_out, inference).mean().item()
+        score = _probable(candidate, held_out, inference)
         tried.append((score, straight, candidate))
     _, straight, best = max(tried, key=lambda found: found[0])
     shrinkages = choose_shrinkages(best, training, held_out, inference)
@@ -98,10 +102,12 @@ def choose_shrinkages(vae: Vae, training: Batch, held_out: Batch, inference: Inf
     that predicts best, as in benchmarks/probabilistic_cca.py.
     """
     chosen = [1.0] * len(vae.names)
+    if all(len(sd) > MOST_CORRELATED for sd in vae.noise_sd):
+        return chosen
 
     def score(m: int, covariance: Tensor, shrinkage: float) -> float:
         vae.noise[m].set_shrunk(covariance, shrinkage)
-        return log_likelihood(vae, held_out, inference).mean().item()
+        return _probable(vae, held_out, inference)
 
     for _ in range(2):
         sums = _expected(vae, training, inference.quick(), [0.0] * len(chosen))
@@ -130,11 +136,17 @@ def choose_inflations(vae: Vae, held_out: Batch, inference: Inference) -> list[f
 
         def score(inflation: float) -> float:
             noise.stretch_to(sd * inflation ** 0.5)
-            return log_likelihood(vae, held_out, inference).mean().item()
+            return _probable(vae, held_out, inference)
 
         chosen.append(_climbed(score, 1.0, INFLATIONS))
         noise.stretch_to(sd * chosen[-1] ** 0.5)
     return chosen
+
+
+def _probable(vae: Vae, people: Batch, inference: Inference) -> float:
+    """Mean log p(x)."""
+    draws = IMAGE_DRAWS if vae.bends_images else 100
+    return log_likelihood(vae, people, inference, draws).mean().item()
 
 
 def _climbed(score: Callable[[float], float], start: float, grid: Sequence[float]) -> float:
@@ -181,7 +193,7 @@ def maximise(vae: Vae, batch: Batch, inference: Inference, rounds: int = ROUNDS,
     """
     inference = inference.quick()
     ridges = [_ridge(decoder) for decoder in vae.decoders]
-    for _ in range(rounds):
+    for _ in range(min(rounds, IMAGE_ROUNDS) if vae.bends_images and not straighten else rounds):
         wanted = [1.0] * len(vae.names) if shrinkages is None else shrinkages
         for m, sums in enumerate(_expected(vae, batch, inference, wanted, straighten)):
             if straighten:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..fusion import Aggregator, Choice, Learned, Mixture
 from ..fusion.choice import of_type
+from ..networks import Convolutional
 from .bounds import Bound, Elbo
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Recipe(Choice, ABC):
         Linear path beside every perceptron.
     bound : Bound
         What training maximises: :class:`Elbo`, :class:`StratifiedElbo` or :class:`Iwae`.
+    voxels : Convolutional, optional
+        Networks of modalities that are images, beside linear paths; None: linear decoders, and
+        encoders that read scores along principal axes.
     """
 
     hidden: tuple[int, ...] = (64,)
@@ -41,12 +45,15 @@ class Recipe(Choice, ABC):
     hide_cells: float = 0.5
     skip: bool = True
     bound: Bound = Elbo()
+    voxels: Convolutional | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.hidden, list | tuple) or not all(map(is_size, self.hidden)):
             raise ValueError(f"hidden is a tuple of whole numbers above 0; got {self.hidden!r}")
         object.__setattr__(self, "hidden", tuple(self.hidden))
         of_type(self.bound, Bound)
+        if self.voxels is not None:
+            of_type(self.voxels, Convolutional)
         for name in ("dropout", "hide", "hide_cells"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a probability below 1; got {getattr(self, name)!r}")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ..networks import MlpDecoder, PrincipalAxes, WideDecoder, WideEncoder
+from ..networks import (BentDecoder, BentEncoder, Grid, MlpDecoder, PrincipalAxes, WideDecoder,
+                        WideEncoder)
 from .batch import Batch
 from .likelihood import MeasuredNormal
 from .measured_noise import MeasuredNoise
@@ -70,7 +71,7 @@ class Vae(nn.Module, ABC):
         super().__init__()
         self.names = tuple(n_features)
         self.encoders: Any
-        self.recipe, self.n_dimensions = recipe, recipe.n_dimensions
+        self.recipe, self.n_dimensions, self.n_design = recipe, recipe.n_dimensions, n_design
         self.decoders: Any = nn.ModuleList(
             MlpDecoder(self.n_dimensions, n_design, width, recipe.hidden[::-1], recipe.dropout,
                        skip=recipe.skip) for width in n_features.values())
@@ -86,16 +87,36 @@ class Vae(nn.Module, ABC):
         for m, found in enumerate(axes):
             if found is not None:
                 self.encoders[m] = WideEncoder(self.encoders[m], found.down)
-                self.decoders[m] = WideDecoder(self.decoders[m], found.up)
+                self.decoders[m] = WideDecoder.of(self.decoders[m], found.up)
                 self.noise[m] = Noise(found.up.shape[1]).to(found.up.dtype)
                 self._squares[m] = torch.zeros(2, found.up.shape[1])
+
+    def convolve(self, masks: Sequence[Tensor | None]) -> None:
+        """Add the recipe's convolutions to modalities of images, where there are masks.
+
+        To a model that was :meth:`widen`ed; it expects what it did until they are trained.
+        """
+        networks = self.recipe.voxels
+        for m, mask in enumerate(masks):
+            if mask is not None and networks is not None:
+                grid = Grid(mask, networks.halvings)
+                self.encoders[m] = BentEncoder(self.encoders[m], grid, self.n_design, networks)
+                self.decoders[m] = BentDecoder(self.decoders[m], grid, self.n_design, networks)
+
+    @property
+    def bends_images(self) -> bool:
+        """Whether convolutions decode images: no evaluation of them is cheap."""
+        return any(isinstance(d, BentDecoder) and not d.is_straight for d in self.decoders)
 
     @property
     def people_at_once(self) -> int:
         """How many people's expectations fit in memory, at as many points as a posterior has."""
-        points = 2 * self.n_dimensions + 1
-        cells = points * sum(len(sd) for sd in self.noise_sd)
-        return max(1, min(MOST_PEOPLE, MOST_CELLS // cells))
+        return max(1, min(MOST_PEOPLE, self.points_at_once // (2 * self.n_dimensions + 1)))
+
+    @property
+    def points_at_once(self) -> int:
+        """At how many latent positions expectations fit in memory."""
+        return max(1, MOST_CELLS // sum(len(sd) for sd in self.noise_sd))
 
     @abstractmethod
     def model(self, batch: Batch, fused: Tensor) -> None:

@@ -72,10 +72,16 @@ class MlpEncoder(nn.Module):
         self.full_covariance = full_covariance
 
     def forward(self, x: Tensor, design: Tensor) -> Distribution:
+        return self.law(*self.numbers(x, design))
+
+    def numbers(self, x: Tensor, design: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What :meth:`law` makes Gaussians of."""
         inputs = torch.cat([x, design], -1) if design.shape[-1] else x
         loc, raw, below = self.net(inputs).split(self.sizes, -1)
-        if self.skip is not None:
-            loc = loc + self.skip(inputs)
+        return loc if self.skip is None else loc + self.skip(inputs), raw, below
+
+    def law(self, loc: Tensor, raw: Tensor, below: Tensor) -> Distribution:
+        """Gaussians of these means, sds before softplus and entries below a diagonal."""
         if not self.full_covariance:
             return gaussian(loc, nn.functional.softplus(raw) + SCALE_FLOOR, check=False)
         rows, columns = torch.tril_indices(loc.shape[-1], loc.shape[-1], -1)

@@ -76,19 +76,27 @@ class WideDecoder(nn.Module):
 
     Parameters
     ----------
-    narrow : MlpDecoder
-        To the scores; its linear path becomes W and b.
-    up : Tensor, shape (n_axes, n_features)
-        From scores to features.
+    n_latent : int
+    linear : Tensor, shape (n_features, n_latent + n_design + 1)
+        [W, b].
     """
 
-    is_straight = True
-
-    def __init__(self, narrow: MlpDecoder, up: Tensor) -> None:
+    def __init__(self, n_latent: int, linear: Tensor) -> None:
         super().__init__()
-        self.n_latent = narrow.n_latent
-        self.register_buffer("linear", up.mT @ narrow.affine())
+        self.n_latent = n_latent
+        self.register_buffer("linear", linear)
         self.linear: Tensor
+
+    @classmethod
+    def of(cls, narrow: MlpDecoder, up: Tensor) -> WideDecoder:
+        """From a decoder to scores, whose linear path becomes W and b, and ``up``, shape (n_axes,
+        n_features), from scores to features."""
+        return cls(narrow.n_latent, up.mT @ narrow.affine())
+
+    @property
+    def is_straight(self) -> bool:
+        """Whether the decoder is linear in z and c."""
+        return True
 
     def inputs(self, z: Tensor, design: Tensor) -> Tensor:
         """[z, c] as W reads it."""
