@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Atlas": "atlas",
     "Cohort": "cohort",
+    "Convolutional": "models",
     "CrossFit": "calibration",
     "Deviations": "deviations",
     "Evaluation": "evaluation",
@@ -43,17 +44,17 @@ if TYPE_CHECKING:
     from .errors import NormfuseError
     from .evaluation import Evaluation
     from .modality import Modality
-    from .models import Ladder, OneLatent
+    from .models import Convolutional, Ladder, OneLatent
     from .normative import NormativeModel
     from .parcels import RobustMean, WeightedMean
     from .simulate import simulate_cohort, write_cohort
     from .space import Space
     from .training import TrainingPlan
 
-__all__ = ["Atlas", "Cohort", "CrossFit", "Deviations", "Evaluation", "HeldOut", "Ladder",
-           "Modality", "NormativeModel", "NormfuseError", "OneLatent", "RobustMean", "Space",
-           "TrainingPlan", "WeightedMean", "__version__", "cross_fit", "evaluate", "load_atlas",
-           "simulate_cohort", "write_cohort"]
+__all__ = ["Atlas", "Cohort", "Convolutional", "CrossFit", "Deviations", "Evaluation", "HeldOut",
+           "Ladder", "Modality", "NormativeModel", "NormfuseError", "OneLatent", "RobustMean",
+           "Space", "TrainingPlan", "WeightedMean", "__version__", "cross_fit", "evaluate",
+           "load_atlas", "simulate_cohort", "write_cohort"]
 
 
 def __getattr__(name: str) -> Any:
