@@ -103,6 +103,12 @@ class Reference:
         """How many said what is normal, unseen by the model that scored them."""
         return self.n_subjects.get("calibration", 0) + self.n_subjects.get("cross_fitted", 0)
 
+    def __repr__(self) -> str:
+        # a mask or a training's history would fill pages
+        people = ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in self.n_subjects.items())
+        return (f"<Reference of {self.kind or 'no'} z: {', '.join(self.modalities)} of {people}; "
+                f"{self.fusion}, {self.n_latent} latent dimensions>")
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
         return asdict(self)

@@ -33,6 +33,10 @@ def renamed(made, ids, **columns):
     return replace(made, **{**tables, "subjects": tables["subjects"].assign(**columns)})
 
 
+def test_a_reference_prints_in_a_line(made):
+    assert len(repr(made.reference)) < 300 and "latent" in repr(made.reference)
+
+
 class TestDisk:
     def test_what_is_read_is_what_was_written(self, made, saved):
         again = Deviations.read(saved)
