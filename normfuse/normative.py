@@ -148,6 +148,8 @@ class NormativeModel:
             references = {kind: replace(reference, **self._checked(kind, held_out))
                           for kind, reference in self._fitted.references.items()}
         self._fitted = replace(self._fitted, references=references)
+        # of voxels one kind is enough to keep; others are scored again when asked for
+        self._scored = {self.kinds[0].name: self._scored[self.kinds[0].name]}
         return self
 
     def _checked(self, kind: str, held_out: Cohort) -> dict[str, Any]:
