@@ -148,13 +148,13 @@ class NormativeModel:
             references = {kind: replace(reference, **self._checked(kind, held_out))
                           for kind, reference in self._fitted.references.items()}
         self._fitted = replace(self._fitted, references=references)
-        # of voxels one kind is enough to keep; others are scored again when asked for
-        self._scored = {self.kinds[0].name: self._scored[self.kinds[0].name]}
         return self
 
     def _checked(self, kind: str, held_out: Cohort) -> dict[str, Any]:
         """How calibrated this kind is in people left out of everything."""
         calibration, quantiles = check_calibration(self._scored_apart(kind, held_out))
+        if kind != self.kinds[0].name:  # of voxels one is enough to keep
+            del self._scored[kind]
         return {"calibration": calibration, "quantiles": quantiles}
 
     def deviations(self, cohort: Cohort, *, kind: str | Kind | None = None,

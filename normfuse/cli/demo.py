@@ -74,15 +74,20 @@ def _voxels(out: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:
     yield (f"maps {at['deviations']} --subjects \"group == 'patient'\" --out {at['maps']}")
     yield (f"compare-voxels {at['deviations']} --group group --adjust age,sex --contrast "
            f"patient,control --permutations {size['permutations']} --out {at['voxel_groups']}")
+    yield (f"compare-voxels {at['deviations']} --group group --adjust age,sex --contrast "
+           f"patient,control --permutations {size['permutations']} --by mass "
+           f"--out {at['voxel_clusters']}")
     yield f"regions {at['deviations']} --atlas dk --out {at['regions']}"
     yield (f"compare {at['regions']} --group group --adjust age,sex --baseline control "
            f"--out {at['groups']}")
-    yield f"report {at['regions']} --groups {at['groups']} --out {at['report.html']}"
+    yield (f"report {at['regions']} --groups {at['groups']} --voxel-groups "
+           f"{at['voxel_clusters']} --voxels {at['deviations']} --out {at['report.html']}")
 
 
 def _places(out: Path) -> dict[str, str]:
     return {name: shlex.quote(str(out / name)) for name in (
-        "model", "deviations", "groups", "maps", "voxel_groups", "regions", "report.html")}
+        "model", "deviations", "groups", "maps", "voxel_groups",
+        "voxel_clusters", "regions", "report.html")}
 
 
 def _clear(out: Path) -> None:
