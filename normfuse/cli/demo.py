@@ -59,7 +59,7 @@ def _regions(out: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:
 
 
 def _voxels(out: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:
-    """The same from images: maps of people, groups voxel by voxel, and regions for the report."""
+    """The same from images."""
     from ..simulate_volumes import simulate_volumes
 
     n_reference, n_patients = size["people"]
@@ -68,6 +68,11 @@ def _voxels(out: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:
     _clear(out)
     file = simulate_volumes(out / "cohort", n_reference, n_patients, seed=seed,
                             resolution=size["resolution"]).cohort_file
+    yield from voxel_commands(out, file, seed, size)
+
+
+def voxel_commands(out: Path, file: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:
+    """Maps of people, groups voxel by voxel and by clusters, and regions for the report."""
     at = _places(out)
     yield f"fit {shlex.quote(str(file))} --out {at['model']} --seed {seed} {size['options']}"
     yield f"score {at['model']} {shlex.quote(str(file))} --out {at['deviations']}"
