@@ -18,6 +18,7 @@ _HOMES = {
     "Tfce": "voxel_corrections",
     "VisitChanges": "longitudinal",
     "VoxelComparison": "voxel_comparison",
+    "VoxelFindings": "report_voxels",
     "VoxelTable": "voxel_table",
     "WelchT": "voxel_welch",
     "abnormal_share": "indices",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from .ranks import compare_distances, compare_extremes
     from .regional import RegionalDeviations, parcellate
     from .report import write_report
+    from .report_voxels import VoxelFindings
     from .voxel_comparison import VoxelComparison
     from .voxel_corrections import BenjaminiHochberg, ClusterExtent, ClusterMass, MaxT, Tfce
     from .voxel_ols import OlsT
@@ -63,7 +65,8 @@ if TYPE_CHECKING:
     from .voxelwise import compare_voxels, overlap_voxels
 
 __all__ = ["BenjaminiHochberg", "ClusterExtent", "ClusterMass", "GroupComparison", "MaxT", "OlsT",
-           "RegionalDeviations", "Tfce", "VisitChanges", "VoxelComparison", "VoxelTable", "WelchT",
+           "RegionalDeviations", "Tfce", "VisitChanges", "VoxelComparison", "VoxelFindings",
+           "VoxelTable", "WelchT",
            "abnormal_share", "attribution_table", "compare_distances", "compare_extremes",
            "compare_groups", "compare_visits", "compare_voxels", "dissimilarity", "group_map",
            "modality_shares", "overlap", "overlap_voxels", "parcellate", "severity_index",

@@ -1,6 +1,7 @@
 """Pictures of a map in the brain."""
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,8 @@ _PAINTED = 1e-5  # far below any colour step, above what nilearn takes for backg
 
 
 def plot_brain(img: Nifti1Image, title: str = "", *, limit: float | None = None,
-               unit: str = "z", ax: Axes | None = None) -> Axes:
+               unit: str = "z", outline: Nifti1Image | None = None, ax: Axes | None = None
+               ) -> Axes:
     """Axial slices of a map over the MNI152 template, left on the left.
 
     Parameters
@@ -30,6 +32,8 @@ def plot_brain(img: Nifti1Image, title: str = "", *, limit: float | None = None,
         The colour scale runs from -limit to limit; the largest absolute value by default.
     unit : str
         What the colour bar counts.
+    outline : image, optional
+        Above 0 in what gets a black line around it, as what is significant.
 
     Examples
     --------
@@ -57,6 +61,10 @@ def plot_brain(img: Nifti1Image, title: str = "", *, limit: float | None = None,
         new_img_like(img, np.where(known, values, 0)), axes=ax, display_mode="z", colorbar=False,
         cut_coords=AXIAL_CUTS, vmin=-limit, vmax=limit, cmap="RdBu_r", dim=0, black_bg=False,
         resampling_interpolation="nearest", annotate=False)
+    if outline is not None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No contour levels")  # of a slice that has none
+            display.add_contours(outline, levels=[0.5], colors="black", linewidths=0.9)
     display.annotate(size=9)
     ax.set_title(plain(title), loc="left")
     return ax

@@ -56,7 +56,9 @@ def picture(draw: Callable[[Axes], object], size: tuple[float, float],
                    round(96 * size[0]), round(96 * size[1]))
 
 
-def brain_picture(img: Nifti1Image, title: str, limit: float, unit: str) -> Picture:
+def brain_picture(img: Nifti1Image, title: str, limit: float, unit: str,
+                  outline: Nifti1Image | None = None) -> Picture:
     """A map in the width of the page; ``limit`` in ``unit`` ends the colour scale."""
-    return picture(lambda ax: plot_brain(img, title, limit=limit, unit=unit, ax=ax),
+    return picture(lambda ax: plot_brain(img, title, limit=limit, unit=unit, outline=outline,
+                                         ax=ax),
                    (WIDTH, 1.85), (0.005, 0, 0.92, 0.87))

@@ -31,6 +31,7 @@ from .ranks import compare_distances, compare_extremes
 from .regional import RegionalDeviations, parcellate
 from .report_evaluation import evaluation_facts
 from .report_people import Z_LIMIT, people_facts, persons
+from .report_voxels import VoxelFindings
 
 if TYPE_CHECKING:
     from normfuse.atlas import Atlas
@@ -46,8 +47,8 @@ _ROLES = {"calibration": "held-out controls", "out_of_fold": "cross-fitted contr
 
 def write_report(deviations: Deviations, path: str | Path, *,
                  comparison: GroupComparison | None = None, atlas: Atlas | None = None,
-                 evaluation: Evaluation | None = None, n_subjects: int = 3,
-                 overwrite: bool = False) -> Path:
+                 evaluation: Evaluation | None = None, voxels: VoxelFindings | None = None,
+                 n_subjects: int = 3, overwrite: bool = False) -> Path:
     """Write what a reader needs to judge these deviations to one HTML file.
 
     The file needs no network, no script and no other file, and it prints. It shows ids and
@@ -68,6 +69,8 @@ def write_report(deviations: Deviations, path: str | Path, *,
     evaluation : Evaluation, optional
         From :func:`normfuse.evaluate`, of the same kind: adds how accurate and calibrated the
         model is.
+    voxels : VoxelFindings, optional
+        Where the regions are means of voxels: groups and the most deviant people voxel by voxel.
     n_subjects : int
         How many of the most deviant people get a part of their own; 0 for none. They are chosen
         by the smaller of two p: of their latent distance, and the smallest Benjamini-Hochberg p
@@ -97,14 +100,18 @@ def write_report(deviations: Deviations, path: str | Path, *,
                               "compare_groups; extreme counts and distances it compares itself")
     _one_kind("comparison", comparison, deviations.reference.kind, "compare these deviations")
     _one_kind("evaluation", evaluation, deviations.reference.kind, "evaluate that kind")
+    if voxels is not None and voxels.deviations is not None:
+        _one_kind("map of voxels", voxels.deviations.reference, deviations.reference.kind,
+                  "give the voxels that the regions were made of")
     with new_file(Path(path), overwrite=overwrite) as work:
-        work.write_text(_render(deviations, comparison, evaluation, atlas, n_subjects),
+        work.write_text(_render(deviations, comparison, evaluation, atlas,
+                                voxels or VoxelFindings(), n_subjects),
                         encoding="utf-8")
     return Path(path)
 
 
-def _one_kind(what: str, found: GroupComparison | Evaluation | None, kind: str, advice: str
-              ) -> None:
+def _one_kind(what: str, found: GroupComparison | Evaluation | Reference | None, kind: str,
+              advice: str) -> None:
     """Numbers of two kinds of deviation answer two questions; a page may not mix them."""
     if found is not None and found.kind not in ("", kind):  # files of old do not say
         raise ComparisonError(f"the {what} is of deviations of kind {found.kind!r}, the people "
@@ -112,7 +119,8 @@ def _one_kind(what: str, found: GroupComparison | Evaluation | None, kind: str, 
 
 
 def _render(deviations: Deviations, comparison: GroupComparison | None,
-            evaluation: Evaluation | None, atlas: Atlas | None, n_subjects: int) -> str:
+            evaluation: Evaluation | None, atlas: Atlas | None, voxels: VoxelFindings,
+            n_subjects: int) -> str:
     from jinja2 import Environment, StrictUndefined
 
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -126,14 +134,15 @@ def _render(deviations: Deviations, comparison: GroupComparison | None,
     return page.from_string(template.read_text(encoding="utf-8")).render(
         reference=deviations.reference, modalities=deviations.modalities, atlas=atlas,
         version=__version__, written=f"{datetime.now(UTC):%Y-%m-%d %H:%M}", no_maps=no_maps,
-        comparison=comparison, top=TOP, z_limit=Z_LIMIT, **people_facts(deviations, people),
+        comparison=comparison, voxels=voxels.contrasts(),
+        voxel_notes=voxels.notes(), top=TOP, z_limit=Z_LIMIT, **people_facts(deviations, people),
         **_reference_facts(deviations.reference), **_spread(people, comparison),
         evaluation=None if evaluation is None else evaluation_facts(evaluation),
         contrasts=[] if comparison is None else [
             _contrast(comparison, name, None if regional is None else atlas)
             for name in comparison.table.index.get_level_values("contrast").unique()],
         **persons(people, n_subjects, regional, atlas,
-                  () if comparison is None else (comparison.group,)))
+                  () if comparison is None else (comparison.group,), voxels))
 
 
 def _unseen(deviations: Deviations) -> Deviations:

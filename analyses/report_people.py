@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from normfuse.atlas import Atlas
 
     from .regional import RegionalDeviations
+    from .report_voxels import VoxelFindings
 
 TOP_LATENT = 10  # latent dimensions in a figure
 Z_LIMIT = 4.0  # one scale for everybody's maps: two pages can be held side by side
@@ -95,12 +96,13 @@ def most_deviant(people: Deviations) -> pd.DataFrame:
 
 
 def persons(people: Deviations, n: int, regional: RegionalDeviations | None, atlas: Atlas | None,
-            groups: tuple[str, ...]) -> dict[str, Any]:
+            groups: tuple[str, ...], voxels: VoxelFindings) -> dict[str, Any]:
     """The n most deviant people, and how many they were chosen from."""
     order = most_deviant(people)
     by = (order["latent"] == order["p"]).map({True: "latent distance", False: "strongest feature"})
     return {"n_ranked": len(order), "has_attribution": people.attribution is not None,
-            "persons": [{"by": why, **_person(people, subject, regional, atlas, groups)}
+            "persons": [{"by": why, **_person(people, subject, regional, atlas, groups),
+                         "voxels": voxels.person(subject, Z_LIMIT)}
                         for subject, why in zip(order.index[:max(n, 0)], by)]}
 
 

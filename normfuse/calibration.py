@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -283,6 +283,11 @@ class ResidualLaw:
             return law
         independent = {name: independent_values(u[:, at]) for name, at in columns.items()}
         return replace(law, prior=Prior.fit(law, independent, columns))
+
+    def of(self, features: slice) -> ResidualLaw:
+        """The law of some features."""
+        prior = Prior(*(getattr(self.prior, field.name)[features] for field in fields(Prior)))
+        return ResidualLaw(self.n[features], self.mean[features], self.sd[features], prior)
 
     def z(self, u: np.ndarray) -> np.ndarray:
         """z of new people's residuals, shape (n_subjects, n_features)."""

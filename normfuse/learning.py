@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,11 +48,16 @@ class _Trained:
     vae: Vae
     history: History
     everybody: Batch
-    parts: Mapping[str, Batch]
+    roles: pd.Series
+
+    def part(self, *roles: str) -> Batch:
+        """The people of these roles; made when asked for, as voxels take room."""
+        rows = [np.flatnonzero(self.roles == role) for role in roles]
+        return self.everybody.take(torch.as_tensor(np.concatenate(rows)))
 
     @property
     def learners(self) -> Batch:
-        return self.parts["training"].joined(self.parts["early_stop"])
+        return self.part("training", "early_stop")
 
 
 def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Series, seed: int,
@@ -65,10 +69,11 @@ def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Se
                               f"the {len(trainees)} people used for training")
     preparation = Preparation.fit(people)
     batch = preparation.batch(people, np.ones(len(people), bool))
-    parts = {role: batch.take(torch.as_tensor(np.flatnonzero(roles == role))) for role in SPLIT}
+    parts = {role: batch.take(torch.as_tensor(np.flatnonzero(roles == role)))
+             for role in ("training", "early_stop")}
     vae, history = Stages(people.modalities, parts["training"], parts["early_stop"], model.plan,
                           model.inference, seed, keep).learn(recipe, model.fusion)
-    return _Trained(preparation, vae, history, batch, parts)
+    return _Trained(preparation, vae, history, batch, roles)
 
 
 def _file(keep: Path | None, name: str) -> Path | None:
@@ -82,7 +87,7 @@ def _held_out(model: NormativeModel, recipe: Recipe, choice: HeldOut, controls: 
                          seed=model.seed)
     groups = {role: controls.select(controls.ids[(roles == role).to_numpy()]) for role in SPLIT}
     trained = _trained(model, recipe, controls, roles, model.seed, _file(keep, "training"))
-    witness = Witness(trained.vae, trained.parts["calibration"])
+    witness = Witness(trained.vae, trained.part("calibration"))
     laws = calibrate([witness], {p: witness.frame(torch.tensor(p)) for p in _wanted(controls)},
                      model.inference, model.kinds, [calibration_folds(groups["calibration"].ids)],
                      trained.preparation.slices,

@@ -45,11 +45,10 @@ JSON_NAME, WEIGHTS_NAME = "model.json", "weights.safetensors"
 
 def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path:
     """Write a fitted model to a new folder, all or nothing."""
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     fitted = model.fitted
     preparation = fitted.preparation
-    weights = save(_tensors(fitted))
     content = {
         "format": FORMAT, "fusion": choice_to_dict(model.fusion),
         "model": choice_to_dict(fitted.vae.recipe), "inference": choice_to_dict(model.inference),
@@ -59,10 +58,10 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
         **_fit_to_dict(fitted), "turns": [_fit_to_dict(turn) for turn in fitted.turns],
         "patterns": [_pattern_to_dict(p, law) for p, law in fitted.laws.items()],
         "kinds": [choice_to_dict(kind) for kind in model.kinds],
-        "references": {kind: r.to_dict() for kind, r in fitted.references.items()},
-        "weights_sha256": hashlib.sha256(weights).hexdigest()}
+        "references": {kind: r.to_dict() for kind, r in fitted.references.items()}}
     with new_folder(folder, overwrite=overwrite) as work:
-        (work / WEIGHTS_NAME).write_bytes(weights)
+        save_file(_tensors(fitted), work / WEIGHTS_NAME)
+        content["weights_sha256"] = _sum_of(work / WEIGHTS_NAME)
         signed = {**content, "sha256": _digest(content)}
         (work / JSON_NAME).write_text(json.dumps(signed, indent=1), encoding="utf-8")
     return folder
@@ -98,11 +97,12 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
 
 def _verified(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     from safetensors import SafetensorError
-    from safetensors.torch import load
+    from safetensors.torch import load_file
 
+    weights = folder / WEIGHTS_NAME
     try:
         content = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-        weights = (folder / WEIGHTS_NAME).read_bytes()
+        found_sum = _sum_of(weights)
     except FileNotFoundError as problem:
         raise ModelFileError(f"{folder} is not a saved model: {problem.filename} is not there; "
                              "give the folder that NormativeModel.save or `normfuse fit` wrote"
@@ -118,14 +118,19 @@ def _verified(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         raise ModelFileError(f"{folder / JSON_NAME} was changed after it was saved: its check sum "
                              "does not fit. Scores from it would not be what its provenance says; "
                              "save the model again")
-    if hashlib.sha256(weights).hexdigest() != content.get("weights_sha256"):
-        raise ModelFileError(f"{folder / WEIGHTS_NAME} ({len(weights)} bytes) was truncated or "
+    if found_sum != content.get("weights_sha256"):
+        raise ModelFileError(f"{weights} ({weights.stat().st_size} bytes) was truncated or "
                              "changed: its check sum is not the one in model.json; copy the whole "
                              "folder again")
     try:
-        return content, load(weights)
+        return content, load_file(weights)
     except SafetensorError as problem:
-        raise ModelFileError(f"{folder / WEIGHTS_NAME} cannot be read: {problem}") from problem
+        raise ModelFileError(f"{weights} cannot be read: {problem}") from problem
+
+
+def _sum_of(file: Path) -> str:
+    with file.open("rb") as opened:  # some at a time: a model of voxels has a gigabyte
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -153,6 +153,8 @@ class NormativeModel:
     def _checked(self, kind: str, held_out: Cohort) -> dict[str, Any]:
         """How calibrated this kind is in people left out of everything."""
         calibration, quantiles = check_calibration(self._scored_apart(kind, held_out))
+        if kind != self.kinds[0].name:  # of voxels one is enough to keep
+            del self._scored[kind]
         return {"calibration": calibration, "quantiles": quantiles}
 
     def deviations(self, cohort: Cohort, *, kind: str | Kind | None = None,

@@ -45,10 +45,11 @@ class FeatureLaw:
     @classmethod
     def fit(cls, u: np.ndarray, folds: np.ndarray, columns: Mapping[str, slice]) -> FeatureLaw:
         """From calibration residuals, their folds, and each modality's columns."""
-        residual = ResidualLaw.fit(u, columns)
-        z = residual.z_left_out(u)
-        tails = {name: [TailShape.fit(z[some][:, _thinned(at)]) for some in _others(folds)]
-                 for name, at in columns.items()}
+        residual, tails = ResidualLaw.fit(u, columns), {}
+        for name, at in columns.items():
+            few = _thinned(at)
+            z = residual.of(few).z_left_out(u[:, few])
+            tails[name] = [TailShape.fit(z[some]) for some in _others(folds)]
         return cls(residual, tails, np.sort(u, axis=0) if u.shape[1] <= MOST_RANKED else None)
 
     def conformal(self, u: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -77,8 +78,8 @@ class FeatureLaw:
 
     def z(self, u: np.ndarray, folds: np.ndarray, columns: Mapping[str, slice]) -> np.ndarray:
         """z of residuals; ``folds`` is -1 for new people, else the calibration person's fold."""
-        own = folds >= 0
-        z = np.where(own[:, None], self.residual.z_left_out(u), self.residual.z(u))
+        own, z = folds >= 0, np.empty(u.shape)
+        z[own], z[~own] = self.residual.z_left_out(u[own]), self.residual.z(u[~own])
         for k in np.unique(folds):
             rows = folds == k
             for name, at in columns.items():
@@ -154,19 +155,18 @@ class PatternLaw:
     frame: Frame
 
     @classmethod
-    def fit(cls, residuals: Mapping[str, tuple[np.ndarray, np.ndarray]], parts: np.ndarray,
-            folds: np.ndarray, columns: Mapping[str, slice], frame: Frame) -> PatternLaw:
-        """From calibration residuals of every kind with the folds of their people, parts of latent
-        positions in their frames with theirs, and each modality's columns; ``frame`` is that of
-        the model to score with."""
+    def fit(cls, features: Mapping[str, FeatureLaw], parts: np.ndarray, folds: np.ndarray,
+            frame: Frame) -> PatternLaw:
+        """From the laws of every kind, and calibration people's parts of latent positions in their
+        frames with their folds; ``frame`` is that of the model to score with."""
         h = parts.sum(0)
         latent = LatentLaw.fit(h)
         # decided once: the folds must go through what new people go through
         shaped = latent.usable and len(h) >= MIN_SHAPE_N
         distances = [latent.shape(h[some]) if shaped else DistanceShape()
                      for some in _others(folds)]
-        return cls({kind: FeatureLaw.fit(*found, columns) for kind, found in residuals.items()},
-                   latent, distances, np.sort(latent.f(h, left_out=True)), parts.mean(1), frame)
+        return cls(dict(features), latent, distances, np.sort(latent.f(h, left_out=True)),
+                   parts.mean(1), frame)
 
     def latent_z(self, h: np.ndarray, folds: np.ndarray) -> np.ndarray:
         """Per-dimension z of latent positions."""

@@ -137,17 +137,20 @@ class Preparation:
 
         ``left_out`` (bool, one a subject) marks reference people, judged by all the others.
         """
+        return {m.name: self._residuals(m.name, cohort, left_out) for m in self.modalities}
+
+    def _residuals(self, name: str, cohort: Cohort, left_out: np.ndarray | None) -> Residuals:
         # pandas lends its values read-only, of which torch warns
         left_out = None if left_out is None else np.array(left_out)
-        return {m.name: self.regressions[m.name].residuals(cohort.features[m.name].to_numpy(float),
-                                                           cohort.subjects, left_out)
-                for m in self.modalities}
+        return self.regressions[name].residuals(cohort.features[name].to_numpy(float),
+                                                cohort.subjects, left_out)
 
     def batch(self, cohort: Cohort, left_out: np.ndarray | None = None) -> Batch:
         """An aligned cohort as tensors, float64; unmeasured cells are 0 and marked."""
         x, measured, variance = [], [], []
         design = self.design(cohort.subjects)
-        for found in self.residuals(cohort, left_out).values():
+        for m in self.modalities:  # one at a time: slopes of voxels are as large as they are
+            found = self._residuals(m.name, cohort, left_out)
             seen = ~np.isnan(found.u)
             x.append(torch.as_tensor(np.where(seen, found.u, 0.0)))
             variance.append(torch.as_tensor(np.where(seen, found.variance, 0.0)))

@@ -13,7 +13,7 @@ from .errors import CalibrationError, listed
 from .inference import Inference
 from .kinds import Kind, Predicted
 from .models import Batch, Vae
-from .pattern_law import Frame, PatternLaw
+from .pattern_law import FeatureLaw, Frame, PatternLaw
 
 Pattern = tuple[bool, ...]
 """Which modalities were measured, in the model's order."""
@@ -87,6 +87,32 @@ class Witness:
     people: Batch
     learners: Batch | None = None
 
+    def able(self, kept: Tensor) -> Tensor:
+        """Positions of the people who have at least these modalities."""
+        return torch.nonzero(self.people.present[kept].all(0)).ravel()
+
+    def parts(self, kept: Tensor) -> np.ndarray:
+        """Of the latent positions of those people measured with only these, in their frame."""
+        with torch.no_grad():
+            found = [self.vae.position(some)[1].numpy() for _, some in self._measured_with(kept)]
+        return self.frame(kept)(np.concatenate(found, 1))
+
+    def residuals(self, kept: Tensor, kind: Kind, inference: Inference) -> np.ndarray:
+        """Those people's, measured with only these; what is expected of them is not kept."""
+        width = sum(x.shape[1] for x in self.people.x)
+        found = np.empty((len(self.able(kept)), width))
+        with torch.no_grad():
+            for at, some in self._measured_with(kept):
+                found[at] = residual(some, kind.predicted(self.vae, some, inference))
+        return found
+
+    def _measured_with(self, kept: Tensor) -> Iterator[tuple[slice, Batch]]:
+        """So many of them as fit in memory, and where they are among all of them."""
+        able, step = self.able(kept), self.vae.people_at_once
+        for start in range(0, len(able), step):
+            at = slice(start, start + step)
+            yield at, self.people.take(able[at]).hide(kept)
+
     def frame(self, kept: Tensor) -> Frame:
         """Coordinates for people measured with these modalities."""
         n_modalities = len(kept)
@@ -119,30 +145,21 @@ def calibrate(witnesses: Sequence[Witness], frames: Mapping[Pattern, Frame],
     laws = {}
     for pattern, frame in frames.items():
         kept = torch.tensor(pattern)
-        found = [_testimony(w, f, kept, inference, kinds) for w, f in zip(witnesses, folds)]
-        who = np.concatenate([fold for _, _, fold in found])
+        who = np.concatenate([fold[w.able(kept)] for w, fold in zip(witnesses, folds)])
         if len(who) < 2:
             continue
-        residuals = {kind.name: (np.vstack([raw.residuals[kind.name] for raw, _, _ in found]), who)
-                     for kind in kinds}
-        if everybody is not None:
-            first = Witness(witnesses[0].vae, everybody[0])
-            for kind in kinds:
-                if kind.marginal:
-                    raw, _, fold = _testimony(first, everybody[1], kept, inference, [kind])
-                    residuals[kind.name] = raw.residuals[kind.name], fold
-        law = PatternLaw.fit(residuals, np.concatenate([parts for _, parts, _ in found], 1), who,
-                             columns, frame)
+        features = {}
+        for kind in kinds:
+            judged = list(zip(witnesses, folds)) if everybody is None or not kind.marginal else \
+                [(Witness(witnesses[0].vae, everybody[0]), everybody[1])]
+            u = np.vstack([w.residuals(kept, kind, inference) for w, _ in judged])
+            features[kind.name] = FeatureLaw.fit(
+                u, np.concatenate([fold[w.able(kept)] for w, fold in judged]), columns)
+        law = PatternLaw.fit(features, np.concatenate([w.parts(kept) for w in witnesses], 1), who,
+                             frame)
         if law.latent.usable:
             laws[pattern] = law
     return laws
-
-
-def _testimony(witness: Witness, folds: np.ndarray, kept: Tensor, inference: Inference,
-               kinds: Sequence[Kind]) -> tuple[RawScores, np.ndarray, np.ndarray]:
-    able = torch.nonzero(witness.people.present[kept].all(0)).ravel()
-    raw = raw_scores(witness.vae, witness.people.take(able).hide(kept), inference, kinds)
-    return raw, witness.frame(kept)(raw.parts), folds[able.numpy()]
 
 
 def patterns(present: Tensor) -> list[Pattern]:

@@ -39,8 +39,8 @@ NOISE_MM, FACTOR_MM, NORM_MM = 8.0, 40.0, 30.0
 EFFECT = (1.5, 2.0)  # peak of a lesion, in healthy residual SD
 LESION_MM = (20.0, 28.0)  # its FWHM, which is also the diameter of its truth mask
 HOTSPOT = (-34.0, -24.0, -12.0)  # mm: left medial temporal lobe, grey beside white matter
-STRAY_MM = 5.0  # SD of a lesion's centre around the hotspot, along each axis
-AT_HOTSPOT, SECOND, SHOWN = 0.75, 0.5, 0.8
+STRAY_MM = 3.0  # SD of a lesion's centre around the hotspot, along each axis
+AT_HOTSPOT, SECOND, SHOWN = 0.9, 0.5, 0.9
 """Probability that the first lesion is at the hotspot, that there is a second one (anywhere), and
 that a modality shows a lesion."""
 
@@ -88,7 +88,7 @@ def simulate_volumes(folder: str | Path, n_reference: int = 200, n_patients: int
     shared by all modalities, two :math:`g` belong to each; all patterns and the noise
     :math:`\epsilon` are smooth Gaussian fields of variance 1. So healthy residuals have SD
     :math:`\sigma`, a quarter of whose variance other modalities can tell. A lesion :math:`\delta`
-    is a Gaussian blob; three of four patients have theirs in the left medial temporal lobe.
+    is a Gaussian blob; nine of ten patients have theirs in the left medial temporal lobe.
 
     Parameters
     ----------

@@ -54,13 +54,23 @@ def warn_of_reference_values(controls: Cohort) -> None:
         zeros = (block == 0) & ((block == 0).mean() < 0.05) & (block.min() >= 0)
         _warn(zeros, block, f"modality {m.name}: {{n}} reference values are exactly 0 in features "
               "that hardly ever are", "failed regions")
-        piled = [c for c in block if block[c].value_counts(normalize=True).iloc[0] > PILE]
-        if piled:
+        piled = block.columns[_piled(block.to_numpy())]
+        if len(piled):
             warnings.warn(f"modality {m.name}: in {listed(piled)} more than {PILE:.0%} of the "
                           "reference share one value; a normal likelihood does not fit them and "
                           "their z will not be calibrated. Leave them out: "
                           + _how_to_drop(m.name),
                           stacklevel=3)
+
+
+def _piled(values: np.ndarray) -> np.ndarray:
+    """Columns in which more than ``PILE`` of what was measured is one and the same value."""
+    ordered, n = np.sort(values, axis=0), (~np.isnan(values)).sum(axis=0)
+    found = np.zeros(len(n), bool)
+    for count in np.unique(n):  # in order, so many equal values reach at least so far
+        at, reach = n == count, int(PILE * count)
+        found[at] = (ordered[reach:, at] == ordered[:len(ordered) - reach, at]).any(axis=0)
+    return found
 
 
 def warn_of_scored_values(names: list[str], ids: pd.Index, standard: list[np.ndarray],

@@ -170,8 +170,8 @@ def test_calibration_people_are_scored_by_shapes_that_did_not_see_them():
     u, h = rng.standard_t(4, size=(90, 7)), rng.normal(size=(90, 3))
     folds = rng.integers(N_FOLDS, size=90)
     columns = {"a": slice(0, 3), "b": slice(3, 7)}
-    whole = PatternLaw.fit({"focal": (u, folds)}, np.stack([h / 3, 2 * h / 3]), folds, columns,
-                           Frame.none(2, 3))
+    whole = PatternLaw.fit({"focal": FeatureLaw.fit(u, folds, columns)},
+                           np.stack([h / 3, 2 * h / 3]), folds, Frame.none(2, 3))
     law = whole.features["focal"]
     mine = folds == 2
     z = ResidualLaw.fit(u, columns).z_left_out(u)
@@ -359,7 +359,7 @@ class TestConformal:
         """P(p < .05) and P(p < .001) of new people, over many calibration groups."""
         rng, found, ranks = np.random.default_rng(3), [], []
         for _ in range(40):
-            law = PatternLaw.fit({}, rng.normal(size=(1, 400, d)), rng.integers(5, size=400), {},
+            law = PatternLaw.fit({}, rng.normal(size=(1, 400, d)), rng.integers(5, size=400),
                                  Frame.none(1, d))
             table = law.distance(rng.normal(size=(2500, d)), np.full(2500, -1))
             found.append([(table[:, 1] < level).mean() for level in (0.05, 0.001)])

@@ -22,7 +22,7 @@ from normfuse.fusion import (Aggregator, GeneralizedProductOfExperts,
                              SubsetMixture, SubstitutePrior, WassersteinBarycenter)
 from normfuse.inference import Amortised, Inference, Refined
 from normfuse.models import Ladder, OneLatent
-from normfuse.pattern_law import Frame, PatternLaw
+from normfuse.pattern_law import FeatureLaw, Frame, PatternLaw
 from normfuse.preparation import Preparation
 from normfuse.training import TrainingPlan
 
@@ -179,8 +179,9 @@ class Residuals:
                 continue
             h = model.latent(seen)[0]
             folds = calibration_folds(calibration.ids)[able]
-            law = PatternLaw.fit({"linear": (np.hstack(model.residual_z(seen)), folds)}, h[None],
-                                 folds, self.preparation.slices, Frame.none(1, h.shape[1]))
+            linear = FeatureLaw.fit(np.hstack(model.residual_z(seen)), folds,
+                                    self.preparation.slices)
+            law = PatternLaw.fit({"linear": linear}, h[None], folds, Frame.none(1, h.shape[1]))
             if law.latent.usable:
                 rows = np.flatnonzero((present == pattern).all(axis=1))
                 mine, nobody = [b[rows] for b in blocks], np.full(len(rows), -1)

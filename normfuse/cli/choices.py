@@ -17,6 +17,7 @@ Fusion = StrEnum("Fusion", ["wasserstein", "gwb", "poe", "gpoe", "moment", "moe"
 
 Deviation = StrEnum("Deviation", ["focal", "leave_modality_out", "covariates",
                                   "reconstruction"])
+Statistic = StrEnum("Statistic", ["t", "extent", "mass", "tfce"])
 UnseenSite = StrEnum("UnseenSite", ["pooled"])
 
 AGAINST = {

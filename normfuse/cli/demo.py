@@ -59,7 +59,7 @@ def _regions(out: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:
 
 
 def _voxels(out: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:
-    """The same from images: maps of people, groups voxel by voxel, and regions for the report."""
+    """The same from images."""
     from ..simulate_volumes import simulate_volumes
 
     n_reference, n_patients = size["people"]
@@ -68,21 +68,31 @@ def _voxels(out: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:
     _clear(out)
     file = simulate_volumes(out / "cohort", n_reference, n_patients, seed=seed,
                             resolution=size["resolution"]).cohort_file
+    yield from voxel_commands(out, file, seed, size)
+
+
+def voxel_commands(out: Path, file: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:
+    """Maps of people, groups voxel by voxel and by clusters, and regions for the report."""
     at = _places(out)
     yield f"fit {shlex.quote(str(file))} --out {at['model']} --seed {seed} {size['options']}"
     yield f"score {at['model']} {shlex.quote(str(file))} --out {at['deviations']}"
     yield (f"maps {at['deviations']} --subjects \"group == 'patient'\" --out {at['maps']}")
     yield (f"compare-voxels {at['deviations']} --group group --adjust age,sex --contrast "
            f"patient,control --permutations {size['permutations']} --out {at['voxel_groups']}")
+    yield (f"compare-voxels {at['deviations']} --group group --adjust age,sex --contrast "
+           f"patient,control --permutations {size['permutations']} --by mass "
+           f"--out {at['voxel_clusters']}")
     yield f"regions {at['deviations']} --atlas dk --out {at['regions']}"
     yield (f"compare {at['regions']} --group group --adjust age,sex --baseline control "
            f"--out {at['groups']}")
-    yield f"report {at['regions']} --groups {at['groups']} --out {at['report.html']}"
+    yield (f"report {at['regions']} --groups {at['groups']} --voxel-groups "
+           f"{at['voxel_clusters']} --voxels {at['deviations']} --out {at['report.html']}")
 
 
 def _places(out: Path) -> dict[str, str]:
     return {name: shlex.quote(str(out / name)) for name in (
-        "model", "deviations", "groups", "maps", "voxel_groups", "regions", "report.html")}
+        "model", "deviations", "groups", "maps", "voxel_groups",
+        "voxel_clusters", "regions", "report.html")}
 
 
 def _clear(out: Path) -> None:

@@ -91,6 +91,11 @@ def report(deviations: DeviationsFolder,
                help="A folder that `normfuse compare` wrote.")] = None,
            evaluation: Annotated[Path | None, typer.Option(
                help="A folder that `normfuse evaluate` wrote, of the same kind.")] = None,
+           voxel_groups: Annotated[Path | None, typer.Option(
+               help="A folder that `normfuse compare-voxels` wrote.")] = None,
+           voxels: Annotated[Path | None, typer.Option(
+               help="The deviations of voxels that the regions were made of: maps of people.")
+               ] = None,
            atlas: Annotated[str, typer.Option(
                help="Paints the features that are its regions; left out if none is. A name, "
                     "or a labels image with its table beside it.")] = "dk",
@@ -100,7 +105,7 @@ def report(deviations: DeviationsFolder,
     Example: `normfuse report deviations/ --groups groups/ --out report.html`
     """
     free_place(out, overwrite, None)
-    from normfuse.analyses import GroupComparison, write_report
+    from normfuse.analyses import GroupComparison, VoxelFindings, write_report
 
     from ..deviations import Deviations
     from ..evaluation import Evaluation
@@ -108,6 +113,7 @@ def report(deviations: DeviationsFolder,
     found = Deviations.read(deviations)
     write_report(found, out, atlas=_atlas_of(found, atlas), overwrite=overwrite,
                  comparison=None if groups is None else GroupComparison.read(groups),
+                 voxels=VoxelFindings.read(voxel_groups, voxels),
                  evaluation=None if evaluation is None else Evaluation.read(evaluation))
     typer.echo(f"report: {out}")
 

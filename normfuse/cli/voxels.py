@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .application import app, free_place
-from .choices import Adjust, DeviationsFolder, NewFolder, Only, Overwrite, names
+from .choices import Adjust, DeviationsFolder, NewFolder, Only, Overwrite, Statistic, names
 
 
 @app.command()
@@ -59,7 +59,11 @@ def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
                        metavar="CASE,BASELINE", help="Needed for more than two groups.")] = None,
                    permutations: Annotated[int, typer.Option(
                        min=0, help="Of people within sites, for p-values corrected by the largest "
-                       "t; 0: Benjamini-Hochberg.")] = 1000,
+                       "value; 0: Benjamini-Hochberg.")] = 1000,
+                   by: Annotated[Statistic, typer.Option(
+                       help="Whose largest value: of a voxel's t, of a cluster's extent or mass "
+                       "(voxels of p < .001), or threshold-free enhancement, which is slow. "
+                       "What spreads over many voxels shows in clusters first.")] = Statistic.t,
                    seed: Annotated[int, typer.Option(min=0, help="Of permutations.")] = 0,
                    overwrite: Overwrite = False) -> None:
     """Compare two groups in every voxel: t, Hedges' g and corrected p as NIfTI, peaks as a table.
@@ -70,6 +74,7 @@ def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
     """
     free_place(out, overwrite, "modalities.json")
     from normfuse import analyses
+    from normfuse.analyses.report_voxels import INDEX
     from normfuse.analyses.voxel_regions import voxel_spaces
 
     from ..deviations import Deviations
@@ -78,7 +83,9 @@ def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
 
     found = Deviations.read(deviations)
     sites = [n for n, fact in found.reference.covariates.items() if fact.get("kind") == "site"]
-    correction = analyses.MaxT(permutations, blocks=sites[0] if sites else None, seed=seed) \
+    shuffled = {Statistic.t: analyses.MaxT, Statistic.extent: analyses.ClusterExtent,
+                Statistic.mass: analyses.ClusterMass, Statistic.tfce: analyses.Tfce}[by]
+    correction = shuffled(permutations, blocks=sites[0] if sites else None, seed=seed) \
         if permutations else analyses.BenjaminiHochberg()
     pair = None if contrast is None else tuple(part.strip() for part in contrast.split(","))
     if pair is not None and len(pair) != 2:
@@ -95,6 +102,6 @@ def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
                 correction=correction, resume=kept / m)
             made.save(work / m)
             typer.echo(f"{m}: {made.summary()}")
-        (work / "modalities.json").write_text(json.dumps(modalities))
+        (work / INDEX).write_text(json.dumps(modalities))
     shutil.rmtree(kept, ignore_errors=True)
     typer.echo(f"groups: {out}")

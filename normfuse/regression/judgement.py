@@ -46,9 +46,9 @@ def judge(effects: Effects, x: Tensor, y: Tensor, left_out: Tensor | None = None
     Opper and Winther (2000), Neural Computation 12(11), doi 10.1162/089976600300014881 (cavities
     in place of leaving out); Vehtari et al. (2016), JMLR 17(103).
     """
-    parts = [_of_some(effects, x, y, rows, left_out) for rows in torch.arange(y.shape[1]).split(
-        _CHUNK)]
-    u, variance, slope = (torch.cat(found, 1) for found in zip(*parts))
+    u, variance, slope = (torch.empty_like(y) for _ in range(3))
+    for rows in torch.arange(y.shape[1]).split(_CHUNK):
+        u[:, rows], variance[:, rows], slope[:, rows] = _of_some(effects, x, y, rows, left_out)
     return u, variance, slope
 
 
