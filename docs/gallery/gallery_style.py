@@ -98,12 +98,15 @@ def headline(ax: Axes, title: str, below: str, colour: str) -> None:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """A PNG of 64 colours, 1280 px wide: a third of the bytes, and no difference to the eye."""
+    """A PNG of 256 colours, 1280 px wide: half the bytes, and no difference to the eye.
+
+    With 64, the dark ends of a map's colours, rare as they are, turned grey.
+    """
     memory = io.BytesIO()
     figure.savefig(memory, dpi=160, format="png")
     plt.close(figure)
     picture = Image.open(memory).convert("RGB")
-    picture.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     return path
 
 
