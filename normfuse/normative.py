@@ -28,7 +28,8 @@ from .kinds import Kind, Reconstruction, default_kinds
 from .learning import learn
 from .models import OneLatent, Recipe
 from .processes import processes
-from .streaming import Runner, Scorer, one_after_the_other, score_to
+from .runners import Runner, one_after_the_other
+from .streaming import Scorer, score_to
 from .training import TrainingPlan
 from .value_checks import refuse_empty_features, warn_of_reference_values
 

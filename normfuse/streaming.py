@@ -7,10 +7,10 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from .fitted import Fitted
 from .inference import Inference
 from .kinds import Kind
 from .outputs import refuse_existing, take_name
+from .runners import Runner, one_after_the_other
 from .stored import ROWS, StoredTable
 
 _DONE, _RESULT = "done", "result"
@@ -58,17 +59,6 @@ class Scorer:
         return digest.hexdigest()
 
 
-class Runner(Protocol):
-    """Does a task for every number, in any order and anywhere, and gives the numbers done."""
-
-    def __call__(self, task: Callable[[int], int], numbers: Sequence[int]) -> Iterable[int]: ...
-
-
-def one_after_the_other(task: Callable[[int], int], numbers: Sequence[int]) -> Iterator[int]:
-    """In this process."""
-    return map(task, numbers)
-
-
 def score_to(folder: Path, cohort: Cohort, score: Scorer, *, overwrite: bool = False,
              run: Runner = one_after_the_other, progress: bool | None = None) -> Deviations:
     """Score everybody, ``ROWS`` people at a time, into a folder for :meth:`Deviations.read`.
@@ -99,7 +89,7 @@ def score_to(folder: Path, cohort: Cohort, score: Scorer, *, overwrite: bool = F
     _begin(work, cohort, score)
     pieces = range(-(-len(cohort) // ROWS))
     todo = [k for k in pieces if not (work / _DONE / f"{k}").exists()]
-    task = _Piece(work, list(cohort.ids), score)
+    task = _Piece(work.absolute(), list(cohort.ids), score)
     for _ in _shown(run(task, todo), len(pieces), len(pieces) - len(todo), progress):
         pass
     return _finish(work, folder, len(pieces), score.reference)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from .application import app, free_place
-from .choices import Adjust, DeviationsFolder, NewFolder, Only, Overwrite, names
+from .choices import (Adjust, DeviationsFolder, NewFolder, Only, Overwrite, Scheduler, Workers,
+                      names, runner)
 
 
 @app.command()
@@ -61,6 +62,7 @@ def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
                        min=0, help="Of people within sites, for p-values corrected by the largest "
                        "t; 0: Benjamini-Hochberg.")] = 1000,
                    seed: Annotated[int, typer.Option(min=0, help="Of permutations.")] = 0,
+                   scheduler: Scheduler = None, workers: Workers = 1,
                    overwrite: Overwrite = False) -> None:
     """Compare two groups in every voxel: t, Hedges' g and corrected p as NIfTI, peaks as a table.
 
@@ -92,7 +94,7 @@ def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
         for m in modalities:
             made = analyses.compare_voxels(
                 analyses.VoxelTable.of(found, m), group, adjust=names(adjust), contrast=pair,
-                correction=correction, resume=kept / m)
+                correction=correction, resume=kept / m, run=runner(scheduler, workers))
             made.save(work / m)
             typer.echo(f"{m}: {made.summary()}")
         (work / "modalities.json").write_text(json.dumps(modalities))
