@@ -42,7 +42,7 @@ class OnDask:
 
     def __call__(self, task: Callable[[int], int], numbers: Sequence[int]) -> Iterator[int]:
         try:
-            from distributed import Client, LocalCluster, as_completed
+            from distributed import Client, LocalCluster
         except ImportError as problem:
             raise NormfuseError("several processes or machines need Dask: pip install "
                                 "'normfuse[cluster]'") from problem
@@ -50,19 +50,43 @@ class OnDask:
             # no limit: what zarr maps from disk would count as memory used
             with LocalCluster(n_workers=self.workers, threads_per_worker=1, memory_limit=0,
                               dashboard_address=None) as cluster, Client(cluster) as client:
-                yield from self._through(client, as_completed, task, numbers)
+                yield from self._through(client, task, numbers)
         else:
             with Client(self.scheduler) as client:
-                yield from self._through(client, as_completed, task, numbers)
+                yield from self._through(client, task, numbers)
 
-    def _through(self, client: Any, as_completed: Any, task: Callable[[int], int],
-                 numbers: Sequence[int]) -> Iterator[int]:
-        client.wait_for_workers(1)  # a queue may take its time
+    def _through(self, client: Any, task: Callable[[int], int], numbers: Sequence[int]
+                 ) -> Iterator[int]:
+        """Also when all workers that hold the task die, and others come after them."""
+        from concurrent.futures import CancelledError
+
+        from distributed.comm import CommClosedError
+
+        left, losses = list(numbers), 0
+        while left:
+            client.wait_for_workers(1)  # a queue may take its time
+            try:
+                for k in self._once(client, task, left):
+                    left.remove(k)
+                    losses = 0
+                    yield k
+            except (CancelledError, CommClosedError):
+                losses += 1
+                if losses > self.retries:
+                    raise
+
+    def _once(self, client: Any, task: Callable[[int], int], numbers: Sequence[int]
+              ) -> Iterator[int]:
+        from distributed import as_completed
+
         carried = client.scatter(task, broadcast=True, hash=False)
         futures = [client.submit(_do, carried, k, pure=False, retries=self.retries)
                    for k in numbers]
-        for future in as_completed(futures):
-            yield future.result()
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            client.cancel(futures)
 
 
 _ONE = threading.Lock()
