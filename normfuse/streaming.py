@@ -23,7 +23,7 @@ from .errors import OutputExistsError
 from .fitted import Fitted
 from .inference import Inference
 from .kinds import Kind
-from .outputs import refuse_existing, take_name
+from .outputs import beside, refuse_existing, take_name
 from .runners import Runner, one_after_the_other
 from .stored import ROWS, StoredTable
 
@@ -83,6 +83,7 @@ def score_to(folder: Path, cohort: Cohort, score: Scorer, *, overwrite: bool = F
     """
     refuse_existing(folder, overwrite)
     work = folder.with_name(f".{folder.name}.unfinished")
+    refuse_existing(work, overwrite=True)  # clears away what was killed as it began
     if folder.exists() and not (folder / "reference.json").exists():
         raise OutputExistsError(f"{folder} was not written by scoring (it holds no "
                                 "reference.json) and will not be replaced; choose another name")
@@ -129,9 +130,8 @@ def _begin(work: Path, cohort: Cohort, score: Scorer) -> None:
             raise OutputExistsError(f"{work} holds the unfinished work of another scoring; remove "
                                     "it, or choose another folder")
         return
-    work.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{work.name}-", dir=work.parent) as temporary:
-        new = Path(temporary) / "new"
+    with beside(work) as temporary:
+        new = temporary / "new"
         for name in MAPS:
             for m in score.fitted.preparation.modalities:
                 StoredTable.create(new / _RESULT / name / m.name, cohort.ids, m.features)
