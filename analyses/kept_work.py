@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +23,9 @@ _UNFINISHED = ".part"
 class KeptWork:
     """A folder of finished pieces, and what they were computed with.
 
-    A piece takes its name only when all of it is written: what is there is whole. Fixed names
-    before that, so that nothing piles up however often the work is cut off.
+    A piece takes its name only when all of it is written: what is there is whole. Before that its
+    name says which process writes it, as several may work in one folder; what one left that was
+    cut off goes when the work is taken up. May travel to another process that sees the folder.
 
     Parameters
     ----------
@@ -50,7 +52,7 @@ class KeptWork:
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any]) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()  # another process may stand elsewhere
         self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / _SETTINGS
         there = sorted(name for name in os.listdir(self.folder) if not name.endswith(_UNFINISHED))
@@ -59,6 +61,7 @@ class KeptWork:
                                  "choose a new one")
         if there:
             self._check(json.loads(note.read_text(encoding="utf-8")), settings)
+            self.finish()
         else:
             with self.writing(_SETTINGS) as work:
                 work.write_text(json.dumps(dict(settings), indent=1), encoding="utf-8")
@@ -75,7 +78,7 @@ class KeptWork:
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """A path that takes its name when the block succeeds."""
-        unfinished = self.folder / f".{name}{_UNFINISHED}"
+        unfinished = self.folder / f".{name}.{platform.node()}-{os.getpid()}{_UNFINISHED}"
         yield unfinished
         os.replace(unfinished, self.folder / name)
 
@@ -92,10 +95,24 @@ class KeptWork:
         except (FileNotFoundError, ValueError, zipfile.BadZipFile):
             return None  # a disk that lost power may have kept a name and not all of the content
 
+    def piece(self, name: str) -> dict[str, Array]:
+        """A piece that was computed; refuses if it is gone."""
+        found = self.load(name)
+        if found is None:
+            raise ComparisonError(f"{name} was computed, but is not in {self.folder} or is "
+                                  "damaged; begin again in a folder that all machines share")
+        return found
+
+    def must_be_seen(self) -> None:
+        """Refuses on a machine that does not see the folder."""
+        if not (self.folder / _SETTINGS).exists():
+            raise ComparisonError(f"{platform.node()} does not see {self.folder}; begin the work "
+                                  "in a folder that all machines share, with resume=…")
+
     def finish(self) -> None:
         """Remove what an earlier run left unfinished."""
         for path in self.folder.glob(f".*{_UNFINISHED}"):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _short(value: Any) -> str:

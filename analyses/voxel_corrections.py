@@ -19,6 +19,31 @@ _TIE = 1e-5  # of a statistic: as far as single precision may put one and the sa
 
 
 @dataclass(frozen=True, eq=False)
+class _LargestCluster:
+    """Of a map; a class, so that it can travel to another process."""
+
+    threshold: Array
+    box: Box
+    two_sided: bool
+    of: str
+
+    def __call__(self, t: Array) -> float:
+        found = Clusters.of(t, self.threshold, self.box, two_sided=self.two_sided)
+        return float(getattr(found, self.of).max(initial=0))
+
+
+@dataclass(frozen=True, eq=False)
+class _LargestTfce:
+    """The same of threshold-free enhancement."""
+
+    box: Box
+    two_sided: bool
+
+    def __call__(self, t: Array) -> float:
+        return float(np.abs(tfce(t, self.box, two_sided=self.two_sided)).max(initial=0))
+
+
+@dataclass(frozen=True, eq=False)
 class Null:
     """What shuffles found.
 
@@ -27,7 +52,8 @@ class Null:
     highest, lowest : ndarray, shape (n_permutations,)
         The largest and smallest t of each shuffled map.
     each : callable
-        ``each(function)`` -> one value of each shuffled map of t, (n_permutations,).
+        ``each(function)`` -> one value of each shuffled map of t, (n_permutations,). The function
+        may be sent to other processes.
     """
 
     highest: Array
@@ -144,12 +170,7 @@ class Clustered(Shuffled):
         t = np.nan_to_num(maps["t"])
         df = np.where(np.isnan(maps["df"]), 1, maps["df"])
         threshold = stats.t.isf(self.forming_p / (2 if two_sided else 1), df)
-
-        def largest(shuffled: Array) -> float:
-            found = Clusters.of(shuffled, threshold, box, two_sided=two_sided)
-            return float(getattr(found, self.of).max(initial=0))
-
-        drawn = null.each(largest)
+        drawn = null.each(_LargestCluster(threshold, box, two_sided, self.of))
         found = Clusters.of(t, threshold, box, two_sided=two_sided)
         p = np.append(1.0, rank_p(getattr(found, self.of), drawn))[found.label]
         size = np.append(0, getattr(found, self.of))[found.label]
@@ -190,8 +211,7 @@ class Tfce(Shuffled):
     def correct_by(self, maps: dict[str, Array], null: Null, box: Box, two_sided: bool
                    ) -> Corrected:
         """``tfce`` and ``p_fwe`` of every voxel."""
-        drawn = null.each(
-            lambda t: float(np.abs(tfce(t, box, two_sided=two_sided)).max(initial=0)))
+        drawn = null.each(_LargestTfce(box, two_sided))
         seen = tfce(np.nan_to_num(maps["t"]), box, two_sided=two_sided)
         seen = np.where(np.isnan(maps["t"]), np.nan, seen)
         return Corrected({"tfce": seen, "p_fwe": rank_p(np.abs(seen), drawn)},

@@ -209,24 +209,25 @@ class VoxelTable:
         width, n = self.width, self.space.n_voxels
         return [slice(start, min(start + width, n)) for start in range(0, n, width)]
 
-    def each(self) -> Iterator[tuple[slice, Array]]:
-        """Some voxels at a time, of everybody: float32, in the order of ``subjects``.
+    def room(self) -> Array:
+        """Memory for a stretch of everybody's voxels, to be used again and again.
 
-        What is handed out is overwritten by the next.
+        To be given new pages takes as long as to read them.
         """
-        # one piece of memory for all: to be given new pages takes as long as to read them
-        room = np.empty(len(self) * min(self.width, self.space.n_voxels), dtype=np.float32)
-        for voxels in self.stretches():
-            wide = voxels.stop - voxels.start
-            found = room[:len(self) * wide].reshape(len(self), wide)
-            for start in range(0, len(self), _ROWS):
-                at = slice(start, min(start + _ROWS, len(self)))
-                if isinstance(self.values, StoredTable):
-                    part = self.values.values(people=at, features=voxels)
-                else:
-                    part = self.values.iloc[at, voxels].to_numpy()  # type: ignore[union-attr]
-                found[at] = part if self.coded is None else self.coded(part)
-            yield voxels, found
+        return np.empty(len(self) * min(self.width, self.space.n_voxels), dtype=np.float32)
+
+    def read(self, voxels: slice, room: Array) -> Array:
+        """Some voxels of everybody, float32, in the order of ``subjects``; lies in ``room``."""
+        wide = voxels.stop - voxels.start
+        found = room[:len(self) * wide].reshape(len(self), wide)
+        for start in range(0, len(self), _ROWS):
+            at = slice(start, min(start + _ROWS, len(self)))
+            if isinstance(self.values, StoredTable):
+                part = self.values.values(people=at, features=voxels)
+            else:
+                part = self.values.iloc[at, voxels].to_numpy()  # type: ignore[union-attr]
+            found[at] = part if self.coded is None else self.coded(part)
+        return found
 
     def __repr__(self) -> str:
         return (f"<VoxelTable of {len(self)} people, {self.space.n_voxels} voxels of "

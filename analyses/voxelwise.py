@@ -1,18 +1,18 @@
 """Do two groups differ, voxel by voxel? And in how many people does a voxel lie far off?"""
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, TypeAlias
+from typing import Any, Iterator
 
 import numpy as np
 import pandas as pd
 
 from normfuse import __version__
 from normfuse.errors import ComparisonError, listed
+from normfuse.runners import Runner, one_after_the_other
 
 from .clusters import Box
 from .effects import Array
@@ -21,20 +21,18 @@ from .kept_work import KeptWork
 from .shuffles import Shuffles
 from .voxel_comparison import VoxelComparison
 from .voxel_corrections import BenjaminiHochberg, MaxT, Null, Shuffled
-from .voxel_ols import OlsModel, OlsT
+from .voxel_ols import OlsT
+from .voxel_pieces import OfEachMap, Stretches, mark_of
 from .voxel_sums import p_values
-from .voxel_table import VoxelTable, tiles
-from .voxel_welch import WelchModel, WelchT
-
-Model: TypeAlias = OlsModel | WelchModel
-
-_TOGETHER = 16  # shuffled maps read back at once
+from .voxel_table import VoxelTable
+from .voxel_welch import WelchT
 
 
 def compare_voxels(voxels: VoxelTable, group: str, *, adjust: Iterable[str] | None = None,
                    contrast: tuple[str, str] | None = None, test: OlsT | WelchT = OlsT(),
                    correction: BenjaminiHochberg | Shuffled = BenjaminiHochberg(),
-                   resume: str | Path | None = None) -> VoxelComparison:
+                   resume: str | Path | None = None,
+                   run: Runner = one_after_the_other) -> VoxelComparison:
     r"""The difference of two groups in every voxel: t, effect, p, corrected p.
 
     .. math:: y_v = \beta_0 + \beta\,[\text{case}] + \gamma^\top c + \varepsilon, \qquad
@@ -62,6 +60,10 @@ def compare_voxels(voxels: VoxelTable, group: str, *, adjust: Iterable[str] | No
     resume : path, optional
         A folder that keeps finished pieces. The same call after an end by force takes them up
         and ends with the same bits; other data or settings are refused.
+    run : Runner, optional
+        What does the pieces: one after the other, or :class:`~normfuse.cluster.OnDask` on several
+        processes or machines, with the same bits on machines of one kind. Other machines must
+        see the table on disk and the folder of ``resume``; a table in memory is sent to them.
 
     Returns
     -------
@@ -112,11 +114,13 @@ def compare_voxels(voxels: VoxelTable, group: str, *, adjust: Iterable[str] | No
         "normfuse": __version__, "numpy": np.__version__, "test": repr(test),
         "correction": repr(correction), "coded": repr(people.coded),
         "space": people.space.fingerprint, "voxels at once": people.width,
-        "people": _mark(np.array([str(name) for name in subjects.index])),
-        "groups and covariates": _mark(np.column_stack([who, design])),
-        "blocks": _mark(shuffles.blocks) if shuffles else ""}
+        "people": mark_of(np.array([str(name) for name in subjects.index])),
+        "groups and covariates": mark_of(np.column_stack([who, design])),
+        "blocks": mark_of(shuffles.blocks) if shuffles else ""}
     with _kept(resume, settings) as work:
-        maps, null = _computed(people, model, shuffles, work, resume is not None, correction)
+        keeps_maps = isinstance(correction, Shuffled) and correction.keeps_maps
+        maps, null = _computed(Stretches(people, model, shuffles, work, resume is not None,
+                                         keeps_maps), run)
         maps["p"] = p_values(maps["t"], maps["df"], test.two_sided)
         if isinstance(correction, Shuffled) and null is not None:
             done = correction.correct_by(maps, null, Box.around(people.space), test.two_sided)
@@ -131,8 +135,8 @@ def compare_voxels(voxels: VoxelTable, group: str, *, adjust: Iterable[str] | No
 
 def overlap_voxels(voxels: VoxelTable, group: str, *, threshold: float = 1.96,
                    direction: str = "both", contrast: tuple[str, str] | None = None,
-                   correction: Shuffled = MaxT(), resume: str | Path | None = None
-                   ) -> VoxelComparison:
+                   correction: Shuffled = MaxT(), resume: str | Path | None = None,
+                   run: Runner = one_after_the_other) -> VoxelComparison:
     r"""The share of each group beyond a threshold in every voxel, and whether the shares differ.
 
     .. math:: o_k(v) = \frac{\#\{i \in k : |z_{iv}| > t\}}{\#\{i \in k : z_{iv}
@@ -145,7 +149,7 @@ def overlap_voxels(voxels: VoxelTable, group: str, *, threshold: float = 1.96,
     ----------
     voxels : VoxelTable
         Of z.
-    group, contrast, correction, resume
+    group, contrast, correction, resume, run
         As in :func:`compare_voxels`.
     threshold : float
         In units of z.
@@ -178,7 +182,7 @@ def overlap_voxels(voxels: VoxelTable, group: str, *, threshold: float = 1.96,
                               f"ClusterMass() or Tfce(); got {correction!r}")
     blocks = [correction.blocks] if correction.blocks else []
     found = compare_voxels(voxels.beyond(threshold, direction), group, adjust=blocks,
-                           contrast=contrast, correction=correction, resume=resume)
+                           contrast=contrast, correction=correction, resume=resume, run=run)
     names = {"mean_case": "share_case", "mean_baseline": "share_baseline"}
     maps = {names.get(name, name): values for name, values in found.maps.items()
             if name not in ("g", "p", "df", "adjusted_difference")}
@@ -243,94 +247,28 @@ def _kept(resume: str | Path | None, settings: dict[str, Any]) -> Iterator[KeptW
         yield KeptWork(folder, settings)
 
 
-def _computed(people: VoxelTable, model: Model, shuffles: Shuffles | None, work: KeptWork,
-              marked: bool, correction: object) -> tuple[dict[str, Array], Null | None]:
+def _computed(task: Stretches, run: Runner) -> tuple[dict[str, Array], Null | None]:
     """Every map, and what the shuffles found; pieces that are kept are not computed again."""
-    from tqdm.auto import tqdm
-
-    keeps = isinstance(correction, Shuffled) and correction.keeps_maps
-    pieces, stretches = [], people.stretches()
-    with tqdm(total=people.space.n_voxels, desc="voxels", unit="voxel", leave=False,
-              disable=None) as bar:
-        for at, y in people.each():
-            name = f"voxels-{at.start:09d}"
-            piece = work.load(name)
-            mark = np.array(_mark(y) if marked else "")
-            if piece is not None and piece["mark"] != mark:
-                raise ComparisonError(
-                    f"{work.folder} was begun with other values of voxels {at.start} to "
-                    f"{at.stop}; choose another folder for this computation, or remove it")
-            if piece is None or (keeps and not (work.folder / f"{name}-null.npy").exists()):
-                piece = {"mark": mark, **_stretch(y, model, shuffles, work, name, keeps)}
-                work.save(name, **piece)
-            pieces.append(piece)
-            bar.update(at.stop - at.start)
-    maps = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]
-            if name not in ("mark", "highest", "lowest")}
-    if shuffles is None:
+    numbers = range(len(task.all))
+    with _bar("voxels", "voxel", task.people.space.n_voxels) as bar:
+        for k in run(task, numbers):
+            bar.update(task.all[k].stop - task.all[k].start)
+    maps = task.maps()
+    if task.shuffles is None:
         return maps, None
+    n = task.shuffles.n
 
     def each(function: Callable[[Array], float]) -> Array:
-        return _of_each_map(function, shuffles.n, stretches, work)
+        of_maps = OfEachMap(function, n, task.all, task.work)
+        with _bar("permutations", "x 16 maps", len(of_maps.pieces)) as bar:
+            for _ in run(of_maps, of_maps.pieces):
+                bar.update()
+        return of_maps.found()
 
-    return maps, Null(np.max([piece["highest"] for piece in pieces], axis=0),
-                      np.min([piece["lowest"] for piece in pieces], axis=0), each)
-
-
-def _stretch(y: Array, model: Model, shuffles: Shuffles | None, work: KeptWork, name: str,
-             keeps: bool) -> dict[str, Array]:
-    """Statistics of some voxels, and the extremes of every shuffle in them."""
-    parts, n = [], 0 if shuffles is None else shuffles.n
-    highest, lowest = np.full(n, -np.inf), np.full(n, np.inf)
-    with _null_maps(work, name, (n, y.shape[1]), keeps) as kept:
-        for at in tiles(y.shape[1]):
-            tile = y[:, at]
-            found = model.statistics(tile)
-            parts.append(found)
-            if shuffles is None:
-                continue
-            for drawn, some, t in model.shuffled(tile, ~np.isnan(found["t"]), shuffles):
-                highest[drawn] = np.maximum(highest[drawn], t.max(axis=1))
-                lowest[drawn] = np.minimum(lowest[drawn], t.min(axis=1))
-                if kept is not None:
-                    kept[drawn, at.start + some] = t
-    made = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    return {**made, "highest": highest, "lowest": lowest} if n else made
+    return maps, Null(maps.pop("highest"), maps.pop("lowest"), each)
 
 
-@contextmanager
-def _null_maps(work: KeptWork, name: str, shape: tuple[int, int], keeps: bool
-               ) -> Iterator[Array | None]:
-    """On disk, a row a shuffle; None if nobody needs them."""
-    if not keeps:
-        yield None
-        return
-    with work.writing(f"{name}-null.npy") as path:
-        kept = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-        yield kept
-        kept.flush()
-
-
-def _of_each_map(function: Callable[[Array], float], n: int, stretches: list[slice],
-                 work: KeptWork) -> Array:
+def _bar(what: str, unit: str, total: int) -> Any:
     from tqdm.auto import tqdm
 
-    found = []
-    with tqdm(total=n, desc="permutations", unit="map", leave=False, disable=None) as bar:
-        for start in range(0, n, _TOGETHER):
-            name, at = f"maps-{start:09d}", slice(start, min(start + _TOGETHER, n))
-            piece = work.load(name)
-            if piece is None:
-                maps = np.hstack([
-                    np.load(work.folder / f"voxels-{s.start:09d}-null.npy", mmap_mode="r")[at]
-                    for s in stretches])
-                piece = {"found": np.array([function(one) for one in maps])}
-                work.save(name, **piece)
-            found.append(piece["found"])
-            bar.update(at.stop - at.start)
-    return np.concatenate(found)
-
-
-def _mark(values: Array) -> str:
-    """The same for the same bytes."""
-    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
+    return tqdm(total=total, desc=what, unit=unit, leave=False, disable=None)

@@ -27,7 +27,9 @@ from .inference import Inference, Refined
 from .kinds import Kind, Reconstruction, default_kinds
 from .learning import learn
 from .models import OneLatent, Recipe
-from .streaming import Runner, Scorer, one_after_the_other, score_to
+from .processes import processes
+from .runners import Runner, one_after_the_other
+from .streaming import Scorer, score_to
 from .training import TrainingPlan
 from .value_checks import refuse_empty_features, warn_of_reference_values
 
@@ -119,6 +121,11 @@ class NormativeModel:
             A folder in which trainings note every few seconds how far they are. The same call
             after a crash takes them up there and ends with the same bits. Remove it afterwards.
 
+        Notes
+        -----
+        Several processes started by ``torchrun`` that all make this call train one model together,
+        and each ends with the same. ``plan.parts`` then becomes their number at least.
+
         Raises
         ------
         CohortError
@@ -141,6 +148,7 @@ class NormativeModel:
         warn_of_twins(controls)
         warn_of_covariates(controls.subjects, controls.covariates)
         warn_of_thin_sites(controls.subjects, controls.covariates)
+        self.plan = self.plan.shared_by(processes().count)
         self._fitted, held_out = learn(self, controls, None if keep is None else Path(keep))
         self._held_out, self._scored = held_out, {}
         with warnings.catch_warnings():  # a control just beyond the training ages is no news
@@ -373,10 +381,13 @@ class NormativeModel:
                              "per_feature": found / np.where(n, n, 1)}, index=cohort.ids)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the model to a new folder: ``model.json`` and ``weights.safetensors``."""
+        """Write the model to a new folder: ``model.json`` and ``weights.safetensors``.
+
+        Of processes that ``torchrun`` started the first one writes; the others wait.
+        """
         from .model_file import write_model
 
-        return write_model(self, Path(folder), overwrite=overwrite)
+        return processes().from_first(lambda: write_model(self, Path(folder), overwrite=overwrite))
 
     @classmethod
     def load(cls, folder: str | Path, *, fusion: Aggregator | None = None) -> NormativeModel:

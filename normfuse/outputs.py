@@ -1,15 +1,20 @@
 """Writing to disk so that nothing is lost and nothing half-written stays."""
 from __future__ import annotations
 
+import glob
 import os
+import platform
 import re
+import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import CohortError, OutputExistsError, listed
 
+_OLD = "old"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
 
 
@@ -26,9 +31,8 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         If ``folder`` is there and may not be replaced; nothing is touched.
     """
     refuse_existing(folder, overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        work = Path(temporary) / "new"
+    with beside(folder) as temporary:
+        work = temporary / "new"
         work.mkdir()
         yield work
         take_name(work, folder)
@@ -46,8 +50,8 @@ def take_name(work: Path, folder: Path) -> None:
         os.replace(work, folder)
         return
     _refuse_strangers(folder, work)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        os.replace(folder, Path(temporary) / "old")  # removed with the temporary folder
+    with beside(folder) as temporary:
+        os.replace(folder, temporary / _OLD)  # removed with the temporary folder
         os.replace(work, folder)
 
 
@@ -55,15 +59,54 @@ def take_name(work: Path, folder: Path) -> None:
 def new_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its name only when the block succeeds."""
     refuse_existing(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
-        work = Path(temporary) / path.name
+    with beside(path) as temporary:
+        work = temporary / path.name
         yield work
         os.replace(work, path)
 
 
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A temporary folder next to ``path``. Its name says which process made it: a later one
+    removes what a killed one has left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{_ours(path)}{os.getpid()}-", dir=path.parent
+                                     ) as temporary:
+        yield Path(temporary)
+
+
+def _ours(path: Path) -> str:
+    return f".{path.name}-{zlib.crc32(platform.node().encode()):08x}-"
+
+
+def _clear_away(path: Path) -> None:
+    """What processes of this machine that are no more left beside ``path``.
+
+    One that died in the middle of :func:`take_name` left the older folder without its name, which
+    it is given back.
+    """
+    for left in path.parent.glob(glob.escape(_ours(path)) + "*"):
+        pid = left.name.removeprefix(_ours(path)).split("-")[0]
+        if not pid.isdigit() or _is_alive(int(pid)):
+            continue
+        if (left / _OLD).exists() and not path.exists():
+            os.replace(left / _OLD, path)
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def refuse_existing(path: Path, overwrite: bool) -> None:
     """Stop before any work is done if the output is already there."""
+    _clear_away(path)
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} is already there; choose another name, or ask for it to "
                                 "be replaced with overwrite=True (--overwrite)")

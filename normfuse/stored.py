@@ -78,7 +78,8 @@ class StoredTable:
         import zarr
 
         try:
-            array = zarr.open_array(str(path), mode=mode)
+            # absolute, as another process that reads it may stand elsewhere
+            array = zarr.open_array(str(Path(path).absolute()), mode=mode)
             ids = json.loads((Path(path) / "people.json").read_text(encoding="utf-8"))
             names = json.loads((Path(path) / "features.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError) as problem:

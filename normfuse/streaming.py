@@ -7,10 +7,10 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,8 @@ from .errors import OutputExistsError
 from .fitted import Fitted
 from .inference import Inference
 from .kinds import Kind
-from .outputs import refuse_existing, take_name
+from .outputs import beside, refuse_existing, take_name
+from .runners import Runner, one_after_the_other
 from .stored import ROWS, StoredTable
 
 _DONE, _RESULT = "done", "result"
@@ -58,17 +59,6 @@ class Scorer:
         return digest.hexdigest()
 
 
-class Runner(Protocol):
-    """Does a task for every number, in any order and anywhere, and gives the numbers done."""
-
-    def __call__(self, task: Callable[[int], int], numbers: Sequence[int]) -> Iterable[int]: ...
-
-
-def one_after_the_other(task: Callable[[int], int], numbers: Sequence[int]) -> Iterator[int]:
-    """In this process."""
-    return map(task, numbers)
-
-
 def score_to(folder: Path, cohort: Cohort, score: Scorer, *, overwrite: bool = False,
              run: Runner = one_after_the_other, progress: bool | None = None) -> Deviations:
     """Score everybody, ``ROWS`` people at a time, into a folder for :meth:`Deviations.read`.
@@ -93,13 +83,14 @@ def score_to(folder: Path, cohort: Cohort, score: Scorer, *, overwrite: bool = F
     """
     refuse_existing(folder, overwrite)
     work = folder.with_name(f".{folder.name}.unfinished")
+    refuse_existing(work, overwrite=True)  # clears away what was killed as it began
     if folder.exists() and not (folder / "reference.json").exists():
         raise OutputExistsError(f"{folder} was not written by scoring (it holds no "
                                 "reference.json) and will not be replaced; choose another name")
     _begin(work, cohort, score)
     pieces = range(-(-len(cohort) // ROWS))
     todo = [k for k in pieces if not (work / _DONE / f"{k}").exists()]
-    task = _Piece(work, list(cohort.ids), score)
+    task = _Piece(work.absolute(), list(cohort.ids), score)
     for _ in _shown(run(task, todo), len(pieces), len(pieces) - len(todo), progress):
         pass
     return _finish(work, folder, len(pieces), score.reference)
@@ -139,9 +130,8 @@ def _begin(work: Path, cohort: Cohort, score: Scorer) -> None:
             raise OutputExistsError(f"{work} holds the unfinished work of another scoring; remove "
                                     "it, or choose another folder")
         return
-    work.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{work.name}-", dir=work.parent) as temporary:
-        new = Path(temporary) / "new"
+    with beside(work) as temporary:
+        new = temporary / "new"
         for name in MAPS:
             for m in score.fitted.preparation.modalities:
                 StoredTable.create(new / _RESULT / name / m.name, cohort.ids, m.features)

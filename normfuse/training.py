@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 import pyro
 
+from .batch_parts import Parts
 from .checkpoint import Checkpoint, fingerprint
 from .errors import TrainingError
+from .processes import Processes, processes
 
 
 class Sliceable(Protocol):
@@ -52,6 +54,10 @@ class TrainingPlan:
         CPU threads for torch. More than one is several times slower beside a busy neighbour.
     progress : bool or None
         Show a bar; None: in a terminal or a notebook only.
+    parts : int
+        Pieces that each batch is cut into, every one with random numbers of its own, so that
+        processes may share them (``torchrun``, docs/guide/cluster.md); at least as many as there
+        are processes. With another number the result is another one, as with another seed.
     """
 
     max_epochs: int = 500
@@ -64,14 +70,20 @@ class TrainingPlan:
     validation_draws: int = 8
     threads: int = 1
     progress: bool | None = None
+    parts: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "patience", "batch_size", "validation_draws", "threads"):
+        for name in ("max_epochs", "patience", "batch_size", "validation_draws", "threads",
+                     "parts"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} is a whole number above 0; got {getattr(self, name)!r}")
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is a number above 0; got {getattr(self, name)!r}")
+
+    def shared_by(self, n_processes: int) -> TrainingPlan:
+        """With a part for each process at least."""
+        return replace(self, parts=max(self.parts, n_processes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,18 +134,24 @@ def fit(module: nn.Module, training: Sliceable, validation: Sliceable, plan: Tra
     TrainingError
         When a loss term is not finite; its name (the modality, or ``kl``) is in the message.
     """
+    team = processes()
+    plan = plan.shared_by(team.count)
+    parts = Parts(plan.parts, seed, team) if plan.parts > 1 else None
+    if team.count > 1:  # another kind of CPU may have drawn or solved other last bits
+        module.load_state_dict(team.from_first(module.state_dict))
     optimizer = make_optimizer(module, plan)
     reached = _Reached(copy.deepcopy(module.state_dict()))
     identity = "" if keep is None else _identity(module, training, validation, plan, seed)
-    with _quiet_torch(plan.threads, seed), _bar(plan) as bar:
-        if keep is not None and (found := keep.load(identity)) is not None:
+    with _quiet_torch(plan.threads, seed), _bar(plan, team) as bar:
+        found = None if keep is None else team.from_first(lambda: keep.load(identity))
+        if found is not None:
             reached = _taken_up(found, module, optimizer)
             bar.update(reached.epoch)
         while not reached.is_over(plan):
             epoch = reached.epoch + 1
             warmup = min(1.0, epoch / plan.warmup) if plan.warmup else 1.0
-            trained = one_epoch(module, training, plan, optimizer, warmup, epoch)
-            terms = _validate(module, validation, plan, seed)
+            trained = one_epoch(module, training, plan, optimizer, warmup, epoch, parts)
+            terms = _validate(module, validation, plan, seed, parts)
             total = sum(terms.values())
             if not math.isfinite(total):
                 raise _not_finite("validation loss", terms, epoch)
@@ -145,7 +163,7 @@ def fit(module: nn.Module, training: Sliceable, validation: Sliceable, plan: Tra
                 reached.best = copy.deepcopy(module.state_dict())
             bar.update()
             bar.set_postfix(validation=f"{total:.4g}", best=reached.best_epoch, refresh=False)
-            if keep is not None:
+            if keep is not None and team.is_first:
                 keep.save(identity, {"reached": vars(reached), "weights": module.state_dict(),
                                      "optimizer": optimizer.state_dict(),
                                      "random": torch.get_rng_state()}, last=reached.is_over(plan))
@@ -178,26 +196,39 @@ def make_optimizer(module: nn.Module, plan: TrainingPlan) -> torch.optim.Optimiz
 
 
 def one_epoch(module: Any, data: Sliceable, plan: TrainingPlan, optimizer: torch.optim.Optimizer,
-              warmup: float, epoch: int) -> float:
+              warmup: float, epoch: int, parts: Parts | None = None) -> float:
     """One pass over the data in random batches; the mean loss a subject."""
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     module.train()
     total = 0.0
-    for rows in torch.randperm(len(data)).split(plan.batch_size):
-        terms = module.loss(data.take(rows), warmup)
-        loss = torch.stack(list(terms.values())).sum()
-        value = loss.item()
-        if not math.isfinite(value):
-            raise _not_finite("loss", {k: t.item() for k, t in terms.items()}, epoch)
-        for weight in weights:  # what zero_grad does, without its bookkeeping
-            weight.grad = None
-        loss.backward()
+    order = torch.randperm(len(data)) if parts is None else parts.order(len(data), epoch)
+    for step, rows in enumerate(order.split(plan.batch_size), 1):
+        if parts is None:
+            value = _descend(module, data.take(rows), weights, warmup, epoch)
+        else:
+            terms = parts.descend(module, data, rows, warmup, (epoch, step))
+            value = sum(terms.values())
+            if not math.isfinite(value):
+                raise _not_finite("loss", terms, epoch)
         _clip(weights, plan.clip)
         optimizer.step()
         total += value * len(rows)
     if hasattr(module, "end_epoch"):
         module.end_epoch()
     return total / len(data)
+
+
+def _descend(module: Any, batch: Any, weights: list[Tensor], warmup: float, epoch: int) -> float:
+    """Gradients of a whole batch's mean loss into the weights; that loss."""
+    terms = module.loss(batch, warmup)
+    loss = torch.stack(list(terms.values())).sum()
+    value = loss.item()
+    if not math.isfinite(value):
+        raise _not_finite("loss", {k: t.item() for k, t in terms.items()}, epoch)
+    for weight in weights:  # what zero_grad does, without its bookkeeping
+        weight.grad = None
+    loss.backward()
+    return value
 
 
 def _clip(weights: list[Tensor], largest: float) -> None:
@@ -215,11 +246,14 @@ def _not_finite(what: str, terms: Mapping[str, float], epoch: int) -> TrainingEr
                          "learning rate")
 
 
-def _validate(module: Any, data: Sliceable, plan: TrainingPlan, seed: int) -> dict[str, float]:
+def _validate(module: Any, data: Sliceable, plan: TrainingPlan, seed: int, parts: Parts | None
+              ) -> dict[str, float]:
     """Mean loss terms over a few draws that are the same at every call."""
     module.eval()
     sums: dict[str, float] = {}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        if parts is not None:
+            return parts.validate(module, data, plan.validation_draws)
         torch.manual_seed(seed)
         for _ in range(plan.validation_draws):
             for name, term in module.loss(data, 1.0).items():
@@ -240,11 +274,11 @@ def _quiet_torch(threads: int, seed: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _bar(plan: TrainingPlan) -> Any:
+def _bar(plan: TrainingPlan, team: Processes) -> Any:
     from tqdm.auto import tqdm
 
     shown = plan.progress
     if shown is None:
         shown = sys.stderr.isatty() or "ipykernel" in sys.modules
     return tqdm(total=plan.max_epochs, desc="training", unit="epoch", leave=False,
-                disable=not shown)
+                disable=not (shown and team.is_first))

@@ -44,11 +44,11 @@ def test_a_training_that_stopped_goes_on(controls, tmp_path, monkeypatch, stop=1
     whole = model().fit(controls)
     honest, epochs = training.one_epoch, []
 
-    def failing(module, data, plan, optimizer, warmup, epoch):
+    def failing(module, data, plan, optimizer, warmup, epoch, parts):
         epochs.append(epoch)
         if epoch == stop and len(epochs) == stop:
             raise KeyboardInterrupt
-        return honest(module, data, plan, optimizer, warmup, epoch)
+        return honest(module, data, plan, optimizer, warmup, epoch, parts)
 
     monkeypatch.setattr(training, "one_epoch", failing)
     with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,7 @@
 """The program that the verbs belong to: how it greets, notes and refuses."""
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -62,7 +63,8 @@ def free_place(out: Path, overwrite: bool, mark: str | None) -> None:
 
 def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int,
           file: TextIO | None = None, line: str | None = None) -> None:
-    typer.secho(f"note: {_one_line(message)}", fg="yellow", err=True)
+    if os.environ.get("RANK", "0") == "0":  # of processes that torchrun started one notes
+        typer.secho(f"note: {_one_line(message)}", fg="yellow", err=True)
 
 
 def _one_line(message: object) -> str:

@@ -11,6 +11,7 @@ from ..errors import CohortError
 
 if TYPE_CHECKING:
     from ..fusion import Aggregator
+    from ..runners import Runner
 
 Fusion = StrEnum("Fusion", ["wasserstein", "gwb", "poe", "gpoe", "moment", "moe", "mopoe",
                             "mwb"])
@@ -55,6 +56,11 @@ Only = Annotated[str | None, typer.Option(
     metavar="QUERY", help="Only these people, as \"diagnosis == 'AD'\".")]
 DeviationsFolder = Annotated[Path, typer.Argument(
     metavar="DEVIATIONS", help="A folder that `normfuse score` wrote.")]
+Scheduler = Annotated[str | None, typer.Option(
+    metavar="ADDRESS", help="A Dask scheduler whose workers do the voxels, as tcp://node1:8786; "
+    "they must see the same files.")]
+Workers = Annotated[int, typer.Option(
+    min=1, help="Processes on this machine that do the voxels.")]
 NewFolder = Annotated[Path, typer.Option(help="A new folder for the result.")]
 Adjust = Annotated[str | None, typer.Option(
     metavar="NAMES", help="Covariates of the linear model, as age,sex; or none. By default all "
@@ -92,3 +98,11 @@ def names(listed: str | None) -> list[str] | None:
     if listed is None:
         return None
     return [name.strip() for name in listed.split(",") if name.strip() not in ("", "none")]
+
+
+def runner(scheduler: str | None, workers: int) -> Runner:
+    """Who does the pieces."""
+    from ..cluster import OnDask
+    from ..runners import one_after_the_other
+
+    return OnDask(scheduler, workers) if scheduler or workers > 1 else one_after_the_other

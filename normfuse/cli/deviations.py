@@ -10,7 +10,7 @@ import typer
 from ..errors import listed
 from .application import app, free_place
 from .choices import (AGAINST, Adjust, CohortFile, DeviationsFolder, KindChoice, ModelFolder,
-                      NewFolder, Only, Overwrite, SiteChoice, names)
+                      NewFolder, Only, Overwrite, Scheduler, SiteChoice, Workers, names, runner)
 from .people import chosen
 
 if TYPE_CHECKING:
@@ -35,18 +35,12 @@ def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only
           skip_uncalibrated: Annotated[bool, typer.Option(
               "--skip-uncalibrated", help="Leave out people with a set of scans that too few "
               "held-out controls have, instead of stopping.")] = False,
-          scheduler: Annotated[str | None, typer.Option(
-              metavar="ADDRESS", help="A Dask scheduler on whose workers voxels are scored, as "
-              "tcp://node1:8786; they must see the same files.")] = None,
-          workers: Annotated[int, typer.Option(
-              min=1, help="Processes on this machine that voxels are scored in.")] = 1,
+          scheduler: Scheduler = None, workers: Workers = 1,
           overwrite: Overwrite = False) -> None:
     """Score people and save their deviations."""
     free_place(out, overwrite, "reference.json")
-    from ..cluster import OnDask
     from ..cohort import Cohort
     from ..normative import NormativeModel
-    from ..streaming import one_after_the_other
 
     fitted, people = NormativeModel.load(model), Cohort.read(cohort)
     if subjects is not None:
@@ -55,8 +49,7 @@ def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only
     found = fitted.deviations(people, kind=kind, unseen_site=unseen_site,
                               include_seen=include_seen, skip_uncalibrated=skip_uncalibrated,
                               to=out if voxels else None, overwrite=overwrite,
-                              run=OnDask(scheduler, workers) if scheduler or workers > 1
-                              else one_after_the_other)
+                              run=runner(scheduler, workers))
     if not voxels:
         found.save(out, overwrite=overwrite)
     typer.echo(f"deviations: {out}\n{_tally(found)}")

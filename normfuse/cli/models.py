@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,18 +34,23 @@ def fit(cohort: CohortFile, out: NewFolder,
         seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
         epochs: Annotated[int | None, typer.Option(
             min=1, help="Most epochs; training stops early by itself.")] = None,
+        parts: Annotated[int, typer.Option(
+            min=1, help="Pieces of each batch, for several processes: `torchrun --nproc-per-node "
+            "2 -m normfuse fit …` has 2 at least, and is repeated by one process with as many."
+            )] = 1,
         overwrite: Overwrite = False) -> None:
     """Learn from the cohort's reference people and save the model."""
     free_place(out, overwrite, "model.json")
     from ..cohort import Cohort
     from ..models import Convolutional, Ladder, OneLatent
     from ..normative import NormativeModel
+    from ..processes import processes
     from ..training import TrainingPlan
 
     controls = Cohort.read(cohort).reference_subjects()
-    plan = TrainingPlan()
+    plan = TrainingPlan(parts=parts)
     if epochs is not None:  # the KL warm-up must end before the training does
-        plan = TrainingPlan(max_epochs=epochs, warmup=min(plan.warmup, epochs // 4))
+        plan = replace(plan, max_epochs=epochs, warmup=min(plan.warmup, epochs // 4))
     voxels = Convolutional() if convolutions else None
     recipe = OneLatent(voxels=voxels) if levels is None else \
         Ladder(levels=sizes(levels, latent), voxels=voxels)
@@ -52,6 +58,8 @@ def fit(cohort: CohortFile, out: NewFolder,
                            seed=seed)
     kept = out.with_name(f".{out.name}.unfinished")
     model.fit(controls, keep=kept).save(out, overwrite=overwrite)
+    if not processes().is_first:
+        return
     shutil.rmtree(kept, ignore_errors=True)
     typer.echo(f"model: {out}\n{_account(model.fitted.reference)}")
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from .application import app, free_place
-from .choices import Adjust, DeviationsFolder, NewFolder, Only, Overwrite, Statistic, names
+from .choices import (Adjust, DeviationsFolder, NewFolder, Only, Overwrite, Scheduler, Statistic,
+                      Workers, names, runner)
 
 
 @app.command()
@@ -65,6 +66,7 @@ def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
                        "(voxels of p < .001), or threshold-free enhancement, which is slow. "
                        "What spreads over many voxels shows in clusters first.")] = Statistic.t,
                    seed: Annotated[int, typer.Option(min=0, help="Of permutations.")] = 0,
+                   scheduler: Scheduler = None, workers: Workers = 1,
                    overwrite: Overwrite = False) -> None:
     """Compare two groups in every voxel: t, Hedges' g and corrected p as NIfTI, peaks as a table.
 
@@ -99,7 +101,7 @@ def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
         for m in modalities:
             made = analyses.compare_voxels(
                 analyses.VoxelTable.of(found, m), group, adjust=names(adjust), contrast=pair,
-                correction=correction, resume=kept / m)
+                correction=correction, resume=kept / m, run=runner(scheduler, workers))
             made.save(work / m)
             typer.echo(f"{m}: {made.summary()}")
         (work / INDEX).write_text(json.dumps(modalities))

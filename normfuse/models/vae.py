@@ -63,6 +63,8 @@ class Vae(nn.Module, ABC):
     While training Psi_m is diagonal; :mod:`normfuse.refit` may learn correlations
     (:class:`~normfuse.models.noise.Noise`).
 
+    ``sums`` holds what ``end_epoch`` makes the noise of: sums over the people of an epoch so far.
+
     Latent positions outside training are in *standard* coordinates e, in which the prior is
     N(0, I): ``decode`` reads them, ``posterior`` and ``position`` speak of them.
     """
@@ -76,7 +78,7 @@ class Vae(nn.Module, ABC):
             MlpDecoder(self.n_dimensions, n_design, width, recipe.hidden[::-1], recipe.dropout,
                        skip=recipe.skip) for width in n_features.values())
         self.noise: Any = nn.ModuleList(Noise(width) for width in n_features.values())
-        self._squares = [torch.zeros(2, width) for width in n_features.values()]
+        self.sums = [torch.zeros(2, width) for width in n_features.values()]
 
     def widen(self, axes: Sequence[PrincipalAxes | None]) -> None:
         """From scores along principal axes to the features themselves, where there are axes.
@@ -89,7 +91,7 @@ class Vae(nn.Module, ABC):
                 self.encoders[m] = WideEncoder(self.encoders[m], found.down)
                 self.decoders[m] = WideDecoder.of(self.decoders[m], found.up)
                 self.noise[m] = Noise(found.up.shape[1]).to(found.up.dtype)
-                self._squares[m] = torch.zeros(2, found.up.shape[1])
+                self.sums[m] = torch.zeros(2, found.up.shape[1])
 
     def convolve(self, masks: Sequence[Tensor | None]) -> None:
         """Add the recipe's convolutions to modalities of images, where there are masks.
@@ -225,12 +227,12 @@ class Vae(nn.Module, ABC):
     def _remember(self, batch: Batch, squares: Mapping[str, Tensor]) -> None:
         for k, name in enumerate(self.names):
             measured = batch.measured[k]
-            self._squares[k][0] += squares[name]
-            self._squares[k][1] += len(batch) if measured is None else measured.sum(0)
+            self.sums[k][0] += squares[name]
+            self.sums[k][1] += len(batch) if measured is None else measured.sum(0)
 
     def end_epoch(self) -> None:
         """Set the noise to its optimum for the epoch that ends."""
-        for sd, squares in zip(self.noise_sd, self._squares):
+        for sd, squares in zip(self.noise_sd, self.sums):
             total, count = squares
             seen = count > 0
             sd.data[seen] = (total[seen] / count[seen]).sqrt().clamp_min(NOISE_FLOOR).to(sd.dtype)
