@@ -92,9 +92,12 @@ def read_sections(sections: Mapping[str, Mapping[str, Any]], people: pd.DataFram
         settle(seen, n_images=n)
     tables, findings = {}, []
     for images in every:
-        tables[images.name], found = images.read()
+        table, found = images.read()
         findings += found
-    settle(findings, drop_failed=drop, n_images=n)
+        if table is not None:
+            tables[images.name] = table
+    settle(findings, drop_failed=drop, n_images=n, gone=[i.name for i in every
+                                                         if i.name not in tables])
     return Images(tables, {name: plan.space for name, plan in plans.items()})
 
 
