@@ -62,12 +62,13 @@ def load(name: str) -> np.ndarray:
     return np.asarray(nib.load(DATA / f"{name}.nii.gz").dataobj, dtype=np.float32)
 
 
-def write_study(folder: Path, n: int, resolution: float, seed: int) -> Path:
-    """``cohort.toml`` of n simulated people and the three patients; people written stay."""
+def write_study(folder: Path, n: int, resolution: float, seed: int, mm: int = 2) -> Path:
+    """``cohort.toml`` of n simulated people (voxels of mm) and the patients; files there stay."""
     (folder / "scans").mkdir(parents=True, exist_ok=True)
-    anatomy, ms = Anatomy.of_template(), [who for who in MASKS if who != GLIOMA]
+    anatomy, ms = Anatomy.of_template(mm), [who for who in MASKS if who != GLIOMA]
     levels = tissue_levels({who: {c: load(f"ms_mni2mm/{who}_{c}") for c in CONTRASTS}
-                            for who in ms}, {who: load(MASKS[who]) for who in ms}, anatomy)
+                            for who in ms}, {who: load(MASKS[who]) for who in ms},
+                           Anatomy.of_template(2))
     rows = []
     for i in range(n):
         who = f"simulated{i:03d}"
@@ -93,10 +94,9 @@ def of_regions(cohort: nf.Cohort, atlas: nf.Atlas) -> nf.Cohort:
                                  units=dict.fromkeys(frames, "white matter = 1"))
 
 
-def scored(cohort: nf.Cohort, seed: int) -> dict[str, nf.Deviations]:
-    """z of each kind by a model of default settings."""
-    model = nf.NormativeModel(seed=seed, plan=nf.TrainingPlan(progress=False)).fit(
-        cohort.reference_subjects())
+def scored(cohort: nf.Cohort, model: nf.NormativeModel) -> dict[str, nf.Deviations]:
+    """z of each kind; the model is fitted on the simulated people."""
+    model.fit(cohort.reference_subjects())
     return {kind: model.deviations(cohort, kind=kind) for kind in KINDS}
 
 
@@ -154,11 +154,12 @@ def study(folder: Path, n: int, resolution: float, seed: int) -> dict[str, objec
     cohort, atlas = nf.Cohort.read(write_study(folder, n, resolution, seed)), nf.load_atlas("dk")
     space = cohort.modality("FLAIR").space
     truth = {who: shares(who, atlas, space) for who in MASKS}
-    voxels = scored(cohort, seed)
+    model = nf.NormativeModel(seed=seed, plan=nf.TrainingPlan(progress=False))
+    voxels = scored(cohort, model)
     regions = {"mean z of voxels, judged": {
         kind: parcellate(found, atlas, least=LEAST).z for kind, found in voxels.items()}}
     regions["model of regions"] = {kind: found.z for kind, found
-                                   in scored(of_regions(cohort, atlas), seed).items()}
+                                   in scored(of_regions(cohort, atlas), model).items()}
     rows, tables = [], {}
     for way, kinds in {"voxels": {k: d.z for k, d in voxels.items()}, **regions}.items():
         for kind, z in kinds.items():
