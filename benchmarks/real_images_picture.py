@@ -10,37 +10,41 @@ from matplotlib.figure import Figure
 from real_images import GLIOMA, MASKS, load, ranking
 
 KIND, WAY, CONTRAST = "covariates", "mean z of voxels, judged", "FLAIR"
-LIMIT = 8.0  # of the colours of z
-SHORT = {"ctx-rh-": "right ", "ctx-lh-": "left ", "wm-rh-": "right WM ", "wm-lh-": "left WM ",
-         "Right-": "right ", "Left-": "left "}
+LIMIT = 9.0  # of the colours of z
+SHORT = {"ctx-rh-": "right cortex, ", "ctx-lh-": "left cortex, ", "wm-rh-": "right white matter, ",
+         "wm-lh-": "left white matter, ", "Right-": "right ", "Left-": "left ",
+         "UnsegmentedWhiteMatter": "deep white matter", "superiorfrontal": "superior frontal",
+         "caudalmiddlefrontal": "caudal middle frontal", "posteriorcingulate":
+         "posterior cingulate", "caudalanteriorcingulate": "caudal anterior cingulate",
+         "-Proper": "", "-area": "", "frontalpole": "frontal pole", "-Ventricle": " ventricle"}
 CUTS = ("axial", "coronal", "sagittal")
+WINDOW = {"x": (-96, 96), "y": (-114, 78), "z": (-84, 108)}  # mm, all of one length
 
 
 def draw(found: dict) -> Figure:
     """Three cuts through the tumour's middle, FLAIR above and z below; beside them the regions."""
     space = found["cohort"].modality(CONTRAST).space
-    z = found["tables"]["voxels", KIND, f"{GLIOMA} alone"][CONTRAST].to_numpy()
-    volume = np.full(space.shape, np.nan)
-    volume[space.mask] = z
+    volume = space.img(found["tables"]["voxels", KIND, f"{GLIOMA} alone"][CONTRAST].to_numpy())
+    z = np.where(space.mask, np.asarray(volume.dataobj), np.nan)
     scan, tumour = load(f"glioma_mni2mm/{GLIOMA}_{CONTRAST}"), load(MASKS[GLIOMA]) > 0
     corner, fine = space.affine[:3, 3], 2.0
     middle = corner + fine * np.argwhere(tumour).mean(axis=0)  # both grids begin at one corner
-    figure = plt.figure(figsize=(11, 5.2), layout="constrained")
-    grid = figure.add_gridspec(2, 4, width_ratios=(1, 1, 1.2, 2.4))
+    figure = plt.figure(figsize=(11, 4.4))
     for column, cut in enumerate(CUTS):
-        for row in range(2):
-            ax = figure.add_subplot(grid[row, column])
-            _slice(ax, scan, cut, middle, corner, fine, cmap="gray", vmin=0, vmax=1000)
-            if row:
-                shown = _slice(ax, volume, cut, middle, corner, space.voxel_size[0],
-                               cmap="RdBu_r", vmin=-LIMIT, vmax=LIMIT)
+        above, below = (figure.add_axes((0.005 + 0.168 * column, y, 0.165, 0.4125))
+                        for y in (0.525, 0.1))
+        _slice(above, scan, cut, middle, corner, fine, cmap="gray", vmin=0, vmax=1000)
+        _slice(below, scan, cut, middle, corner, fine, cmap="gray", vmin=0, vmax=1000)
+        shown = _slice(below, z, cut, middle, corner, space.voxel_size[0], cmap="RdBu_r",
+                       vmin=-LIMIT, vmax=LIMIT)
+        for ax in (above, below):
             _outline(ax, tumour, cut, middle, corner, fine)
-            if not row:
-                ax.set_title(f"{cut}, {'zyx'[column]} = {middle[2 - column]:.0f} mm", fontsize=9)
-            elif column == 1:
-                figure.colorbar(shown, ax=ax, orientation="horizontal", shrink=0.9,
-                                label="z of voxels (FLAIR)", pad=0.02)
-    _bars(figure.add_subplot(grid[:, 3]), found)
+        above.set_title(f"{cut}, {'zyx'[column]} = {middle[2 - column]:.0f} mm", fontsize=9)
+    bar = figure.colorbar(shown, cax=figure.add_axes((0.17, 0.07, 0.17, 0.018)),
+                          orientation="horizontal", ticks=(-8, -4, 0, 4, 8))
+    bar.ax.tick_params(labelsize=8, length=2, pad=1)
+    figure.text(0.345, 0.062, "z of voxels, FLAIR", fontsize=9)
+    _bars(figure.add_axes((0.73, 0.12, 0.26, 0.8)), found)
     return figure
 
 
@@ -57,19 +61,20 @@ def _plane(data: np.ndarray, cut: str, middle: np.ndarray, corner: np.ndarray,
 def _slice(ax: Axes, data: np.ndarray, cut: str, middle: np.ndarray, corner: np.ndarray,
            mm: float, **colours: object):
     plane, extent = _plane(data, cut, middle, corner, mm)
-    ax.set_axis_off()
-    return ax.imshow(plane, origin="lower", extent=extent, interpolation="nearest", **colours)
+    across, up = (k for k in "xyz" if k != "zyx"[CUTS.index(cut)])
+    ax.set(facecolor="black", xticks=[], yticks=[])
+    shown = ax.imshow(plane, origin="lower", extent=extent, interpolation="nearest", **colours)
+    ax.set(xlim=WINDOW[across], ylim=WINDOW[up])
+    if across == "x":
+        for side, at, where in (("L", 0.02, "left"), ("R", 0.98, "right")):
+            ax.text(at, 0.02, side, color="white", transform=ax.transAxes, ha=where, fontsize=8)
+    return shown
 
 
 def _outline(ax: Axes, mask: np.ndarray, cut: str, middle: np.ndarray, corner: np.ndarray,
              mm: float) -> None:
     plane, extent = _plane(mask.astype(float), cut, middle, corner, mm)
     ax.contour(plane, [0.5], colors="gold", linewidths=1.4, extent=extent, origin="lower")
-    ax.set(xlim=(-98, 98) if cut == "sagittal" else (-80, 80), ylim=(-72, 92))
-    if cut == "axial":
-        ax.set(ylim=(-112, 80))
-    elif cut == "sagittal":
-        ax.set(xlim=(-112, 80))
 
 
 def _bars(ax: Axes, found: dict) -> None:
@@ -85,10 +90,12 @@ def _bars(ax: Axes, found: dict) -> None:
                     textcoords="offset points", va="center",
                     ha="left" if z >= 0 else "right", fontsize=8)
     ax.set_yticks(range(len(top)), [_short(name) for name in top.index], fontsize=8)
+    ax.tick_params(axis="x", labelsize=8)
     ax.axvline(0, color="0.3", lw=0.8)
-    ax.margins(x=0.12)
+    ax.margins(x=0.15)
     ax.set(xlabel="z of the region (FLAIR)")
-    ax.set_title("regions that deviate most; share that is tumour", fontsize=9)
+    ax.set_title("the 15 regions that deviate most, and how much of each is tumour",
+                 fontsize=9, loc="right")
     ax.spines[["top", "right"]].set_visible(False)
 
 
