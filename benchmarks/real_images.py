@@ -144,7 +144,7 @@ def auc(size: np.ndarray, ill: np.ndarray) -> float:
 
 def ranking(z: pd.DataFrame, share: pd.Series, by: str, top: int = 15) -> pd.DataFrame:
     """The regions with the largest |z| of one contrast."""
-    table = z.assign(tumour=share.reindex(z.index)).rename_axis(index="region", columns=None)
+    table = z.assign(tumour=share.reindex(z.index).astype(float)).rename_axis(index="region", columns=None)
     order = table[by].abs().sort_values(ascending=False).index[:top]
     return table.loc[order].round(2)
 
@@ -186,12 +186,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         found = study(asked.folder or Path(place), asked.people, asked.resolution, asked.seed)
     for of, rows in found["agreement"].groupby("of", sort=False):
-        print(json.dumps({"of": of, "rows": rows.dropna(axis=1, how="all").to_dict("records")}))
+        known = [row.dropna().to_dict() for _, row in rows.drop(columns="of").iterrows()]
+        print(json.dumps({"of": of, "rows": known}, indent=1))
     for (way, kind, arm), table in found["tables"].items():
         if way != "voxels" and arm.startswith(GLIOMA):
             top = ranking(table, found["truth"][GLIOMA][0], "FLAIR")
             print(json.dumps({"of": way, "kind": kind, "who": arm, "top by FLAIR":
-                              top.reset_index().to_dict("records")}))
+                              top.reset_index().to_dict("records")}, indent=1))
     if asked.picture:
         from real_images_picture import draw
 

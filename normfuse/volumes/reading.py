@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -200,8 +200,7 @@ def read_images(paths: Mapping[str, str | Path], plan: VolumePlan | None = None,
     table, findings = images.read()
     settle(findings, drop_failed=drop_failed, n_images=len(images.paths),
            gone=() if table is not None else (name,))
-    assert table is not None  # or settle raised
-    return table
+    return cast(StoredTable, table)  # without any, settle has raised
 
 
 def _in_order(work: Callable[[_Job], _Done], jobs: Iterable[_Job],
