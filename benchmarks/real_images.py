@@ -144,7 +144,8 @@ def auc(size: np.ndarray, ill: np.ndarray) -> float:
 
 def ranking(z: pd.DataFrame, share: pd.Series, by: str, top: int = 15) -> pd.DataFrame:
     """The regions with the largest |z| of one contrast."""
-    table = z.assign(tumour=share.reindex(z.index).astype(float)).rename_axis(index="region", columns=None)
+    table = z.assign(tumour=share.reindex(z.index).astype(float))
+    table = table.rename_axis(index="region", columns=None)
     order = table[by].abs().sort_values(ascending=False).index[:top]
     return table.loc[order].round(2)
 
