@@ -18,8 +18,8 @@ CONTRASTS = ("T1w", "T1c", "T2w", "FLAIR")
 SURE = 0.9  # share of a tissue in voxels that its level is taken from
 TOP = 99.5  # percentile that becomes 1000
 
-# Chosen by what looks like a scan, and the brain's edge so that images cover as much of the MNI brain
-# as the real ones do; none by how well lesions or the tumour were found.
+# Chosen by what looks like a scan, and the brain's edge so that images cover about as much of the
+# MNI brain as real ones do; none by how well lesions or the tumour were found.
 WARPS = ((40.0, 2.5), (16.0, 1.5))
 """FWHM and sd (mm) of displacements, along each axis: the real scans were moved to the template
 by 12 parameters only, so that gyri and ventricles are millimetres from where it has them."""
