@@ -1,8 +1,6 @@
 """Whether an image is a brain in MNI space, and like the others of its cohort.
 
-What is looked at is where the image has *signal*: values that are finite and not background, the
-value that all eight corners of its grid share (otherwise 0). Points of the template's brain are
-read from the image by its affine; nothing is compared by array index.
+What is looked at is where the image has *signal* (:mod:`normfuse.volumes.points`).
 
 What nobody can see here: an image whose data *and* header agree on the wrong side (the template is
 symmetric, and a brain nearly is); a wrong space in images that have signal everywhere, such as
@@ -14,19 +12,13 @@ import base64
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from .findings import Problem
-from .plan import VolumePlan, template_space
-
-GRID = 4.0  # mm between the points that are looked at: 29,398 in the brain
-SHELL_MM = (6.0, 14.0)
-"""Distance from the brain of the points outside it: skull and scalp. Of skull-stripped images in
-MNI space 0 to 7 % of them have signal; 20 to 30 % when shifted by 15 mm, 13 to 21 % upside down,
-73 to 85 % when 15 % too large; nearly all of a whole head."""
+from .plan import VolumePlan
+from .points import points, signal_at
 
 SPILL, HEAD = 0.12, 0.9
 """Share of the shell with signal above which a brain is not where it should be, and above which
@@ -52,7 +44,7 @@ class Facts:
     spill : float
         Share with signal of points 6 to 14 mm outside the brain.
     level : float
-        Median of the signal in the extent.
+        Median of the signal in the extent, after scaling.
     distinct : int
         Different values there.
     saturated : float
@@ -63,6 +55,8 @@ class Facts:
         Share of the mask without a value after smoothing.
     footprint : str
         Which points of the brain have signal, packed.
+    divisor : float
+        What the plan's scaling divided by, in the file's unit; NaN if it found nothing above 0.
     """
 
     coverage: float
@@ -73,6 +67,7 @@ class Facts:
     infinite: int
     gap: float = 0.0
     footprint: str = field(default="", repr=False)
+    divisor: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -87,13 +82,13 @@ class Facts:
     def signal(self) -> np.ndarray:
         """Which points of the brain have signal; bool, shape (29398,)."""
         bits = np.frombuffer(zlib.decompress(base64.b85decode(self.footprint)), dtype=np.uint8)
-        return np.unpackbits(bits)[:len(_points("brain"))].astype(bool)
+        return np.unpackbits(bits)[:len(points("brain"))].astype(bool)
 
 
 def prepare(plan: VolumePlan) -> None:
     """Make the points that are looked at, once, before threads ask for them."""
-    for where in ("brain", "shell", plan.filled):
-        _points(where)
+    for where in ("brain", "shell", "white_matter", plan.filled):
+        points(where)
 
 
 def look(data: np.ndarray, raw: np.ndarray, affine: np.ndarray, plan: VolumePlan) -> Facts:
@@ -106,26 +101,20 @@ def look(data: np.ndarray, raw: np.ndarray, affine: np.ndarray, plan: VolumePlan
     affine : ndarray, shape (4, 4)
     plan : VolumePlan
     """
-    ground = background(data)
-
-    def at(points: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        index = np.rint((points - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T).astype(int)
-        within = ((index >= 0) & (index < data.shape)).all(axis=1)
-        i, j, k = np.clip(index, 0, np.array(data.shape) - 1).T
-        values = data[i, j, k]
-        signal = within & np.isfinite(values) & (values != ground)
-        return signal, (i[signal], j[signal], k[signal])
-
-    brain, _ = at(_points("brain"))
-    extent, seen = at(_points(plan.filled))
-    spill, _ = at(_points("shell"))
+    brain, _ = signal_at(data, affine, points("brain"))
+    extent, seen = signal_at(data, affine, points(plan.filled))
+    spill, _ = signal_at(data, affine, points("shell"))
     values = data[seen]
+    divisor = 1.0 if plan.scaling is None else plan.scaling.divisor(data, affine)
+    if not 0 < divisor < np.inf:
+        divisor = float("nan")
     return Facts(
         coverage=float(extent.mean()), spill=float(spill.mean()),
-        level=float(np.median(values)) if len(values) else 0.0,
+        level=float(np.median(values)) / divisor if len(values) else 0.0,
         distinct=int(min(len(np.unique(values)), 1000)), saturated=_saturated(raw[seen], values),
         infinite=int(np.isinf(data).sum()),
-        footprint=base64.b85encode(zlib.compress(np.packbits(brain).tobytes(), 9)).decode())
+        footprint=base64.b85encode(zlib.compress(np.packbits(brain).tobytes(), 9)).decode(),
+        divisor=divisor)
 
 
 def judge(facts: Facts, plan: VolumePlan) -> list[Problem]:
@@ -147,6 +136,9 @@ def judge(facts: Facts, plan: VolumePlan) -> list[Problem]:
         say(f"not in MNI space, or cut: {where} should have signal in {plan.min_coverage:.0%} of "
             "its voxels. Register the image to MNI space; if it shows only part of the brain, ask "
             "for less min_coverage or another extent", f"{facts.coverage:.1%}", True)
+    elif np.isnan(facts.divisor):
+        say(f"nothing above 0 to scale by ({plan.scaling}); ask for no scaling if the image has a "
+            "unit or negative values", "", True)
     elif SPILL < facts.spill < HEAD:
         say("signal 6 to 14 mm outside the MNI brain, as if the image were shifted, turned, too "
             "large or not skull-stripped", f"{facts.spill:.0%} of that space", False)
@@ -172,7 +164,7 @@ def compare(facts: Sequence[Facts]) -> list[list[Problem]]:
     found: list[list[Problem]] = [[] for _ in facts]
     if len(facts) < ENOUGH_TO_COMPARE:
         return found
-    count = np.zeros(len(_points("brain")), dtype=int)
+    count = np.zeros(len(points("brain")), dtype=int)
     for one in facts:
         count += one.signal
     usual = count > len(facts) / 2
@@ -194,17 +186,6 @@ def compare(facts: Sequence[Facts]) -> list[list[Problem]]:
     return found
 
 
-def background(data: np.ndarray) -> float:
-    """The value that the corners of the grid share; 0 if they do not.
-
-    >>> background(np.pad(np.ones((2, 3, 4)), 1, constant_values=-1))
-    -1.0
-    """
-    corners = data[np.ix_(*[(0, -1)] * 3)]
-    first = float(corners[0, 0, 0])
-    return first if np.isfinite(first) and (corners == first).all() else 0.0
-
-
 def _saturated(stored: np.ndarray, values: np.ndarray) -> float:
     if not np.issubdtype(stored.dtype, np.integer) or not len(stored):
         return 0.0
@@ -215,17 +196,3 @@ def _saturated(stored: np.ndarray, values: np.ndarray) -> float:
         top = np.zeros_like(top)
     low = stored == limits.min if limits.min < 0 else np.zeros_like(top)
     return float((top | low).mean())
-
-
-@lru_cache(maxsize=8)
-def _points(where: str) -> np.ndarray:
-    """Points of a tissue or of the shell around the brain, mm, shape (n, 3)."""
-    if where != "shell":
-        return template_space(where, GRID).coordinates()
-    from scipy.ndimage import distance_transform_edt
-
-    brain = template_space("brain", GRID)
-    edge = int(np.ceil(SHELL_MM[1] / GRID)) + 1
-    away = distance_transform_edt(~np.pad(brain.mask, edge)) * GRID
-    index = np.argwhere((away > SHELL_MM[0]) & (away <= SHELL_MM[1])) - edge
-    return index @ brain.affine[:3, :3].T + brain.affine[:3, 3]

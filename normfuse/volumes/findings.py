@@ -45,7 +45,8 @@ class Finding:
         return f"{self.modality} of {self.subject}{found} ({self.file})"
 
 
-def settle(findings: Iterable[Finding], *, drop_failed: bool = False, n_images: int = 0) -> None:
+def settle(findings: Iterable[Finding], *, drop_failed: bool = False, n_images: int = 0,
+           gone: Sequence[str] = ()) -> None:
     """Raise for images that cannot be used, warn of those that are suspicious; once for all.
 
     Parameters
@@ -55,11 +56,14 @@ def settle(findings: Iterable[Finding], *, drop_failed: bool = False, n_images: 
         Warn of images that cannot be used, too: they are left out.
     n_images : int
         How many were looked at.
+    gone : sequence of str
+        Modalities none of whose images can be used; they are never left out unasked.
 
     Raises
     ------
     ImageError
-        With one line a fault, if any image is refused and ``drop_failed`` is not set.
+        With one line a fault, if any image is refused and ``drop_failed`` is not set, or a
+        modality has none left.
 
     Warns
     -----
@@ -82,11 +86,13 @@ def settle(findings: Iterable[Finding], *, drop_failed: bool = False, n_images: 
     out = {(f.modality, f.subject) for f in refused}
     flagged = [f for f in every if (f.modality, f.subject) not in out]
     n = len(out)
-    if refused and not drop_failed:
-        raise ImageError(
-            f"{n} of {n_images} images cannot be used:\n{_lines(refused)}\nRepair or remove them, "
-            "or leave them out with drop_failed=True (drop_failed = true under [images] in "
-            "cohort.toml)", refused)
+    if refused and (gone or not drop_failed):
+        remedy = "leave them out with drop_failed=True (drop_failed = true under [images] in " \
+                 "cohort.toml)"
+        if gone:
+            remedy = f"go without {listed(gone)}, of which no image is left"
+        raise ImageError(f"{n} of {n_images} images cannot be used:\n{_lines(refused)}\nRepair or "
+                         f"remove them, or {remedy}", refused)
     if refused:
         warnings.warn(f"left out {n} of {n_images} images:\n{_lines(refused)}", stacklevel=3)
     if flagged:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import Facts, background, look
+from .checks import Facts, look
 from .findings import Problem
 from .header import opened, unreadable
 from .plan import VolumePlan
+from .points import background
 from .sampling import sampled
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def read_image(path: Path, plan: VolumePlan) -> Reading:
         data = np.where(data == background(data), np.float32(np.nan), data)
     values = sampled(data, img.affine, plan.space, plan.fwhm)
     facts = replace(facts, gap=float(np.isnan(values).mean()))
+    if plan.scaling is not None:  # means are linear: the same before and after smoothing
+        values /= np.float32(facts.divisor)
     return Reading(values, facts, tuple(problems))
 
 

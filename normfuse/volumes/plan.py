@@ -16,6 +16,8 @@ from .sampling import sampled
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
 
+    from .intensity import Scaling
+
 MNI = "MNI152NLin2009aSym"
 """TemplateFlow's name of the template that nilearn ships (ICBM 152 2009a, symmetric)."""
 
@@ -75,6 +77,10 @@ class VolumePlan:
         (PET, FA) ask for True, or the cut counts as a deviation.
     min_coverage : float, 0 to 1
         Least share of the extent with signal; images below are refused.
+    scaling : Scaling, optional
+        What each image is divided by, such as
+        :class:`~normfuse.volumes.intensity.WhiteMatterMode` for images without a unit (T1w, T2w,
+        FLAIR). Default: nothing, as is right for densities, FA, SUVR.
 
     Examples
     --------
@@ -89,6 +95,7 @@ class VolumePlan:
     extent: str | None = None
     zeros_missing: bool = False
     min_coverage: float = COVERAGE
+    scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in (("resolution", 0.5, 30), ("smoothing", 0, 50),
@@ -100,6 +107,9 @@ class VolumePlan:
                                   f"{'' if name == 'min_coverage' else ' mm'}; got {value!r}")
         if self.extent not in (None, *TISSUES):
             raise CohortError(f"extent must be one of {', '.join(TISSUES)}; got {self.extent!r}")
+        if isinstance(self.scaling, str):
+            raise CohortError("scaling must be an object such as WhiteMatterMode() of "
+                              f"normfuse.volumes, or None; got {self.scaling!r}")
         if isinstance(self.mask, Space) and self.resolution is not None:
             raise CohortError("a mask that is a Space has its resolution; give only one of the "
                               "two")
@@ -152,7 +162,7 @@ class VolumePlan:
     def key(self) -> str:
         """The same for settings that give the same rows, whatever the least coverage."""
         text = f"{VERSION}|{self.space.fingerprint}|{self.fwhm:.6g}|{self.filled}|" \
-               f"{self.zeros_missing}"
+               f"{self.zeros_missing}{'' if self.scaling is None else f'|{self.scaling}'}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -78,15 +78,13 @@ class ImageSet:
         return [Finding(subject, self.name, self.paths[subject], problem) for subject in new
                 for problem in opened(self.paths[subject])[1] if problem.refuses]
 
-    def read(self) -> tuple[StoredTable, list[Finding]]:
-        """The table of all images that can be used, and what is wrong with any of them.
+    def read(self) -> tuple[StoredTable | None, list[Finding]]:
+        """The table of all images that can be used, if any can; what is wrong with any of them.
 
         Raises
         ------
         CohortError
             If the cache cannot be written.
-        ImageError
-            If no image can be used.
         """
         if not self._digests:
             self.look()
@@ -101,9 +99,7 @@ class ImageSet:
         findings = self._findings(read, failed)
         refused = {f.subject for f in findings if f.problem.refuses}
         usable = {s: e for s, e in read.items() if s not in refused}
-        if not usable:
-            settle(findings, n_images=len(self.paths))
-        return self.pool.table(usable), findings
+        return self.pool.table(usable) if usable else None, findings
 
     def _read_files(self, todo: Mapping[str, Path],
                     after_damage: bool) -> dict[str, tuple[Problem, ...]]:
@@ -202,8 +198,9 @@ def read_images(paths: Mapping[str, str | Path], plan: VolumePlan | None = None,
     if not drop_failed:  # say what headers show before hours of reading
         settle(images.look(), n_images=len(images.paths))
     table, findings = images.read()
-    settle(findings, drop_failed=drop_failed, n_images=len(images.paths))
-    return table
+    settle(findings, drop_failed=drop_failed, n_images=len(images.paths),
+           gone=() if table is not None else (name,))
+    return cast(StoredTable, table)  # without any, settle has raised
 
 
 def _in_order(work: Callable[[_Job], _Done], jobs: Iterable[_Job],

@@ -15,6 +15,7 @@
     extent = "brain"                      # where every image must have signal
     zeros = "values"                      # or "missing": background inside the mask
     min_coverage = 0.9                    # least share of the extent with signal
+    scaling = "none"                      # or "white_matter", "brain_mean": divided by, per image
     unit = "FA"
 
 The cache lies beside ``cohort.toml`` unless ``cache`` or ``NORMFUSE_CACHE`` says otherwise: it
@@ -34,12 +35,13 @@ from ..errors import CohortError
 from ..space import Space
 from ..stored import StoredTable
 from .findings import settle
+from .intensity import SCALINGS
 from .pattern import find_files
 from .plan import TISSUES, VolumePlan
 from .reading import ImageSet
 
 MODALITY_KEYS = {"images", "mask", "resolution", "smoothing", "extent", "zeros", "min_coverage",
-                 "unit", "likelihood"}
+                 "scaling", "unit", "likelihood"}
 IMAGES_KEYS = {"cache", "threads", "drop_failed"}
 CACHE = "normfuse_cache"
 
@@ -90,9 +92,12 @@ def read_sections(sections: Mapping[str, Mapping[str, Any]], people: pd.DataFram
         settle(seen, n_images=n)
     tables, findings = {}, []
     for images in every:
-        tables[images.name], found = images.read()
+        table, found = images.read()
         findings += found
-    settle(findings, drop_failed=drop, n_images=n)
+        if table is not None:
+            tables[images.name] = table
+    settle(findings, drop_failed=drop, n_images=n, gone=[i.name for i in every
+                                                         if i.name not in tables])
     return Images(tables, {name: plan.space for name, plan in plans.items()})
 
 
@@ -119,12 +124,16 @@ def _plan(name: str, section: Mapping[str, Any], folder: Path) -> VolumePlan:
     if zeros not in ("values", "missing"):
         raise CohortError(f"modality {name}: zeros must be \"values\" or \"missing\"; got "
                           f"{zeros!r}")
+    scaling = section.get("scaling", "none")
+    if scaling not in ("none", *SCALINGS):
+        raise CohortError(f"modality {name}: scaling must be one of none, {', '.join(SCALINGS)}; "
+                          f"got {scaling!r}")
     numbers = {key: section[key] for key in ("resolution", "smoothing", "extent", "min_coverage")
                if key in section}
     try:
         plan = VolumePlan.for_modality(
             name, mask=mask if mask is None or mask in TISSUES else folder / mask,
-            zeros_missing=zeros == "missing", **numbers)
+            zeros_missing=zeros == "missing", scaling=SCALINGS.get(scaling), **numbers)
         plan.space  # a mask that cannot be read should fail before images are looked for
     except CohortError as problem:
         raise CohortError(f"modality {name}: {problem}") from problem
