@@ -100,16 +100,31 @@ def processes() -> Processes:
 
     Uses the process group that is there; else begins one, gloo for what is computed on CPUs (all
     of this package) and NCCL for CUDA, and ends it when Python does.
+
+    Raises
+    ------
+    NormfuseError
+        If torchrun began the processes anew in a way that can leave them waiting for ever.
     """
     if not dist.is_available():
         return Processes()
     if not dist.is_initialized():
         if not all(os.environ.get(name) for name in _TOLD) or int(os.environ["WORLD_SIZE"]) < 2:
             return Processes()
+        _refuse_stale_store()
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
                                 timeout=_LONGEST_WAIT)
         atexit.register(_leave)
     return Processes(dist.get_rank(), dist.get_world_size())
+
+
+def _refuse_stale_store() -> None:
+    # torch 2.13: gloo finds the addresses of the processes that died in the store they shared
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" \
+            and os.environ.get("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "0") != "1":
+        raise NormfuseError("torchrun began its processes anew, and they may not find each other; "
+                            "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun "
+                            "--max-restarts, or give the command again")
 
 
 def _leave() -> None:

@@ -84,6 +84,14 @@ def test_the_environment_of_one_process_changes_nothing(monkeypatch):
         TrainingPlan(parts=0)
 
 
+def test_processes_begun_anew_do_not_wait_for_dead_ones(monkeypatch):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost"),
+                        ("MASTER_PORT", "1"), ("TORCHELASTIC_RESTART_COUNT", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(NormfuseError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        processes()
+
+
 _LADDER = """
 import sys; sys.path.insert(0, {tests!r})
 from test_processes import *
