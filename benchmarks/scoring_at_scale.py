@@ -82,6 +82,7 @@ def fit(sort: str, source: Path, target: Path) -> dict[str, Any]:
     """In this process."""
     import normfuse as nf
 
+    nf.NormativeModel()  # loads torch and all else
     before, start = memory(), time.process_time()
     plan = nf.TrainingPlan(progress=False)
     model = nf.NormativeModel(plan=plan, seed=0).fit(cohort(source, sort))
@@ -95,6 +96,7 @@ def score(sort: str, source: Path, model: Path, target: Path) -> dict[str, Any]:
     """In this process."""
     import normfuse as nf
 
+    nf.NormativeModel()  # loads torch and all else
     before = memory()
     fitted = nf.NormativeModel.load(model)
     read, start, wall = memory(), time.process_time(), time.perf_counter()

@@ -27,6 +27,9 @@ from .outputs import beside, refuse_existing, take_name
 from .runners import Runner, one_after_the_other
 from .stored import ROWS, StoredTable
 
+MOST_ROWS, PIECE_VALUES = 8, 2 ** 17
+"""Rows of chunks in a piece at most, and values that a piece of more than one row holds."""
+
 _DONE, _RESULT = "done", "result"
 """Beside the result: marks of finished pieces, which a crash must leave until it has its name."""
 
@@ -52,7 +55,7 @@ class Scorer:
         digest = hashlib.sha256(what.encode() + self.cohort.subjects.to_csv().encode())
         for name, block in self.cohort.features.as_is().items():
             digest.update(name.encode())
-            pieces = (values for _, values in block.by_people()) \
+            pieces = (values for _, values in block.by_people(people_at_once(self))) \
                 if isinstance(block, StoredTable) else [block.to_numpy()]
             for values in pieces:
                 digest.update(np.ascontiguousarray(values).tobytes())
@@ -61,7 +64,7 @@ class Scorer:
 
 def score_to(folder: Path, cohort: Cohort, score: Scorer, *, overwrite: bool = False,
              run: Runner = one_after_the_other, progress: bool | None = None) -> Deviations:
-    """Score everybody, ``ROWS`` people at a time, into a folder for :meth:`Deviations.read`.
+    """Score everybody, some people at a time, into a folder for :meth:`Deviations.read`.
 
     Every piece is marked once all of it is written, and the folder takes its name when the last
     piece is done: after a crash the same call goes on where it stopped, and gives what it would
@@ -88,12 +91,19 @@ def score_to(folder: Path, cohort: Cohort, score: Scorer, *, overwrite: bool = F
         raise OutputExistsError(f"{folder} was not written by scoring (it holds no "
                                 "reference.json) and will not be replaced; choose another name")
     _begin(work, cohort, score)
-    pieces = range(-(-len(cohort) // ROWS))
-    todo = [k for k in pieces if not (work / _DONE / f"{k}").exists()]
     task = _Piece(work.absolute(), list(cohort.ids), score)
-    for _ in _shown(run(task, todo), len(pieces), len(pieces) - len(todo), progress):
+    pieces = range(-(-len(cohort) // task.people))
+    todo = [k for k in pieces if not (work / _DONE / f"{k}").exists()]
+    for _ in _shown(run(task, todo), task.people, len(pieces), len(pieces) - len(todo), progress):
         pass
     return _finish(work, folder, len(pieces), score.reference)
+
+
+def people_at_once(score: Scorer) -> int:
+    """Of a piece: whole rows of chunks, more of them where features are few, as every piece costs
+    some time by itself."""
+    width = sum(m.n_features for m in score.fitted.preparation.modalities)
+    return ROWS * max(1, min(MOST_ROWS, PIECE_VALUES // (ROWS * width)))
 
 
 class _Piece:
@@ -101,13 +111,15 @@ class _Piece:
 
     def __init__(self, work: Path, ids: list[str], score: Scorer) -> None:
         self.work, self.ids, self.score = work, ids, score
+        self.people = people_at_once(score)
 
     def __call__(self, k: int) -> int:
-        found = self.score(self.ids[k * ROWS:(k + 1) * ROWS])
+        first = k * self.people
+        found = self.score(self.ids[first:first + self.people])
         for name in MAPS:
             for m, block in found.blocks(name).items():
                 StoredTable.open(self.work / _RESULT / name / m, "r+").write(
-                    k * ROWS, block.to_numpy())
+                    first, block.to_numpy())
         with tempfile.TemporaryDirectory(dir=self.work) as temporary:
             for name in (*NARROW, "attribution"):
                 table = getattr(found, name)
@@ -121,12 +133,12 @@ class _Piece:
 
 
 def _begin(work: Path, cohort: Cohort, score: Scorer) -> None:
-    identity = score.identity
+    plan = {"identity": score.identity, "people": people_at_once(score)}
     if work.exists() and not (work / _RESULT).exists():
         shutil.rmtree(work)  # its result has its name already
     if work.exists():
         if not (work / "plan.json").exists() or \
-                json.loads((work / "plan.json").read_text()) != {"identity": identity}:
+                json.loads((work / "plan.json").read_text()) != plan:
             raise OutputExistsError(f"{work} holds the unfinished work of another scoring; remove "
                                     "it, or choose another folder")
         return
@@ -136,7 +148,7 @@ def _begin(work: Path, cohort: Cohort, score: Scorer) -> None:
             for m in score.fitted.preparation.modalities:
                 StoredTable.create(new / _RESULT / name / m.name, cohort.ids, m.features)
         (new / _DONE).mkdir()
-        (new / "plan.json").write_text(json.dumps({"identity": identity}))
+        (new / "plan.json").write_text(json.dumps(plan))
         os.rename(new, work)
 
 
@@ -145,11 +157,22 @@ def _finish(work: Path, folder: Path, n_pieces: int, reference: Reference) -> De
     parts, result = [work / _DONE / f"{k}" for k in range(n_pieces)], work / _RESULT
     for name in (*NARROW, "attribution"):
         if (parts[0] / f"{name}.csv").exists():
-            write_table(pd.concat([_read(part, name) for part in parts]), name, result)
+            _join(parts, name, result)
     write_reference(reference, result)
     take_name(result, folder)
     shutil.rmtree(work)
     return read_deviations(folder)
+
+
+def _join(parts: Sequence[Path], name: str, result: Path) -> None:
+    """All pieces' lines under one header, as they are: no table of everybody is made."""
+    with tempfile.TemporaryDirectory() as temporary:
+        write_table(_read(parts[0], name).iloc[:0], name, Path(temporary))
+        header = (Path(temporary) / f"{name}.csv").read_bytes()
+    with (result / f"{name}.csv").open("wb") as joined:
+        joined.write(header)
+        for part in parts:
+            joined.write((part / f"{name}.csv").read_bytes()[len(header):])
 
 
 def _read(part: Path, name: str) -> pd.DataFrame:
@@ -161,9 +184,10 @@ def _read(part: Path, name: str) -> pd.DataFrame:
     return read_narrow(part, name)
 
 
-def _shown(done: Iterable[int], total: int, before: int, progress: bool | None) -> Iterable[Any]:
+def _shown(done: Iterable[int], people: int, total: int, before: int, progress: bool | None
+           ) -> Iterable[Any]:
     from tqdm.auto import tqdm
 
     shown = sys.stderr.isatty() or "ipykernel" in sys.modules if progress is None else progress
-    return tqdm(done, total=total, initial=before, desc="scoring", unit=f" x {ROWS} people",
+    return tqdm(done, total=total, initial=before, desc="scoring", unit=f" x {people} people",
                 leave=False, disable=not shown)

@@ -109,7 +109,8 @@ def test_the_command_lines(here):
 def test_the_command_lines_of_images_name_verbs_and_options_that_are_there():
     (block,) = [block for block in blocks("bash") if "--voxels" in block]
     lines = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
-    assert [line[0] for line in lines] == ["demo", "score", "maps", "compare-voxels", "regions"]
+    verbs = ["demo", "score", "maps", "compare-voxels", "regions", "report"]
+    assert [line[0] for line in lines] == verbs
     commands = typer.main.get_command(app).commands
     for verb, *words in lines:
         known = {option for param in commands[verb].params for option in param.opts}

@@ -13,6 +13,7 @@ from .columns import UNSEEN, EffectColumns
 from .effects import Effects
 from .fitting import fit_effects
 from .judgement import judge
+from .sinh_arcsinh import SinhArcsinh
 
 _NODES, _WEIGHTS = (torch.as_tensor(a) for a in np.polynomial.hermite_e.hermegauss(9))
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -133,15 +134,17 @@ class PooledRegression:
 
     def from_normal(self, u: Tensor, subjects: pd.DataFrame) -> np.ndarray:
         """y of u, in units, shape (…, n_subjects, n_features)."""
-        law = self.effects.law(torch.as_tensor(self.columns.values(subjects)))
-        return self.center + self.unit * law.from_normal(u).numpy()
+        return self.center + self.unit * self._law(subjects).from_normal(u).numpy()
 
     def expected(self, mean: Tensor, sd: Tensor, subjects: pd.DataFrame) -> np.ndarray:
         """E[y] when u ~ N(mean, sd^2), in units, shape (n_subjects, n_features)."""
-        total = np.zeros(mean.shape)
+        law, total = self._law(subjects), torch.zeros_like(mean)
         for node, weight in zip(_NODES.tolist(), _WEIGHTS.tolist()):
-            total += weight * self.from_normal(mean + node * sd, subjects)
-        return total
+            total += weight * law.from_normal(mean + node * sd)
+        return self.center + self.unit * total.numpy()
+
+    def _law(self, subjects: pd.DataFrame) -> SinhArcsinh:
+        return self.effects.law(torch.as_tensor(self.columns.values(subjects)))
 
     def with_site(self, covariate: str, site: str, mean: Tensor, covariance: Tensor
                   ) -> PooledRegression:
