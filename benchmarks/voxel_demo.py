@@ -40,7 +40,7 @@ from normfuse.calibration_check import share_row
 from normfuse.cli import demo
 from normfuse.deviations import Deviations
 from normfuse.population import SHARE_PRIVATE, SHARE_SHARED
-from normfuse.simulate_volumes import SIGNS, SimulatedVolumes
+from normfuse.simulated_volumes import SIGNS, SimulatedVolumes
 
 SHARES = (1 / 3, 0.5)
 BEST_SD = float(np.sqrt(1 - SHARE_SHARED - SHARE_PRIVATE))
@@ -63,7 +63,7 @@ print(json.dumps([sum(u.ru_utime + u.ru_stime for u in usage), peak / 1024]), fi
 def commands(out: Path, size: dict[str, Any], seed: int) -> list[tuple[str, str]]:
     """Name and Python of every step of the demo."""
     n_reference, n_patients = size["people"]
-    steps = [("simulate", "from normfuse.simulate_volumes import simulate_volumes; "
+    steps = [("simulate", "from normfuse.simulated_volumes import simulate_volumes; "
               f"simulate_volumes({str(out / 'cohort')!r}, {n_reference}, {n_patients}, "
               f"resolution={size['resolution']}, seed={seed})")]
     for line in demo.voxel_commands(out, out / "cohort" / "cohort.toml", seed, size):

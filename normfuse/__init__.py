@@ -31,6 +31,7 @@ _HOMES = {
     "evaluate": "criticism",
     "load_atlas": "atlas",
     "simulate_cohort": "simulate",
+    "simulate_volumes": "simulated_volumes",
     "write_cohort": "simulate",
 }
 
@@ -48,13 +49,14 @@ if TYPE_CHECKING:
     from .normative import NormativeModel
     from .parcels import RobustMean, WeightedMean
     from .simulate import simulate_cohort, write_cohort
+    from .simulated_volumes import simulate_volumes
     from .space import Space
     from .training import TrainingPlan
 
 __all__ = ["Atlas", "Cohort", "Convolutional", "CrossFit", "Deviations", "Evaluation", "HeldOut",
            "Ladder", "Modality", "NormativeModel", "NormfuseError", "OneLatent", "RobustMean",
            "Space", "TrainingPlan", "WeightedMean", "__version__", "cross_fit", "evaluate",
-           "load_atlas", "simulate_cohort", "write_cohort"]
+           "load_atlas", "simulate_cohort", "simulate_volumes", "write_cohort"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from normfuse import Cohort
-from normfuse import simulate_volumes as simulate_volumes_module
+from normfuse import simulated_volumes as module
 from normfuse.errors import CohortError, OutputExistsError
-from normfuse.simulate_volumes import EFFECT, HOTSPOT, simulate_volumes
+from normfuse.simulated_volumes import EFFECT, HOTSPOT, simulate_volumes
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_lesions_are_where_and_as_large_as_the_truth_says(made, cohort, tmp_path
     assert (np.sign(lesions["effect"]) == lesions["modality"].map(
         {"t1": -1, "dti": -1, "pet": 1})).all()
     assert set(lesions["participant_id"]) == set(cohort.select("diagnosis != 'CN'").ids)
-    monkeypatch.setattr(simulate_volumes_module, "EFFECT", (0.0, 0.0))
+    monkeypatch.setattr(module, "EFFECT", (0.0, 0.0))
     without = Cohort.read(simulate_volumes(tmp_path / "healthy", 150, 40, resolution=8,
                                            seed=3).cohort_file)
     ill = cohort.select("diagnosis != 'CN'").ids

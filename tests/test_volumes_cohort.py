@@ -12,7 +12,7 @@ import pytest
 from imaging import brain, save
 from normfuse.cohort import Cohort
 from normfuse.errors import CohortError, ImageError
-from normfuse.simulate_volumes import simulate_volumes
+from normfuse.simulated_volumes import simulate_volumes
 from normfuse.stored import StoredTable
 from normfuse.volumes import VolumePlan
 from normfuse.volumes.one_image import read_image

@@ -60,7 +60,7 @@ def _regions(out: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:
 
 def _voxels(out: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:
     """The same from images."""
-    from ..simulate_volumes import simulate_volumes
+    from ..simulated_volumes import simulate_volumes
 
     n_reference, n_patients = size["people"]
     typer.secho(f"# simulate_volumes({str(out / 'cohort')!r}, {n_reference}, {n_patients}, "
