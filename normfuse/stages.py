@@ -13,7 +13,7 @@ from .errors import TrainingError
 from .fusion import Aggregator
 from .inference import Inference
 from .modality import Modality
-from .models import Batch, Recipe, Vae
+from .models import Batch, Convolutional, Recipe, Vae
 from .networks import PrincipalAxes
 from .refit import MOST_CORRELATED, maximise, refit
 from .training import History, TrainingPlan, fit
@@ -60,7 +60,7 @@ class Stages:
         if wide:
             vae.widen(axes)
             if recipe.voxels is not None:
-                self._convolve(vae, recipe)
+                self._convolve(vae, recipe.voxels)
             refit(vae, self.training, self.early_stop, self.inference)
         return vae, history
 
@@ -89,7 +89,7 @@ class Stages:
         vae.double().requires_grad_(False)
         return history
 
-    def _convolve(self, vae: Vae, recipe: Recipe) -> None:
+    def _convolve(self, vae: Vae, bend: Convolutional) -> None:
         """Train convolutions beside the best linear model of the training people."""
         maximise(vae, self.training, self.inference)
         with torch.random.fork_rng(devices=[]):
@@ -98,8 +98,6 @@ class Stages:
         vae.requires_grad_(True)
         for noise in vae.noise:
             noise.requires_grad_(False)  # has a closed form
-        bend = recipe.voxels
-        assert bend is not None
         plan = replace(self.plan, warmup=0, max_epochs=bend.epochs, patience=bend.patience,
                        batch_size=bend.batch_size, learning_rate=bend.learning_rate,
                        validation_draws=min(2, self.plan.validation_draws))
