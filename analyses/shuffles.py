@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations, islice, product
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from .effects import Array
 
 _WIDE = 512  # rows of a product: enough for its full speed
 _SAME = 1e-9  # of a cosine: rounding leaves 1e-15
+_ONE_WAY = 1e-6  # of a logarithm of whole numbers, to the same end
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,11 @@ class Shuffles:
     n : int
         How many shuffles.
     seed : int
+    deals : ndarray of bool, shape (n, n_people), optional
+        Which of the ``places`` get people of the case group, for every shuffle; by chance if not
+        given. Who of a group gets which place is left to chance.
+    case : ndarray of bool, shape (n_people,), optional
+        Who these people are.
 
     Examples
     --------
@@ -42,6 +49,62 @@ class Shuffles:
     blocks: Array
     n: int
     seed: int
+    deals: Array | None = None
+    case: Array | None = None
+
+    @classmethod
+    def dealing(cls, blocks: Array, n: int, seed: int, case: Array, name: str | None,
+                with_covariates: bool) -> tuple[Shuffles, tuple[str, ...]]:
+        """Shuffles to compare two groups, and a note if there are few different ones.
+
+        Where groups alone change places, and n shuffles suffice for every other way to deal them
+        out, each is taken once.
+
+        Parameters
+        ----------
+        case : ndarray of bool
+            Who is of the case group.
+        name : str or None
+            Of the blocks, for messages.
+        with_covariates : bool
+            Whether something besides the group changes within blocks: then people of one group
+            are not alike, and every order of them counts.
+
+        Raises
+        ------
+        ComparisonError
+            If nobody can change places.
+        """
+        made = cls(blocks, n, seed)
+        ways = made.distinct(case)
+        if ways < _ONE_WAY:
+            raise ComparisonError(
+                f"no {name} has people of both groups, so nobody can change places within one; "
+                "give blocks=None if people of all of them are exchangeable")
+        orders = made.orders()
+        if with_covariates:
+            return made, () if orders >= math.log10(n) else (
+                f"people can change places in {10 ** orders:.0f} ways only: the {n} shuffles "
+                "repeat themselves",)
+        if ways > math.log10(n + 1) + _ONE_WAY:
+            return made, ()
+        deals = np.array(list(islice(made._others(case), n)))
+        return cls(blocks, len(deals), seed, deals, case), (
+            f"groups can be dealt out in {len(deals) + 1} ways only: each was taken once, and the "
+            f"smallest p is 1/{len(deals) + 1}",)
+
+    def _others(self, case: Array) -> Iterator[Array]:
+        """Every way to deal out the groups but the one that was seen."""
+        there, stretches = case[self.places], []
+        for size in np.unique(self.blocks, return_counts=True)[1]:
+            start = sum(len(one) for one in stretches)
+            stretches.append(range(start, start + int(size)))
+        ways = [list(combinations(at, int(there[at.start:at.stop].sum()))) for at in stretches]
+        for chosen in product(*ways):
+            deal = np.zeros(len(case), bool)
+            deal[[place for block in chosen for place in block]] = True
+            if (deal != there).any():
+                yield deal
 
     @cached_property
     def places(self) -> Array:
@@ -54,7 +117,12 @@ class Shuffles:
                          np.uint16 if len(self.blocks) <= 2 ** 16 else np.uint32)
         for k in range(self.n):
             key = np.random.default_rng([self.seed, k]).random(len(self.blocks))
-            drawn[k] = np.argsort(self.blocks + key, kind="stable")
+            order = np.argsort(self.blocks + key, kind="stable")
+            if self.deals is not None and self.case is not None:
+                of_case = self.case[order]
+                drawn[k, self.deals[k]], drawn[k, ~self.deals[k]] = order[of_case], order[~of_case]
+            else:
+                drawn[k] = order
         return drawn
 
     def sequences(self, at: slice) -> Array:
@@ -80,17 +148,18 @@ class Shuffles:
             found += math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
         return found / math.log(10)
 
-    def check(self, case: Array, name: str | None) -> tuple[str, ...]:
-        """A note if there are few; raises ComparisonError if nobody can change places."""
-        ways = self.distinct(case)
-        if ways < 1e-6:
-            raise ComparisonError(
-                f"no {name} has people of both groups, so nobody can change places within one; "
-                "give blocks=None if people of all of them are exchangeable")
-        if ways < math.log10(self.n):
-            return (f"groups can be dealt out in {10 ** ways:.0f} ways only: the {self.n} "
-                    "shuffles repeat themselves",)
-        return ()
+    def orders(self) -> float:
+        """log10 of the number of different orders of all people within the blocks."""
+        sizes = np.unique(self.blocks, return_counts=True)[1]
+        return sum(math.lgamma(n + 1) for n in sizes) / math.log(10)
+
+    def mixed(self, case: Array, present: Array) -> Array:
+        """Whether people of both groups share a block, of each column of ``present``, bool."""
+        found = np.zeros(present.shape[1], bool)
+        for block in np.unique(self.blocks):
+            inside = self.blocks == block
+            found |= present[inside & case].any(axis=0) & present[inside & ~case].any(axis=0)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
