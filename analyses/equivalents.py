@@ -15,8 +15,8 @@ let other voxels move the last bit."""
 _FAR = 300.0  # of a logarithm: beyond lies no t
 
 TIE = 2e-6
-"""Of a correlation: as far as sums in single precision may put one and the same apart. Of t that is
-little where t is small and much where t is large: t = r sqrt(df / (1 - r²))."""
+"""Of a correlation: as far as sums in single precision may put one and the same apart. Of t that
+is little where t is small and much where t is large: t = r sqrt(df / (1 - r²))."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ def equivalent_t(t: Array, df: Array | float, to: float) -> Array:
 
     Examples
     --------
-    >>> equivalent_t(np.array([3.182, 3.182, -12.71]), np.array([3.0, 58, 1]), 58).round(3).tolist()
+    >>> equivalent_t(np.array([3.182, 3.182, -12.71]), np.array([3, 58, 1]), 58).round(3).tolist()
     [2.002, 3.182, -2.002]
     """
     df = np.broadcast_to(df, t.shape)

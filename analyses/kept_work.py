@@ -85,15 +85,15 @@ class KeptWork:
             said = "; ".join(f"{name}: was {_short(begun.get(name))}, is {_short(now.get(name))}"
                              for name in differ)
             raise BegunWorkError(f"{self.folder} was begun with other settings ({said}); choose "
-                                  "another folder for this computation, or remove it")
+                                 "another folder for this computation, or remove it")
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """A path that takes its name when the block succeeds."""
         unfinished = self.folder / f".{name}.{platform.node()}-{os.getpid()}{_UNFINISHED}"
         yield unfinished
-        with open(unfinished, "rb") as written:  # a power cut must not leave a name without content
-            os.fsync(written.fileno())
+        with open(unfinished, "rb") as written:
+            os.fsync(written.fileno())  # else a power cut may leave the name without the content
         os.replace(unfinished, self.folder / name)
 
     def save(self, name: str, **arrays: Array) -> None:

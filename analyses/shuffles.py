@@ -95,7 +95,8 @@ class Shuffles:
 
     def _others(self, case: Array) -> Iterator[Array]:
         """Every way to deal out the groups but the one that was seen."""
-        there, stretches = case[self.places], []
+        there = case[self.places]
+        stretches: list[range] = []
         for size in np.unique(self.blocks, return_counts=True)[1]:
             start = sum(len(one) for one in stretches)
             stretches.append(range(start, start + int(size)))
@@ -103,7 +104,7 @@ class Shuffles:
         for chosen in product(*ways):
             deal = np.zeros(len(case), bool)
             deal[[place for block in chosen for place in block]] = True
-            if (deal != there).any():
+            if not np.array_equal(deal, there):
                 yield deal
 
     @cached_property
@@ -151,7 +152,7 @@ class Shuffles:
     def orders(self) -> float:
         """log10 of the number of different orders of all people within the blocks."""
         sizes = np.unique(self.blocks, return_counts=True)[1]
-        return sum(math.lgamma(n + 1) for n in sizes) / math.log(10)
+        return sum(math.lgamma(int(n) + 1) for n in sizes) / math.log(10)
 
     def mixed(self, case: Array, present: Array) -> Array:
         """Whether people of both groups share a block, of each column of ``present``, bool."""

@@ -230,15 +230,16 @@ class VoxelComparison:
         shown = self.space.mask.copy()
         if significant:
             shown[self.space.mask] = self.significant()
-        shown = type(img)(np.where(shown, np.asarray(img.dataobj), np.nan), img.affine)
-        return (plot_glass if glass else plot_brain)(shown, title, unit=unit, ax=ax)
+        data = np.where(shown, np.asarray(img.dataobj), np.nan)
+        return (plot_glass if glass else plot_brain)(type(img)(data, img.affine), title,
+                                                     unit=unit, ax=ax)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write maps, peaks and facts to a new folder.
 
         ``contrast-<case>vs<baseline>_stat-<column>_statmap.nii.gz`` (float64, NaN where not
-        tested, outside the mask as in :meth:`img`), ``mask.nii.gz``, ``peaks.tsv``, ``null.tsv`` (if there were permutations) and
-        ``comparison.json``.
+        tested, outside the mask as in :meth:`img`), ``mask.nii.gz``, ``peaks.tsv``, ``null.tsv``
+        (if there were permutations) and ``comparison.json``.
 
         Raises
         ------

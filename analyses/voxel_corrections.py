@@ -158,7 +158,7 @@ class MaxT(Shuffled):
 class Clustered(Shuffled):
     """Family-wise error of clusters; see its kinds.
 
-    One threshold for all voxels and shuffles: t, where degrees of freedom differ, as the equivalent
+    One threshold for all voxels and shuffles: where degrees of freedom differ, t is the equivalent
     of everybody's.
 
     Parameters

@@ -159,7 +159,7 @@ class VoxelTable:
             raise ComparisonError(f"{modality} has no voxels: nothing says where its features "
                                   "are; compare_groups compares it feature by feature")
         space = Space.from_dict(facts[modality]["space"])
-        whose = {"modality": modality, "kind": deviations.reference.kind}
+        whose: dict[str, Any] = {"modality": modality, "kind": deviations.reference.kind}
         covariates = deviations.reference.covariates
         values, subjects = deviations.blocks().as_is()[modality], deviations.subjects
         if isinstance(values, StoredTable) and deviations.controls is None:

@@ -28,7 +28,8 @@ def test_the_voxel_demo_ends_with_maps_and_a_report(tmp_path):
     subject, modality = maps[0].name.split("_")[0], maps[0].name.split("_")[-1].split(".")[0]
     values = found.space(modality).values(img)
     np.testing.assert_array_equal(values, found.select([subject]).blocks()[modality].iloc[0])
-    assert json.loads((out / "voxel_groups/modalities.json").read_text()) == ["t1", "dti", "pet"]
+    assert json.loads((out / "voxel_groups/modalities.json").read_text()) == {
+        "compared": ["t1", "dti", "pet"], "refused": {}}
     compared = VoxelComparison.read(out / "voxel_groups/t1")
     assert compared.maps["t"].shape == (found.space("t1").n_voxels,)
     assert not list(out.glob(".*"))
