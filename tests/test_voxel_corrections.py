@@ -181,6 +181,24 @@ def test_equal_deals_tie_however_large_t(spread, test):
     assert found.maps["p_fwe"].min() >= (2 if test.two_sided else 1) / 70 - 1e-12
 
 
+@pytest.mark.parametrize("test", [OlsT(), WelchT()])
+@pytest.mark.parametrize("absent", [(), (0, 6)])
+def test_shuffles_by_chance_that_deal_as_it_was_tie_too(test, absent):
+    space, y = grid(1, 2, 3), np.random.default_rng(0).normal(size=(8, 6)) * 0.003
+    y[:4] += 5
+    y[list(absent)] = np.nan
+    y[:, 5] = np.random.default_rng(1).normal(size=8)  # somebody everywhere
+    found = compare(y, groups(4, 4), space, test=test, correction=MaxT(60, None, seed=2))
+    present = ~np.isin(np.arange(8), absent)
+    fewer, case = Shuffles(np.zeros(8, int), 60, 2).among(present), np.arange(8) < 4
+    dealt = case[fewer.sequences(slice(None))]
+    seen = case[np.flatnonzero(present)][fewer.places]
+    as_it_was = (dealt == seen).all(axis=1) | (dealt == ~seen).all(axis=1)
+    assert as_it_was.sum() > 0 and len(found.null) == 60
+    # where it was not, the lone voxel of everybody stays far below
+    np.testing.assert_allclose(found.maps["p_fwe"][:5], (1 + as_it_was.sum()) / 61)
+
+
 @pytest.mark.parametrize("correction", [ClusterExtent(99, None), ClusterMass(99, None),
                                         Tfce(99, None)])
 def test_equal_deals_tie_in_clusters_too(correction):
