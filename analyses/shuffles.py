@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, islice, product
+from itertools import combinations, product
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from .effects import Array
 
 _WIDE = 512  # rows of a product: enough for its full speed
 _SAME = 1e-9  # of a cosine: rounding leaves 1e-15
-_ONE_WAY = 1e-6  # of a logarithm of whole numbers, to the same end
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,21 +76,21 @@ class Shuffles:
         """
         made = cls(blocks, n, seed)
         ways = made.distinct(case)
-        if ways < _ONE_WAY:
+        if ways == 1:
             raise ComparisonError(
                 f"no {name} has people of both groups, so nobody can change places within one; "
                 "give blocks=None if people of all of them are exchangeable")
-        orders = made.orders()
         if with_covariates:
-            return made, () if orders >= math.log10(n) else (
-                f"people can change places in {10 ** orders:.0f} ways only: the {n} shuffles "
-                "repeat themselves",)
-        if ways > math.log10(n + 1) + _ONE_WAY:
+            orders = made.orders()
+            return made, () if orders >= n else (
+                f"people can change places in {orders} ways only: the {n} shuffles repeat "
+                "themselves",)
+        if ways > n + 1:
             return made, ()
-        deals = np.array(list(islice(made._others(case), n)))
-        return cls(blocks, len(deals), seed, deals, case), (
-            f"groups can be dealt out in {len(deals) + 1} ways only: each was taken once, and the "
-            f"smallest p is 1/{len(deals) + 1}",)
+        deals = np.array(list(made._others(case)))
+        return cls(blocks, ways - 1, seed, deals, case), (
+            f"groups can be dealt out in {ways} ways only: each was taken once, and no p is below "
+            f"1/{ways}",)
 
     def _others(self, case: Array) -> Iterator[Array]:
         """Every way to deal out the groups but the one that was seen."""
@@ -140,19 +139,15 @@ class Shuffles:
         for start in range(0, self.n, size):
             yield slice(start, min(start + size, self.n))
 
-    def distinct(self, case: Array) -> float:
-        """log10 of the number of different ways to deal out the groups within the blocks."""
-        found = 0.0
-        for block in np.unique(self.blocks):
-            inside = case[self.blocks == block]
-            n, k = len(inside), int(inside.sum())
-            found += math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-        return found / math.log(10)
+    def distinct(self, case: Array) -> int:
+        """How many ways there are to deal out the groups within the blocks."""
+        there = [case[self.blocks == block] for block in np.unique(self.blocks)]
+        return math.prod(math.comb(len(inside), int(inside.sum())) for inside in there)
 
-    def orders(self) -> float:
-        """log10 of the number of different orders of all people within the blocks."""
+    def orders(self) -> int:
+        """How many orders of all people within the blocks there are."""
         sizes = np.unique(self.blocks, return_counts=True)[1]
-        return sum(math.lgamma(int(n) + 1) for n in sizes) / math.log(10)
+        return math.prod(math.factorial(int(n)) for n in sizes)
 
     def mixed(self, case: Array, present: Array) -> Array:
         """Whether people of both groups share a block, of each column of ``present``, bool."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..deviations import Deviations
 
 _OPTIONS = {
+    "contrast is (case, baseline)": "--contrast is CASE,BASELINE",
     "give blocks=None": "give --blocks none", "Give blocks=None": "Give --blocks none",
     "name another with baseline=": "name it with --contrast CASE,BASELINE",
     "fill it in, leave them out with deviations.select(), or do not adjust for":
@@ -145,7 +146,7 @@ def _each(modalities: list[str], compared: Callable[[str], VoxelComparison], wor
             continue
         found.save(work / m)
         made.append(m)
-        typer.echo(f"{m}: {found.summary()}")
+        typer.echo(f"{m}: {_as_options(found.summary())}")
     if not made:
         whys = set(refused.values())
         raise ComparisonError(whys.pop() if len(whys) == 1 else "; ".join(
@@ -181,7 +182,7 @@ def _blocks(found: Deviations, asked: str | None) -> str | None:
     return sites[0] if sites else None
 
 
-def _as_options(problem: Exception) -> str:
+def _as_options(problem: Exception | str) -> str:
     """A message whose advice is what one types here."""
     said = re.sub(r"contrast=\('([^']*)', '([^']*)'\)", r"--contrast \1,\2", str(problem))
     for written, typed in _OPTIONS.items():
