@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from normfuse.errors import BegunWorkError, ComparisonError, ModelFileError, listed
+from normfuse.errors import BegunWorkError, ModelFileError, listed
 
 from .effects import Array
 
@@ -121,15 +121,15 @@ class KeptWork:
         """A piece that was computed; refuses if it is gone."""
         found = self.load(name)
         if found is None:
-            raise ComparisonError(f"{name} was computed, but is not in {self.folder} or is "
-                                  "damaged; begin again in a folder that all machines share")
+            raise BegunWorkError(f"{name} was computed, but is not in {self.folder} or is "
+                                 "damaged; begin again in a folder that all machines share")
         return found
 
     def must_be_seen(self) -> None:
         """Refuses on a machine that does not see the folder."""
         if not (self.folder / _SETTINGS).exists():
-            raise ComparisonError(f"{platform.node()} does not see {self.folder}; begin the work "
-                                  "in a folder that all machines share, with resume=…")
+            raise BegunWorkError(f"{platform.node()} does not see {self.folder}; begin the work "
+                                 "in a folder that all machines share, with resume=…")
 
     def finish(self) -> None:
         """Remove what an earlier run left unfinished."""

@@ -54,7 +54,7 @@ class ComparisonError(NormfuseError):
 
 
 class BegunWorkError(ComparisonError):
-    """A folder of begun work belongs to another computation, or is damaged."""
+    """A folder of begun work belongs to another computation, is damaged, or cannot be seen."""
 
 
 class OutputExistsError(NormfuseError):

@@ -164,11 +164,13 @@ def _of_voxels(found: Deviations, folder: Path, asked: list[str] | None) -> list
     if not there:
         raise ComparisonError(f"no modality of {folder} has voxels; `normfuse compare` "
                               "compares regions")
-    unknown = [m for m in asked or () if m not in there]
-    if unknown:
-        raise ComparisonError(f"no modality {listed(unknown)} of {folder} has voxels; there is "
-                              f"{listed(there, 12)}")
-    return there if asked is None else asked
+    if asked is None:
+        return there
+    unknown = [m for m in asked if m not in there]
+    if unknown or not asked:
+        raise ComparisonError(f"no modality {listed(unknown) or 'named'} of {folder} has voxels; "
+                              f"there is {listed(there, 12)}")
+    return list(dict.fromkeys(asked))
 
 
 def _blocks(found: Deviations, asked: str | None) -> str | None:
