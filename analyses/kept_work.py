@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from normfuse.errors import ComparisonError, ModelFileError, listed
+from normfuse.errors import BegunWorkError, ModelFileError, listed
 
 from .effects import Array
 
 _SETTINGS = "work.json"
 _UNFINISHED = ".part"
+_DAMAGED = (ValueError, EOFError, KeyError, zipfile.BadZipFile)  # what NumPy says of a torn file
 
 
 class KeptWork:
@@ -36,8 +37,8 @@ class KeptWork:
 
     Raises
     ------
-    ComparisonError
-        If the folder was begun with other settings.
+    BegunWorkError
+        If the folder was begun with other settings, or they cannot be read.
     ModelFileError
         If it holds other things.
 
@@ -60,11 +61,22 @@ class KeptWork:
             raise ModelFileError(f"{folder} holds {listed(there)} and is no folder of begun work; "
                                  "choose a new one")
         if there:
-            self._check(json.loads(note.read_text(encoding="utf-8")), settings)
+            self._check(self._begun(note), settings)
             self.finish()
         else:
             with self.writing(_SETTINGS) as work:
                 work.write_text(json.dumps(dict(settings), indent=1), encoding="utf-8")
+
+    def _begun(self, note: Path) -> dict[str, Any]:
+        try:
+            found = json.loads(note.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError("it lists no settings")
+            return found
+        except ValueError as problem:
+            raise BegunWorkError(
+                f"{note} is damaged ({problem}), so nobody knows with what settings the work "
+                "there was begun; remove that folder, or choose another") from problem
 
     def _check(self, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         now = json.loads(json.dumps(dict(settings)))
@@ -72,14 +84,16 @@ class KeptWork:
         if differ:
             said = "; ".join(f"{name}: was {_short(begun.get(name))}, is {_short(now.get(name))}"
                              for name in differ)
-            raise ComparisonError(f"{self.folder} was begun with other settings ({said}); choose "
-                                  "another folder for this computation, or remove it")
+            raise BegunWorkError(f"{self.folder} was begun with other settings ({said}); choose "
+                                 "another folder for this computation, or remove it")
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """A path that takes its name when the block succeeds."""
         unfinished = self.folder / f".{name}.{platform.node()}-{os.getpid()}{_UNFINISHED}"
         yield unfinished
+        with open(unfinished, "rb") as written:
+            os.fsync(written.fileno())  # else a power cut may leave the name without the content
         os.replace(unfinished, self.folder / name)
 
     def save(self, name: str, **arrays: Array) -> None:
@@ -92,22 +106,30 @@ class KeptWork:
         try:
             with np.load(self.folder / f"{name}.npz") as found:
                 return {key: found[key] for key in found.files}
-        except (FileNotFoundError, ValueError, zipfile.BadZipFile):
+        except (FileNotFoundError, *_DAMAGED):
             return None  # a disk that lost power may have kept a name and not all of the content
+
+    def holds(self, name: str, shape: tuple[int, ...], dtype: Any) -> bool:
+        """Whether an array of this shape lies there whole, as a file of its own."""
+        try:
+            found = np.load(self.folder / name, mmap_mode="r")
+        except (FileNotFoundError, *_DAMAGED):
+            return False
+        return found.shape == shape and found.dtype == dtype
 
     def piece(self, name: str) -> dict[str, Array]:
         """A piece that was computed; refuses if it is gone."""
         found = self.load(name)
         if found is None:
-            raise ComparisonError(f"{name} was computed, but is not in {self.folder} or is "
-                                  "damaged; begin again in a folder that all machines share")
+            raise BegunWorkError(f"{name} was computed, but is not in {self.folder} or is "
+                                 "damaged; begin again in a folder that all machines share")
         return found
 
     def must_be_seen(self) -> None:
         """Refuses on a machine that does not see the folder."""
         if not (self.folder / _SETTINGS).exists():
-            raise ComparisonError(f"{platform.node()} does not see {self.folder}; begin the work "
-                                  "in a folder that all machines share, with resume=…")
+            raise BegunWorkError(f"{platform.node()} does not see {self.folder}; begin the work "
+                                 "in a folder that all machines share, with resume=…")
 
     def finish(self) -> None:
         """Remove what an earlier run left unfinished."""

@@ -23,7 +23,7 @@ from .wording import minus
 
 PEAKS = 5  # of a modality in the table
 INDEX = "modalities.json"
-"""Beside the folders of the modalities, in their order."""
+"""Beside the folders of the modalities: which were compared, in their order, and which not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +36,13 @@ class VoxelFindings:
         By modality.
     deviations : Deviations or None
         Of voxels: maps of the most deviant people.
+    refused : dict of str
+        Modalities that could not be compared, and why.
     """
 
     groups: Mapping[str, VoxelComparison] = field(default_factory=dict)
     deviations: Deviations | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, groups: str | Path | None, deviations: str | Path | None) -> VoxelFindings:
@@ -50,11 +53,12 @@ class VoxelFindings:
         if groups is None:
             return cls(deviations=scored)
         try:
-            names = json.loads((Path(groups) / INDEX).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as problem:
+            found = json.loads((Path(groups) / INDEX).read_text(encoding="utf-8"))
+            names, refused = found["compared"], found["refused"]
+        except (OSError, ValueError, TypeError, KeyError) as problem:
             raise ModelFileError(f"{groups} is not a folder that `normfuse compare-voxels` wrote: "
                                  f"{problem}") from problem
-        return cls({m: VoxelComparison.read(Path(groups) / m) for m in names}, scored)
+        return cls({m: VoxelComparison.read(Path(groups) / m) for m in names}, scored, refused)
 
     def person(self, subject: str, limit: float) -> list[Picture]:
         """z-maps of one person; none if their voxels are not at hand."""
@@ -72,8 +76,9 @@ class VoxelFindings:
         of = {m: comparison.notes for m, comparison in self.groups.items()}
         shared = [note for note in next(iter(of.values()), ())
                   if all(note in notes for notes in of.values())]
-        return shared + [f"{m}: {note}" for m, notes in of.items() for note in notes
-                         if note not in shared]
+        refused = [f"{m} was not compared: {why}" for m, why in self.refused.items()]
+        return refused + shared + [f"{m}: {note}" for m, notes in of.items() for note in notes
+                                   if note not in shared]
 
     def contrasts(self) -> list[dict[str, Any]]:
         """Of each modality: words, a picture of t, and the strongest peaks."""

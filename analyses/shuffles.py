@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations, product
 
 import numpy as np
 
@@ -29,6 +30,11 @@ class Shuffles:
     n : int
         How many shuffles.
     seed : int
+    deals : ndarray of bool, shape (n, n_people), optional
+        Which of the ``places`` get people of the case group, for every shuffle; by chance if not
+        given. Who of a group gets which place is left to chance.
+    case : ndarray of bool, shape (n_people,), optional
+        Who these people are.
 
     Examples
     --------
@@ -42,6 +48,63 @@ class Shuffles:
     blocks: Array
     n: int
     seed: int
+    deals: Array | None = None
+    case: Array | None = None
+
+    @classmethod
+    def dealing(cls, blocks: Array, n: int, seed: int, case: Array, name: str | None,
+                with_covariates: bool) -> tuple[Shuffles, tuple[str, ...]]:
+        """Shuffles to compare two groups, and a note if there are few different ones.
+
+        Where groups alone change places, and n shuffles suffice for every other way to deal them
+        out, each is taken once.
+
+        Parameters
+        ----------
+        case : ndarray of bool
+            Who is of the case group.
+        name : str or None
+            Of the blocks, for messages.
+        with_covariates : bool
+            Whether something besides the group changes within blocks: then people of one group
+            are not alike, and every order of them counts.
+
+        Raises
+        ------
+        ComparisonError
+            If nobody can change places.
+        """
+        made = cls(blocks, n, seed)
+        ways = made.distinct(case)
+        if ways == 1:
+            raise ComparisonError(
+                f"no {name} has people of both groups, so nobody can change places within one; "
+                "give blocks=None if people of all of them are exchangeable")
+        if with_covariates:
+            orders = made.orders()
+            return made, () if orders >= n else (
+                f"people can change places in {orders} ways only: the {n} shuffles repeat "
+                "themselves",)
+        if ways > n + 1:
+            return made, ()
+        deals = np.array(list(made._others(case)))
+        return cls(blocks, ways - 1, seed, deals, case), (
+            f"groups can be dealt out in {ways} ways only: each was taken once, and no p is below "
+            f"1/{ways}",)
+
+    def _others(self, case: Array) -> Iterator[Array]:
+        """Every way to deal out the groups but the one that was seen."""
+        there = case[self.places]
+        stretches: list[range] = []
+        for size in np.unique(self.blocks, return_counts=True)[1]:
+            start = sum(len(one) for one in stretches)
+            stretches.append(range(start, start + int(size)))
+        ways = [list(combinations(at, int(there[at.start:at.stop].sum()))) for at in stretches]
+        for chosen in product(*ways):
+            deal = np.zeros(len(case), bool)
+            deal[[place for block in chosen for place in block]] = True
+            if not np.array_equal(deal, there):
+                yield deal
 
     @cached_property
     def places(self) -> Array:
@@ -54,7 +117,12 @@ class Shuffles:
                          np.uint16 if len(self.blocks) <= 2 ** 16 else np.uint32)
         for k in range(self.n):
             key = np.random.default_rng([self.seed, k]).random(len(self.blocks))
-            drawn[k] = np.argsort(self.blocks + key, kind="stable")
+            order = np.argsort(self.blocks + key, kind="stable")
+            if self.deals is not None and self.case is not None:
+                of_case = self.case[order]
+                drawn[k, self.deals[k]], drawn[k, ~self.deals[k]] = order[of_case], order[~of_case]
+            else:
+                drawn[k] = order
         return drawn
 
     def sequences(self, at: slice) -> Array:
@@ -71,26 +139,23 @@ class Shuffles:
         for start in range(0, self.n, size):
             yield slice(start, min(start + size, self.n))
 
-    def distinct(self, case: Array) -> float:
-        """log10 of the number of different ways to deal out the groups within the blocks."""
-        found = 0.0
-        for block in np.unique(self.blocks):
-            inside = case[self.blocks == block]
-            n, k = len(inside), int(inside.sum())
-            found += math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-        return found / math.log(10)
+    def distinct(self, case: Array) -> int:
+        """How many ways there are to deal out the groups within the blocks."""
+        there = [case[self.blocks == block] for block in np.unique(self.blocks)]
+        return math.prod(math.comb(len(inside), int(inside.sum())) for inside in there)
 
-    def check(self, case: Array, name: str | None) -> tuple[str, ...]:
-        """A note if there are few; raises ComparisonError if nobody can change places."""
-        ways = self.distinct(case)
-        if ways < 1e-6:
-            raise ComparisonError(
-                f"no {name} has people of both groups, so nobody can change places within one; "
-                "give blocks=None if people of all of them are exchangeable")
-        if ways < math.log10(self.n):
-            return (f"groups can be dealt out in {10 ** ways:.0f} ways only: the {self.n} "
-                    "shuffles repeat themselves",)
-        return ()
+    def orders(self) -> int:
+        """How many orders of all people within the blocks there are."""
+        sizes = np.unique(self.blocks, return_counts=True)[1]
+        return math.prod(math.factorial(int(n)) for n in sizes)
+
+    def mixed(self, case: Array, present: Array) -> Array:
+        """Whether people of both groups share a block, of each column of ``present``, bool."""
+        found = np.zeros(present.shape[1], bool)
+        for block in np.unique(self.blocks):
+            inside = self.blocks == block
+            found |= present[inside & case].any(axis=0) & present[inside & ~case].any(axis=0)
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,15 +20,16 @@ from normfuse.space import Space
 
 from .effects import Array, noncentrality_interval
 from .group_comparison import ALPHA
+from .peaks import peaks_of
 from .voxel_sums import REASONS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from nibabel.nifti1 import Nifti1Image
 
-_APART = 8.0  # mm between two peaks of one cluster that are both listed
 _FACTS = ("group", "case", "baseline", "adjust", "test", "two_sided", "correction", "n", "notes",
-          "quantity")
+          "quantity", "modality", "kind")
+_PROBABILITIES = ("p", "q", "p_fwe")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,8 @@ class VoxelComparison:
     notes : tuple of str
     quantity : str
         What was compared.
+    modality, kind : str
+        Of which deviations; empty if the table did not say.
 
     Examples
     --------
@@ -85,6 +87,14 @@ class VoxelComparison:
     null: pd.DataFrame = field(default_factory=pd.DataFrame)
     notes: tuple[str, ...] = ()
     quantity: str = "values"
+    modality: str = ""
+    kind: str = ""
+
+    @property
+    def family(self) -> str:
+        """What the correction is over."""
+        tested = int(np.isfinite(self.maps["t"]).sum())
+        return f"{tested} voxels{f' of {self.modality}' if self.modality else ''}"
 
     @property
     def corrected(self) -> str:
@@ -100,33 +110,34 @@ class VoxelComparison:
         return np.nan_to_num(self.maps[self.corrected], nan=1.0) < alpha
 
     def img(self, column: str, *, significant: bool = False) -> Nifti1Image:
-        """One map as an image; NaN where it was not tested, 0 outside the mask.
+        """One map as an image; NaN where it was not tested, outside the mask 0, or 1 for p and q.
 
         Parameters
         ----------
         column : str
             A key of ``maps``.
         significant : bool
-            0 where the corrected p is not below .05.
+            0, or 1 for p and q, where the corrected p is not below .05.
         """
         if column not in self.maps:
             raise ComparisonError(f"column is one of {listed(self.maps, 30)}; got {column!r}")
-        values = self.maps[column]
-        return self.space.img(np.where(self.significant(), values, 0) if significant else values)
+        values, nothing = self.maps[column], _nothing(column)
+        return self.space.img(np.where(self.significant(), values, nothing) if significant
+                              else values, nothing)
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """Peaks of the clusters of significant voxels (corrected p < .05), the strongest first.
 
         ``cluster`` (letters: further peaks, at least 8 mm away), ``x``, ``y``, ``z`` (mm), ``t``,
-        ``g`` with 95 % ``g_low``, ``g_high`` where there is g, ``p``, ``q`` or ``p_fwe``,
-        ``n_case``, ``n_baseline``, and ``volume``, mL of the cluster.
+        ``g`` with 95 % ``g_low``, ``g_high`` and ``adjusted_difference`` where there is g, ``p``,
+        ``q`` or ``p_fwe``, ``n_case``, ``n_baseline``, and ``volume``, mL of the cluster.
         """
         marked = self.significant() & np.isfinite(self.maps["t"])
         columns = ["cluster", "x", "y", "z", *self._shown, "volume"]
         if not marked.any():
             return pd.DataFrame(columns=columns)
-        found = _peaks(self.space.img(np.where(marked, self.maps["t"], 0)))
+        found = peaks_of(self.space.img(np.where(marked, self.maps["t"], 0)))
         places, where = np.flatnonzero(marked), self.space.coordinates()[marked]
         at = [int(places[((where - xyz)**2).sum(axis=1).argmin()])
               for xyz in found[["X", "Y", "Z"]].to_numpy(dtype=float)]
@@ -137,8 +148,8 @@ class VoxelComparison:
 
     @property
     def _shown(self) -> list[str]:
-        return [name for name in ("t", "g", "g_low", "g_high", "share_case", "share_baseline", "p",
-                                  self.corrected, "n_case", "n_baseline")
+        return [name for name in ("t", "g", "g_low", "g_high", "adjusted_difference", "share_case",
+                                  "share_baseline", "p", self.corrected, "n_case", "n_baseline")
                 if name in self.maps or (name in ("g_low", "g_high") and "g" in self.maps)]
 
     def _voxels(self, at: Array) -> pd.DataFrame:
@@ -163,12 +174,20 @@ class VoxelComparison:
         """The comparison in a few lines of text."""
         side = "two-sided" if self.two_sided else f"only {self.case} > {self.baseline} counts"
         adjusted = f"adjusted for {', '.join(self.adjust)}" if self.adjust else "not adjusted"
-        about = "" if self.quantity == "values" else f"{self.quantity}, "
+        about = f"{self._about}, " if self._about else ""
         lines = [f"{self.group}: {about}{self.n[self.case]} {self.case} - {self.n[self.baseline]} "
                  f"{self.baseline}, {adjusted}; {self.test}, {side}",
-                 self._strongest(), f"{self.corrected}: {self.correction}"]
+                 self._strongest(),
+                 f"{self.corrected}: {self.correction}; family: {self.family}"]
         lines += [f"{n} voxels were not tested: {why}" for why, n in self.untested().items()]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    @property
+    def _about(self) -> str:
+        """Of what, in words; empty for a bare table of values."""
+        whose = " z of ".join(part for part in (self.kind, self.modality) if part)
+        what = "" if self.quantity == "values" else self.quantity
+        return f"{what} ({whose})" if what and whose else what or whose
 
     def _strongest(self) -> str:
         t = self.maps["t"]
@@ -208,20 +227,19 @@ class VoxelComparison:
         shares = self.quantity if column.startswith("share") else ""
         title = f"{whose}{shares}" + (f", {self.corrected} < {ALPHA}" if significant else "")
         unit = column.replace("_case", "").replace("_baseline", "").replace("_", " ")
-        if glass:
-            return plot_glass(img, title, unit=unit, ax=ax)
         shown = self.space.mask.copy()
         if significant:
             shown[self.space.mask] = self.significant()
         data = np.where(shown, np.asarray(img.dataobj), np.nan)
-        return plot_brain(type(img)(data, img.affine), title, unit=unit, ax=ax)
+        return (plot_glass if glass else plot_brain)(type(img)(data, img.affine), title,
+                                                     unit=unit, ax=ax)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write maps, peaks and facts to a new folder.
 
         ``contrast-<case>vs<baseline>_stat-<column>_statmap.nii.gz`` (float64, NaN where not
-        tested), ``mask.nii.gz``, ``peaks.tsv``, ``null.tsv`` (if there were permutations) and
-        ``comparison.json``.
+        tested, outside the mask as in :meth:`img`), ``mask.nii.gz``, ``peaks.tsv``, ``null.tsv``
+        (if there were permutations) and ``comparison.json``.
 
         Raises
         ------
@@ -229,14 +247,14 @@ class VoxelComparison:
             If the folder is there and ``overwrite`` is not asked for.
         """
         facts: dict[str, Any] = {name: getattr(self, name) for name in _FACTS}
-        facts["Space"] = self.space.name
+        facts["Space"], facts["Family"] = self.space.name, self.family
         facts["Maps"] = {name: self._file(name) for name in self.maps}
         facts["Untested"] = {str(why): int(n) for why, n in self.untested().items()}
         facts["Reasons"] = dict(enumerate(REASONS))
         facts["GeneratedBy"] = [{"Name": "normfuse", "Version": __version__}]
         with new_folder(Path(folder), overwrite=overwrite) as work:
             for name, values in self.maps.items():
-                _write(self.space, values, work / self._file(name))
+                _write(self.space, values, _nothing(name), work / self._file(name))
             self.space.mask_img().to_filename(work / "mask.nii.gz")
             self.table.to_csv(work / "peaks.tsv", sep="\t", index=False, na_rep="n/a")
             if len(self.null):
@@ -264,7 +282,7 @@ class VoxelComparison:
             null = folder / "null.tsv"
             return cls(maps, space, null=pd.read_csv(null, sep="\t") if null.exists()
                        else pd.DataFrame(),
-                       **{**{name: facts[name] for name in _FACTS},
+                       **{**{name: facts[name] for name in _FACTS if name in facts},
                           "adjust": tuple(facts["adjust"]), "notes": tuple(facts["notes"])})
         except (OSError, ValueError, KeyError, TypeError, nib.filebasedimages.ImageFileError
                 ) as problem:
@@ -280,33 +298,17 @@ class VoxelComparison:
         return text + self.table.head(10).to_html(float_format="{:.3g}".format, index=False)
 
 
-def _peaks(img: Nifti1Image) -> pd.DataFrame:
-    """nilearn's table of an image that is 0 where nothing is, its clusters numbered by strength.
-    """
-    from nilearn.reporting import get_clusters_table
-
-    values = np.abs(np.asarray(img.dataobj))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "No clusters found")  # of the other sign
-        found = get_clusters_table(img, 0.5 * float(values[values > 0].min()), two_sided=True,
-                                   min_distance=_APART)
-    # a main peak has a number, its further peaks letters behind it
-    names = found["Cluster ID"].astype(str)
-    cluster = names.str.fullmatch(r"\d+").cumsum()
-    height = found["Peak Stat"].astype(float).abs()
-    best = height.groupby(cluster).max().sort_values(ascending=False, kind="stable")
-    rank = cluster.map({name: k for k, name in enumerate(best.index, 1)})
-    found["Cluster ID"] = rank.astype(str) + names.str.replace(r"\d+", "", regex=True)
-    return found.iloc[np.argsort(rank, kind="stable")].reset_index(drop=True)
+def _nothing(column: str) -> float:
+    """What stands for no effect in a map."""
+    return float(column in _PROBABILITIES)
 
 
-def _write(space: Space, values: Array, path: Path) -> None:
+def _write(space: Space, values: Array, background: float, path: Path) -> None:
     """In double precision: p falls below what single precision can hold."""
     import nibabel as nib
 
-    data = np.zeros(space.shape)
+    data = np.full(space.shape, background)
     data[space.mask] = values
     made = nib.Nifti1Image(data, space.affine)
-    made.set_sform(space.affine, code=4)
-    made.set_qform(space.affine, code=4)
+    space.set_transforms(made)
     made.to_filename(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
@@ -14,21 +15,22 @@ from normfuse.errors import ComparisonError
 
 from .clusters import Box, Clusters, tfce
 from .effects import Array, corrected
+from .equivalents import Heights
 
-_TIE = 1e-5  # of a statistic: as far as single precision may put one and the same apart
+_TIE = 1e-5  # of a sum over voxels: as far as single precision may put one and the same apart
 
 
 @dataclass(frozen=True, eq=False)
 class _LargestCluster:
     """Of a map; a class, so that it can travel to another process."""
 
-    threshold: Array
+    threshold: float
     box: Box
     two_sided: bool
     of: str
 
     def __call__(self, t: Array) -> float:
-        found = Clusters.of(t, self.threshold, self.box, two_sided=self.two_sided)
+        found = Clusters.of(t, np.full(len(t), self.threshold), self.box, two_sided=self.two_sided)
         return float(getattr(found, self.of).max(initial=0))
 
 
@@ -45,7 +47,7 @@ class _LargestTfce:
 
 @dataclass(frozen=True, eq=False)
 class Null:
-    """What shuffles found.
+    """What shuffles found, and what is held against it.
 
     Attributes
     ----------
@@ -54,11 +56,14 @@ class Null:
     each : callable
         ``each(function)`` -> one value of each shuffled map of t, (n_permutations,). The function
         may be sent to other processes.
+    heights : Heights
+        Of the data. All t are of the same degrees of freedom, or equivalent to such.
     """
 
     highest: Array
     lowest: Array
     each: Callable[[Callable[[Array], float]], Array]
+    heights: Heights
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +112,12 @@ class Shuffled:
     keeps_maps: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.n_permutations < 1:
-            raise ComparisonError(f"n_permutations is at least 1; got {self.n_permutations}")
+        for name, least in (("n_permutations", 1), ("seed", 0)):
+            given = getattr(self, name)
+            if isinstance(given, bool) or not isinstance(given, Integral) or given < least:
+                raise ComparisonError(f"{name} is a whole number, {least} at least; got {given!r}")
 
-    def correct_by(self, maps: dict[str, Array], null: Null, box: Box, two_sided: bool
-                   ) -> Corrected:
+    def correct_by(self, null: Null, box: Box, two_sided: bool) -> Corrected:
         """``p_fwe`` of every voxel that was tested."""
         raise NotImplementedError
 
@@ -126,20 +132,23 @@ class MaxT(Shuffled):
 
     .. math:: p = \frac{1 + \#\{k : \max_v |t^{(k)}_v| \ge |t|\}}{1 + n}
 
-    By Freedman and Lane where there are covariates. Voxels that were measured in fewer people have
-    fewer degrees of freedom and weigh less.
+    By Freedman and Lane where there are covariates. t of a voxel that was measured in fewer people
+    reaches further by chance; it counts as the t of everybody's degrees of freedom that is as
+    improbable, so that a few such voxels do not decide for the whole brain.
 
     References
     ----------
     Winkler et al. (2014), doi:10.1016/j.neuroimage.2014.01.060.
     """
 
-    def correct_by(self, maps: dict[str, Array], null: Null, box: Box, two_sided: bool
-                   ) -> Corrected:
+    def correct_by(self, null: Null, box: Box, two_sided: bool) -> Corrected:
         """p_fwe of every voxel."""
-        drawn = np.maximum(null.highest, -null.lowest) if two_sided else null.highest
-        seen = np.abs(maps["t"]) if two_sided else maps["t"]
-        return Corrected({"p_fwe": rank_p(seen, drawn)}, pd.DataFrame({"largest t": drawn}))
+        seen, least = null.heights.seen, null.heights.least
+        if two_sided:
+            drawn, least = np.maximum(null.highest, -null.lowest), np.abs(least)
+        else:  # below zero, too, a tie must not be lost
+            drawn, least = null.highest, np.where(seen < 0, 2 * seen - least, least)
+        return Corrected({"p_fwe": rank_p(least, drawn)}, pd.DataFrame({"largest t": drawn}))
 
     def __str__(self) -> str:
         return f"family-wise by the largest t, {self._shuffles()}"
@@ -148,6 +157,9 @@ class MaxT(Shuffled):
 @dataclass(frozen=True)
 class Clustered(Shuffled):
     """Family-wise error of clusters; see its kinds.
+
+    One threshold for all voxels and shuffles: where degrees of freedom differ, t is the equivalent
+    of everybody's.
 
     Parameters
     ----------
@@ -164,18 +176,19 @@ class Clustered(Shuffled):
         if not 0 < self.forming_p < 0.5:
             raise ComparisonError(f"forming_p lies between 0 and 0.5; got {self.forming_p}")
 
-    def correct_by(self, maps: dict[str, Array], null: Null, box: Box, two_sided: bool
-                   ) -> Corrected:
+    def correct_by(self, null: Null, box: Box, two_sided: bool) -> Corrected:
         """``cluster`` numbers, and in ``p_fwe`` the p of a voxel's cluster; 1 outside of any."""
-        t = np.nan_to_num(maps["t"])
-        df = np.where(np.isnan(maps["df"]), 1, maps["df"])
-        threshold = stats.t.isf(self.forming_p / (2 if two_sided else 1), df)
-        drawn = null.each(_LargestCluster(threshold, box, two_sided, self.of))
-        found = Clusters.of(t, threshold, box, two_sided=two_sided)
-        p = np.append(1.0, rank_p(getattr(found, self.of), drawn))[found.label]
-        size = np.append(0, getattr(found, self.of))[found.label]
-        untested = np.isnan(maps["t"])
-        return Corrected({"cluster": found.label.astype(float), f"cluster_{self.of}": size * 1.0,
+        untested = np.isnan(null.heights.seen)
+        t, least = np.nan_to_num(null.heights.seen), np.nan_to_num(null.heights.least)
+        height = float(stats.t.isf(self.forming_p / (2 if two_sided else 1), null.heights.df))
+        drawn = null.each(_LargestCluster(height, box, two_sided, self.of))
+        found = Clusters.of(t, np.full(len(t), height), box, two_sided=two_sided)
+        size = np.append(0.0, getattr(found, self.of))
+        beyond = np.maximum(np.abs(least) - height, 0)
+        at_least = size if self.of == "extent" else np.bincount(found.label, beyond, len(size))
+        p = np.append(1.0, rank_p(at_least[1:], drawn))[found.label]
+        return Corrected({"cluster": found.label.astype(float),
+                          f"cluster_{self.of}": size[found.label],
                           "p_fwe": np.where(untested, np.nan, p)},
                          pd.DataFrame({f"largest cluster {self.of}": drawn}))
 
@@ -208,13 +221,14 @@ class Tfce(Shuffled):
 
     keeps_maps: ClassVar[bool] = True
 
-    def correct_by(self, maps: dict[str, Array], null: Null, box: Box, two_sided: bool
-                   ) -> Corrected:
+    def correct_by(self, null: Null, box: Box, two_sided: bool) -> Corrected:
         """``tfce`` and ``p_fwe`` of every voxel."""
         drawn = null.each(_LargestTfce(box, two_sided))
-        seen = tfce(np.nan_to_num(maps["t"]), box, two_sided=two_sided)
-        seen = np.where(np.isnan(maps["t"]), np.nan, seen)
-        return Corrected({"tfce": seen, "p_fwe": rank_p(np.abs(seen), drawn)},
+        untested = np.isnan(null.heights.seen)
+        seen, least = (np.where(untested, np.nan,
+                                tfce(np.nan_to_num(t), box, two_sided=two_sided))
+                       for t in (null.heights.seen, null.heights.least))
+        return Corrected({"tfce": seen, "p_fwe": rank_p(np.abs(least), drawn)},
                          pd.DataFrame({"largest tfce": drawn}))
 
     def __str__(self) -> str:
@@ -229,6 +243,6 @@ def rank_p(seen: Array, drawn: Array) -> Array:
     >>> rank_p(np.array([3.0, 0.5, np.nan]), np.array([1.0, 2.0, 4.0])).tolist()
     [0.5, 1.0, nan]
     """
-    reach = np.sort(drawn * (1 + _TIE))
+    reach = np.sort(np.where(drawn > 0, 1 + _TIE, 1 - _TIE) * drawn)
     p = (1 + len(drawn) - np.searchsorted(reach, seen, side="left")) / (1 + len(drawn))
     return np.where(np.isnan(seen), np.nan, p)

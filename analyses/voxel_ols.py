@@ -10,6 +10,7 @@ import numpy as np
 from normfuse.errors import ComparisonError
 
 from .effects import Array
+from .equivalents import TIE, Heights, equivalent_t
 from .shuffles import Shuffles, changing_within
 from .voxel_sums import (CANCELLED, CONFOUNDED, CROWDED, EXACT, FEW, FLAT, REASONS, ROUNDING,
                          TINY, Room, hedges, means_of, moments, patterns, squares_of, sums_of,
@@ -87,7 +88,11 @@ class Projection:
         scale = np.divide(1, length, out=np.zeros_like(length), where=length > 0)
         return rest * scale.astype(y.dtype), length
 
-    def fit(self, y: Array) -> dict[str, Array]:
+    def floor(self, shares: bool) -> float:
+        """The share of squares that is left at least; see :class:`OlsModel`."""
+        return 1 / len(self.case) if shares else ROUNDING
+
+    def fit(self, y: Array, shares: bool = False) -> dict[str, Array]:
         """t of complete columns, in double precision."""
         rest, length = self.residuals(y)
         along = self.left @ rest / np.sqrt(self.information)
@@ -98,6 +103,8 @@ class Projection:
             unit = self.left / np.sqrt(self.information)
             off = rest[:, small] - np.outer(unit, along[small])
             unexplained[small] = np.einsum("ij,ij->j", off, off)
+        if shares:
+            unexplained = np.maximum(unexplained, self.floor(shares))
         exact = unexplained * length**2 <= ROUNDING**2 * np.einsum("ij,ij->j", y, y)
         t = along * np.sqrt(self.df / np.where(exact, np.nan, unexplained))
         return {"t": t, "df": np.where(exact, np.nan, self.df),
@@ -118,9 +125,9 @@ class OlsT:
 
     two_sided: bool = True
 
-    def model(self, case: Array, design: Array) -> OlsModel:
+    def model(self, case: Array, design: Array, *, shares: bool = False) -> OlsModel:
         """Of these people: ``case`` bool, (n,); ``design`` (n, columns), the constant first."""
-        return OlsModel(Projection.of(case, design))
+        return OlsModel(Projection.of(case, design), shares)
 
     def __str__(self) -> str:
         return "OLS t"
@@ -128,13 +135,24 @@ class OlsT:
 
 @dataclass(frozen=True, eq=False)
 class OlsModel:
-    """See :class:`OlsT`."""
+    """See :class:`OlsT`.
+
+    ``shares``: values are 0 and 1. All of one group and none of the other is then no fault of the
+    data but the largest difference there is. A residual of 1/n of the squares keeps its t finite:
+    less than a single person the other way would leave.
+    """
 
     people: Projection
+    shares: bool = False
 
     def __post_init__(self) -> None:
         if self.people.reason:
             raise ComparisonError(f"nothing can be tested: {REASONS[self.people.reason]}")
+
+    @property
+    def case(self) -> Array:
+        """Who is of the case group, 0 and 1."""
+        return self.people.case
 
     @cached_property
     def _rows(self) -> Array:
@@ -166,7 +184,10 @@ class OlsModel:
         total = people.basis.sum(axis=0) @ inside  # the constant lies in the span of Q
         along = s1 - (people.basis.T @ people.case) @ inside
         beta = along / people.information
-        residual = squares - (inside**2).sum(axis=0) - beta * along
+        unadjusted = squares - (inside**2).sum(axis=0)
+        residual = unadjusted - beta * along
+        if self.shares:
+            residual = np.maximum(residual, people.floor(True) * unadjusted)
         found = {"t": beta * np.sqrt(people.information * people.df / np.abs(residual)),
                  "df": np.full(y.shape[1], float(people.df)), "adjusted_difference": beta,
                  "reason": np.zeros(y.shape[1])}
@@ -191,9 +212,15 @@ class OlsModel:
             if part.reason:
                 continue
             found["reason"][chosen] = FLAT
-            varied = varies(values, part.case)
-            for name, numbers in part.fit(values[:, varied]).items():
+            varied = np.ptp(values, axis=0) > 0 if self.shares else varies(values, part.case)
+            for name, numbers in part.fit(values[:, varied], self.shares).items():
                 found[name][chosen[varied]] = numbers
+
+    def heights(self, maps: dict[str, Array]) -> Heights:
+        """Of t as :meth:`statistics` gives it, as high as shuffles that change nothing."""
+        t, df = maps["t"], maps["df"]
+        r = np.maximum(np.abs(t) / np.sqrt(df + t * t) - TIE, 0)
+        return Heights.of(t, df, r * np.sqrt(df / (1 - r * r)), df, self.people.df)
 
     def design_rows(self, shuffles: Shuffles) -> int:
         """Rows of the shuffled design for each shuffle."""
@@ -211,7 +238,8 @@ class OlsModel:
                   t = r \sqrt{\frac{n - k - 1}{1 - a^\top a - r^2}}, \quad \lVert e \rVert = 1
 
         with :math:`Q_*` the covariates that differ within a block. People who were not measured
-        in a voxel take no part in its shuffles.
+        in a voxel take no part in its shuffles; its t is given as the equivalent of everybody's
+        degrees of freedom.
         """
         basis = self._rows[:-1]
         shift, inside, squares = sums_of(y, basis)
@@ -221,16 +249,17 @@ class OlsModel:
             with np.errstate(invalid="ignore"):
                 rest = self._room.take_in(y, shuffles.places, shift, squares,
                                           (basis.T, inside))
-            part = _Part.of(self.people, np.ones(len(y), bool), shuffles, rest)
+            part = _Part.of(self.people, np.ones(len(y), bool), shuffles, rest, self.shares)
             for drawn in batches:
                 yield drawn, np.flatnonzero(whole), part.t(shuffles, drawn)[:, whole]
         for chosen, present in patterns(y, np.flatnonzero(tested & ~whole)):
             some = self.people.among(present)
             rest = some.residuals(y[np.ix_(present, chosen)].astype(np.float64))[0]
             at = shuffles.among(present).places
-            part = _Part.of(some, present, shuffles, rest[at].astype(np.float32))
+            part = _Part.of(some, present, shuffles, rest[at].astype(np.float32), self.shares)
             for drawn in batches:
-                yield drawn, chosen, part.t(shuffles, drawn)
+                yield drawn, chosen, equivalent_t(part.t(shuffles, drawn), some.df,
+                                                  self.people.df)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,19 +271,21 @@ class _Part:
     spread: Array  # what is shuffled: the group and covariates as rows, 0 of who is absent
     rest: Array  # what the covariates leave of the values, in the order of the places
     squares: Array  # its length
+    floor: float  # share of it that is left at least
 
     @classmethod
-    def of(cls, people: Projection, present: Array, shuffles: Shuffles, rest: Array) -> _Part:
+    def of(cls, people: Projection, present: Array, shuffles: Shuffles, rest: Array,
+           shares: bool) -> _Part:
         rows = np.column_stack([people.left / np.sqrt(people.information),
                                 changing_within(people.basis, shuffles.blocks[present])])
         spread = np.zeros((rows.shape[1], len(present)), dtype=np.float32)
         spread[:, present] = rows.T
-        return cls(present, people.df, spread, rest, squares_of(rest))
+        return cls(present, people.df, spread, rest, squares_of(rest), people.floor(shares))
 
     def t(self, shuffles: Shuffles, drawn: slice) -> Array:
         design = self.spread[:, shuffles.among(self.present).sequences(drawn)]
         product = (design.reshape(-1, len(self.rest)) @ self.rest).reshape(
             len(self.spread), -1, self.rest.shape[1])
         left = self.squares - np.einsum("ipv,ipv->pv", product, product)
-        np.maximum(left, ROUNDING * self.squares + TINY, out=left)
+        np.maximum(left, self.floor * self.squares + TINY, out=left)
         return product[0] * np.sqrt(np.float32(self.df) / left)

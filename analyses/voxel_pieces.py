@@ -10,16 +10,20 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from normfuse.errors import ComparisonError
+from normfuse.errors import BegunWorkError
 
 from .effects import Array
 from .kept_work import KeptWork
 from .shuffles import Shuffles
 from .voxel_ols import OlsModel
+from .voxel_sums import FIXED
 from .voxel_table import VoxelTable, tiles
 from .voxel_welch import WelchModel
 
 Model: TypeAlias = OlsModel | WelchModel
+
+PIECES = 2
+"""Of pieces kept on disk; goes up when other numbers come to stand in them."""
 
 _TOGETHER = 16  # shuffled maps read back at once
 
@@ -63,11 +67,12 @@ class Stretches:
         y = self.people.read(at, self._room)
         mark, piece = np.array(mark_of(y) if self.checks else ""), self.work.load(name)
         if piece is not None and piece["mark"] != mark:
-            raise ComparisonError(
+            raise BegunWorkError(
                 f"{self.work.folder} was begun with other values of voxels {at.start} to "
                 f"{at.stop}; choose another folder for this computation, or remove it")
+        shape = (0 if self.shuffles is None else self.shuffles.n, at.stop - at.start)
         if piece is None or (self.keeps_maps
-                             and not (self.work.folder / f"{name}-null.npy").exists()):
+                             and not self.work.holds(f"{name}-null.npy", shape, np.float32)):
             self.work.save(name, mark=mark, **self._computed(y, name))
         return k
 
@@ -91,6 +96,7 @@ class Stretches:
                 parts.append(found)
                 if self.shuffles is None:
                     continue
+                self._take_out_the_fixed(tile, found)
                 for drawn, some, t in self.model.shuffled(tile, ~np.isnan(found["t"]),
                                                           self.shuffles):
                     highest[drawn] = np.maximum(highest[drawn], t.max(axis=1))
@@ -99,6 +105,17 @@ class Stretches:
                         kept[drawn, at.start + some] = t
         made = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         return {**made, "highest": highest, "lowest": lowest} if n else made
+
+    def _take_out_the_fixed(self, tile: Array, found: dict[str, Array]) -> None:
+        """What no shuffle changes would be the largest t of every map."""
+        assert self.shuffles is not None
+        case = self.model.case > 0
+        some = np.flatnonzero(found["n_case"] + found["n_baseline"] < len(case))
+        some = some[~np.isnan(found["t"][some])]
+        fixed = some[~self.shuffles.mixed(case, np.isfinite(tile[:, some]))]
+        found["reason"][fixed] = FIXED
+        for name in ("t", "df", "adjusted_difference"):
+            found[name][fixed] = np.nan
 
     @contextmanager
     def _null_maps(self, name: str, shape: tuple[int, int]) -> Iterator[Array | None]:

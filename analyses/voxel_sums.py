@@ -11,14 +11,15 @@ from .effects import Array
 REASONS = ("", "measured in fewer than 2 people of a group", "no spread within the groups",
            "the covariates tell the groups apart completely",
            "too few people for group and covariates",
-           "group and covariates explain it without residual")
+           "group and covariates explain it without residual",
+           "nobody there can change places")
 """Why a voxel has no t; its ``reason`` is a position in here."""
 
 COLUMNS = ("difference", "adjusted_difference", "g", "t", "df", "mean_case", "mean_baseline",
            "n_case", "n_baseline", "reason")
 """What a model says of every voxel, float64."""
 
-FEW, FLAT, CONFOUNDED, CROWDED, EXACT = 1, 2, 3, 4, 5
+FEW, FLAT, CONFOUNDED, CROWDED, EXACT, FIXED = 1, 2, 3, 4, 5, 6
 ROUNDING = float(np.finfo(np.float32).eps)
 """Of the values: what they hold beyond it is nothing."""
 

@@ -26,9 +26,6 @@ so the last bit of a result does not depend on the memory at hand."""
 READ_VALUES = 2 ** 27
 """Values in memory at once, 512 MiB of float32; only more than 8,192 people reach it."""
 
-_FIRST = 1024
-"""Voxels by which to see whether somebody was measured."""
-
 _ROWS = 1024  # read at a time: what zarr needs beside the result stays small
 
 
@@ -75,6 +72,8 @@ class VoxelTable:
         What becomes of the values as they are read.
     notes : tuple of str
         Who of ``subjects`` was left out is added.
+    modality, kind : str
+        Whose values these are, and of which kind of deviation; for the words of a result.
 
     Raises
     ------
@@ -97,6 +96,8 @@ class VoxelTable:
     covariates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     coded: Beyond | None = None
     notes: tuple[str, ...] = ()
+    modality: str = ""
+    kind: str = ""
 
     def __post_init__(self) -> None:
         values, subjects = self.values, self.subjects
@@ -158,19 +159,18 @@ class VoxelTable:
             raise ComparisonError(f"{modality} has no voxels: nothing says where its features "
                                   "are; compare_groups compares it feature by feature")
         space = Space.from_dict(facts[modality]["space"])
+        whose: dict[str, Any] = {"modality": modality, "kind": deviations.reference.kind}
         covariates = deviations.reference.covariates
         values, subjects = deviations.blocks().as_is()[modality], deviations.subjects
         if isinstance(values, StoredTable) and deviations.controls is None:
-            first = values.values(features=slice(0, _FIRST))
-            return cls(values.select(values.index[~np.isnan(first).all(axis=1)]), subjects, space,
-                       covariates)
+            return cls(values.select(measured(values)), subjects, space, covariates, **whose)
         parts = [deviations.blocks()[modality]]
         if deviations.controls is not None:
             theirs = deviations.controls.subjects
             new = theirs.index.difference(subjects.index, sort=False)
             parts.append(deviations.controls.blocks()[modality].loc[new])
             subjects = pd.concat([subjects, theirs.loc[new]])
-        return cls(pd.concat(parts).dropna(how="all"), subjects, space, covariates)
+        return cls(pd.concat(parts).dropna(how="all"), subjects, space, covariates, **whose)
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -232,6 +232,24 @@ class VoxelTable:
     def __repr__(self) -> str:
         return (f"<VoxelTable of {len(self)} people, {self.space.n_voxels} voxels of "
                 f"{self.space.name}>")
+
+
+def measured(table: StoredTable) -> pd.Index:
+    """Who has a value in any voxel.
+
+    Reads the first voxels of everybody, and the others of those alone who have none in these.
+    """
+    asked = np.flatnonzero(table.rows >= 0)
+    found = np.zeros(len(table), bool)
+    for start in range(0, table.shape[1], COLUMNS):
+        at = slice(start, min(start + COLUMNS, table.shape[1]))
+        for some in (asked[k:k + _ROWS] for k in range(0, len(asked), _ROWS)):
+            part = table.select(table.index[some]).values(features=at)
+            found[some] = ~np.isnan(part).all(axis=1)
+        asked = asked[~found[asked]]
+        if not len(asked):
+            break
+    return table.index[found]
 
 
 def tiles(n: int) -> Iterator[slice]:

@@ -10,6 +10,7 @@ import numpy as np
 from normfuse.errors import ComparisonError
 
 from .effects import Array
+from .equivalents import TIE, Heights, equivalent_t
 from .shuffles import Shuffles
 from .voxel_sums import (CANCELLED, FEW, FLAT, REASONS, ROUNDING, TINY, Room, hedges, means_of,
                          moments, patterns, squares_of, sums_of, varies)
@@ -23,7 +24,8 @@ class WelchT:
 
     .. math:: t = \frac{\bar y_1 - \bar y_0}{\sqrt{s_1^2 / n_1 + s_0^2 / n_0}}
 
-    with the degrees of freedom of Welch & Satterthwaite.
+    with the degrees of freedom of Welch & Satterthwaite. They change with every shuffle of people,
+    so that permutations compare the t of n - 2 degrees that is as improbable.
 
     Parameters
     ----------
@@ -33,8 +35,11 @@ class WelchT:
 
     two_sided: bool = True
 
-    def model(self, case: Array, design: Array) -> WelchModel:
-        """Of these people; a design of more than the constant is refused."""
+    def model(self, case: Array, design: Array, *, shares: bool = False) -> WelchModel:
+        """Of these people; a design of more than the constant is refused.
+
+        Shares are values like others: where neither group varies there is no t.
+        """
         if design.shape[1] > 1:
             raise ComparisonError("Welch's t adjusts for nothing: give adjust=(), or OlsT() to "
                                   "adjust")
@@ -93,13 +98,30 @@ class WelchModel:
         found["reason"][flat] = FLAT
         return found
 
+    @property
+    def df(self) -> float:
+        """The most there can be: n - 2."""
+        return len(self.case) - 2.0
+
+    def heights(self, maps: dict[str, Array]) -> Heights:
+        """Of t as :meth:`statistics` gives it, as high as shuffles that change nothing."""
+        t, df, n1, n0 = (maps[name] for name in ("t", "df", "n_case", "n_baseline"))
+        # what rounding may add to the squared error, as a share of it
+        doubt = TIE * (1 + t * t * (n1**2 + n0**2) / ((n1 + n0) * n1 * n0))
+        least = np.abs(t) / np.sqrt(1 + doubt) - TIE * np.sqrt(n1 + n0)
+        fewest = np.minimum(n1, n0) - 1
+        return Heights.of(t, df, least, np.maximum(fewest, df * (1 - 2 * doubt)), self.df)
+
     def design_rows(self, shuffles: Shuffles) -> int:
         """Rows of the shuffled design for each shuffle."""
         return 1
 
     def shuffled(self, y: Array, tested: Array, shuffles: Shuffles
                  ) -> Iterator[tuple[slice, Array, Array]]:
-        """Some shuffles, some of the ``tested`` voxels, and t of these: float32, by shuffle."""
+        """Some shuffles, some of the ``tested`` voxels, and t of these: float32, by shuffle.
+
+        As the equivalent of n - 2 degrees of freedom, each t from its own.
+        """
         shift, _, squares = sums_of(y, self.case[None].astype(np.float32))
         whole = tested & np.isfinite(squares)
         case = self.case.astype(np.float32)
@@ -109,7 +131,8 @@ class WelchModel:
                 rest = self._room.take_in(y, shuffles.places, shift, squares)
             sums = rest.sum(axis=0, dtype=np.float64).astype(np.float32), squares_of(rest)
             for drawn in batches:
-                t = _shuffled_t(case[shuffles.sequences(drawn)], rest, *sums)
+                t = equivalent_t(*_shuffled_t(case[shuffles.sequences(drawn)], rest, *sums),
+                                 self.df)
                 yield drawn, np.flatnonzero(whole), t[:, whole]
         for chosen, present in patterns(y, np.flatnonzero(tested & ~whole)):
             among = shuffles.among(present)
@@ -119,11 +142,15 @@ class WelchModel:
             rest = some.astype(np.float32)
             sums = rest.sum(axis=0, dtype=np.float64).astype(np.float32), squares_of(rest)
             for drawn in batches:
-                yield drawn, chosen, _shuffled_t(case[among.sequences(drawn)], rest, *sums)
+                t = equivalent_t(*_shuffled_t(case[among.sequences(drawn)], rest, *sums), self.df)
+                yield drawn, chosen, t
 
 
-def _shuffled_t(design: Array, y: Array, total: Array, squares: Array) -> Array:
-    """t of every row of a design of 0 and 1; y near zero mean, with its sums and squares."""
+def _shuffled_t(design: Array, y: Array, total: Array, squares: Array) -> tuple[Array, Array]:
+    """t and its degrees of freedom, of every row of a design of 0 and 1.
+
+    y near zero mean, with its sums and squares.
+    """
     n1 = np.float32(design[0].sum())
     n0 = np.float32(len(y)) - n1
     s1, q1 = design @ y, np.zeros((len(design), y.shape[1]), dtype=np.float32)
@@ -133,8 +160,12 @@ def _shuffled_t(design: Array, y: Array, total: Array, squares: Array) -> Array:
     s0, q0 = total - s1, squares - q1
     v1, v0 = (q1 - s1**2 / n1) / (n1 - 1), (q0 - s0**2 / n0) / (n0 - 1)
     # within blocks a shuffle may leave both groups without spread
-    error = np.maximum(v1 / n1 + v0 / n0, ROUNDING * squares / len(y)**2 + TINY)
-    return (s1 / n1 - s0 / n0) / np.sqrt(error)
+    e1, e0 = np.maximum(v1, 0) / n1, np.maximum(v0, 0) / n0
+    error = np.maximum(e1 + e0, ROUNDING * squares / len(y)**2 + TINY)
+    parts = e1 * e1 / (n1 - 1) + e0 * e0 / (n0 - 1)
+    df = np.divide((e1 + e0)**2, parts, out=np.full_like(parts, min(n1, n0) - 1),
+                   where=parts > TINY)
+    return (s1 / n1 - s0 / n0) / np.sqrt(error), df
 
 
 def _welch(difference: Array, n1: float, n0: float, v1: Array, v0: Array) -> dict[str, Array]:

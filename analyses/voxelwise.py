@@ -22,7 +22,7 @@ from .shuffles import Shuffles
 from .voxel_comparison import VoxelComparison
 from .voxel_corrections import BenjaminiHochberg, MaxT, Null, Shuffled
 from .voxel_ols import OlsT
-from .voxel_pieces import OfEachMap, Stretches, mark_of
+from .voxel_pieces import PIECES, Model, OfEachMap, Stretches, mark_of
 from .voxel_sums import p_values
 from .voxel_table import VoxelTable
 from .voxel_welch import WelchT
@@ -93,25 +93,22 @@ def compare_voxels(voxels: VoxelTable, group: str, *, adjust: Iterable[str] | No
     >>> print(found.summary())
     dx: 15 AD - 15 CN, adjusted for age; OLS t, two-sided
     1 of 60 voxels at p_fwe < 0.05; largest |t| = 7.5 at (1, 0, 0) mm: g = 2.80 [1.78, 3.80], ...
-    p_fwe: family-wise by the largest t, 99 permutations of everybody, seed 0
+    p_fwe: family-wise by the largest t, 99 permutations of everybody, seed 0; family: 60 voxels
     note: baseline CN: asked for
     """
     subjects, levels, n, notes = _two_groups(voxels, group, contrast)
-    named = tuple(voxels.covariates) if adjust is None else (
-        (adjust,) if isinstance(adjust, str) else tuple(adjust))
-    if adjust is None:
-        named = tuple(name for name in named if name in subjects)
     if group in voxels.covariates:
         raise ComparisonError(f"{group} is a covariate of the model: its effect was taken out of "
                               "these values; fit a model without it to compare by it")
+    named, lacking = _adjusted(voxels, subjects, adjust)
     people = voxels.select(subjects.index)
     base, case = n
     who = (levels == case).to_numpy()
     design = covariate_columns(subjects, named, group, voxels.covariates)
-    model = test.model(who, design)
-    shuffles, more = _shuffles(correction, subjects, who, named)
+    model = test.model(who, design, shares=people.coded is not None)
+    shuffles, more = _shuffles(correction, subjects, model, named)
     settings = {
-        "normfuse": __version__, "numpy": np.__version__, "test": repr(test),
+        "normfuse": __version__, "pieces": PIECES, "numpy": np.__version__, "test": repr(test),
         "correction": repr(correction), "coded": repr(people.coded),
         "space": people.space.fingerprint, "voxels at once": people.width,
         "people": mark_of(np.array([str(name) for name in subjects.index])),
@@ -123,14 +120,15 @@ def compare_voxels(voxels: VoxelTable, group: str, *, adjust: Iterable[str] | No
                                          keeps_maps), run)
         maps["p"] = p_values(maps["t"], maps["df"], test.two_sided)
         if isinstance(correction, Shuffled) and null is not None:
-            done = correction.correct_by(maps, null, Box.around(people.space), test.two_sided)
+            done = correction.correct_by(null, Box.around(people.space), test.two_sided)
         else:
             done = BenjaminiHochberg().correct(maps)
         work.finish()
     return VoxelComparison(
         {**maps, **done.maps}, people.space, group, case, base, named, str(test),
         test.two_sided, str(correction), {case: n[case], base: n[base]}, done.null,
-        (*voxels.notes, *notes, *more, *done.notes))
+        (*voxels.notes, *notes, *lacking, *more, *done.notes),
+        modality=voxels.modality, kind=voxels.kind)
 
 
 def overlap_voxels(voxels: VoxelTable, group: str, *, threshold: float = 1.96,
@@ -143,7 +141,8 @@ def overlap_voxels(voxels: VoxelTable, group: str, *, threshold: float = 1.96,
               \text{ measured}\}}
 
     The difference is judged by permutation alone: by t of a linear model of 0 and 1 on group and
-    blocks, as counts are too small for any law of t.
+    blocks, as counts are too small for any law of t. All of one group and none of the other would
+    make t infinite; of n people it is :math:`\sqrt{n\,df}` then.
 
     Parameters
     ----------
@@ -214,7 +213,18 @@ def _two_groups(voxels: VoxelTable, group: str, contrast: tuple[str, str] | None
     return subjects, levels, n, (*notes, why)
 
 
-def _shuffles(correction: object, subjects: pd.DataFrame, case: Array, adjust: tuple[str, ...]
+def _adjusted(voxels: VoxelTable, subjects: pd.DataFrame, adjust: Iterable[str] | None
+              ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Covariates by name, and a note on those of the model that nobody knows of these people."""
+    if adjust is not None:
+        return (adjust,) if isinstance(adjust, str) else tuple(adjust), ()
+    lacking = [name for name in voxels.covariates if name not in subjects]
+    notes = (f"not adjusted for {listed(lacking, 12)}: covariates of the model, but no columns of "
+             "the subjects table",) if lacking else ()
+    return tuple(name for name in voxels.covariates if name in subjects), notes
+
+
+def _shuffles(correction: object, subjects: pd.DataFrame, model: Model, adjust: tuple[str, ...]
               ) -> tuple[Shuffles | None, tuple[str, ...]]:
     if not isinstance(correction, Shuffled):
         return None, ()
@@ -234,8 +244,10 @@ def _shuffles(correction: object, subjects: pd.DataFrame, case: Array, adjust: t
         blocks = pd.factorize(subjects[name].astype(str), sort=True)[0]
         if name not in adjust:
             notes = (f"people change places within {name}, but t is not adjusted for it",)
-    made = Shuffles(blocks, correction.n_permutations, correction.seed)
-    return made, (*notes, *made.check(case, name))
+    n, seed = int(correction.n_permutations), int(correction.seed)
+    covariates_change = model.design_rows(Shuffles(blocks, n, seed)) > 1
+    made, few = Shuffles.dealing(blocks, n, seed, model.case > 0, name, covariates_change)
+    return made, (*notes, *few)
 
 
 @contextmanager
@@ -265,7 +277,7 @@ def _computed(task: Stretches, run: Runner) -> tuple[dict[str, Array], Null | No
                 bar.update()
         return of_maps.found()
 
-    return maps, Null(maps.pop("highest"), maps.pop("lowest"), each)
+    return maps, Null(maps.pop("highest"), maps.pop("lowest"), each, task.model.heights(maps))
 
 
 def _bar(what: str, unit: str, total: int) -> Any:

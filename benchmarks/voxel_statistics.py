@@ -6,7 +6,7 @@ CPU seconds of the work without imports, and the largest memory of that process 
 it had after imports. ``plain`` is the shortest loop that gives the same t: 16,384 voxels at a time
 from zarr, two products, no missing values, nothing but t. nilearn's ``permuted_ols`` shuffles the
 first 10,000 voxels without blocks, as it knows none; ours the same voxels, without and within
-site.
+site. ``--error-rates RUNS`` simulates how often corrections are wrong instead.
 """
 from __future__ import annotations
 
@@ -195,7 +195,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--permutations", type=int, default=1000)
     parser.add_argument("--quick", action="store_true", help="400 people, 100 permutations")
+    parser.add_argument("--error-rates", type=int, metavar="RUNS",
+                        help="instead: family-wise error and what is found, by simulation")
     chosen = parser.parse_args()
+    if chosen.error_rates:
+        from voxel_error_rates import error_rates
+
+        print(json.dumps(error_rates(chosen.error_rates), indent=1))
+        return
     n, permutations = (400, 100) if chosen.quick else (chosen.subjects, chosen.permutations)
     print(json.dumps(measure(n, 235_375, permutations, 50, chosen.rounds), indent=1))
 

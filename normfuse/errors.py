@@ -53,6 +53,10 @@ class ComparisonError(NormfuseError):
     """A statistical comparison was asked for that the data cannot answer."""
 
 
+class BegunWorkError(ComparisonError):
+    """A folder of begun work belongs to another computation, is damaged, or cannot be seen."""
+
+
 class OutputExistsError(NormfuseError):
     """An output path is already there; nothing was written."""
 

@@ -129,10 +129,14 @@ class Space:
         data = np.full(self.shape, background, dtype=np.float32)
         data[self.mask] = values
         made = nib.Nifti1Image(data, self.affine)
-        # code 4 says that both transforms lead to MNI space
-        made.set_sform(self.affine, code=4)
-        made.set_qform(self.affine, code=4)
+        self.set_transforms(made)
         return made
+
+    def set_transforms(self, img: Nifti1Image) -> None:
+        """Both transforms of the header lead to this space: MNI's, if its name says so."""
+        code = 4 if self.name.startswith("MNI") else 2  # NIfTI's "MNI 152" and "aligned"
+        img.set_sform(self.affine, code=code)
+        img.set_qform(self.affine, code=code)
 
     def mask_img(self) -> Nifti1Image:
         """The mask as an image of 0 and 1."""

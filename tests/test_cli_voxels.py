@@ -2,15 +2,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from normfuse.analyses import VoxelComparison
+from normfuse.analyses import VoxelComparison, VoxelFindings
 from normfuse.cli import app
 from normfuse.deviations import Deviations
+from normfuse.testing import tiny_voxel_deviations
 
 
 @pytest.mark.slow
@@ -28,7 +31,8 @@ def test_the_voxel_demo_ends_with_maps_and_a_report(tmp_path):
     subject, modality = maps[0].name.split("_")[0], maps[0].name.split("_")[-1].split(".")[0]
     values = found.space(modality).values(img)
     np.testing.assert_array_equal(values, found.select([subject]).blocks()[modality].iloc[0])
-    assert json.loads((out / "voxel_groups/modalities.json").read_text()) == ["t1", "dti", "pet"]
+    assert json.loads((out / "voxel_groups/modalities.json").read_text()) == {
+        "compared": ["t1", "dti", "pet"], "refused": {}}
     compared = VoxelComparison.read(out / "voxel_groups/t1")
     assert compared.maps["t"].shape == (found.space("t1").n_voxels,)
     assert not list(out.glob(".*"))
@@ -44,3 +48,62 @@ def test_maps_of_regions_are_refused_with_the_way_out(tmp_path):
                                    str(tmp_path / "maps")])
     assert ran.exit_code == 2 and "no modality of these deviations has voxels" in ran.output
     assert not (tmp_path / "maps").exists()
+
+
+@pytest.fixture
+def two_modalities(tmp_path):
+    """PET of all patients and one control; site and scanner are both sites of the model."""
+    made = tiny_voxel_deviations().with_controls()
+    rng = np.random.default_rng(0)
+    subjects = made.subjects.assign(site=rng.choice(["a", "b"], len(made)),
+                                    scanner=rng.choice(["x", "y"], len(made)))
+
+    def with_pet(table):
+        pet = table.copy()
+        pet.columns = pd.MultiIndex.from_tuples([("pet", f) for _, f in table.columns],
+                                                names=table.columns.names)
+        pet.iloc[7:] = np.nan
+        return pd.concat([table, pet], axis=1)
+
+    modalities = made.reference.modalities
+    reference = replace(made.reference, modalities={**modalities, "pet": modalities["t1"]},
+                        covariates={"site": {"kind": "site"}, "scanner": {"kind": "site"}})
+    made.changed(z=with_pet(made.z), observed=with_pet(made.observed), reference=reference,
+                 expected=with_pet(made.expected), subjects=subjects, controls=None
+                 ).save(tmp_path / "deviations")
+
+    def run(*words):
+        return CliRunner().invoke(app, [
+            "compare-voxels", str(tmp_path / "deviations"), "--group", "diagnosis",
+            "--adjust", "none", "--permutations", "19", "--out", str(tmp_path / "out"), *words])
+
+    return run
+
+
+def test_a_modality_that_cannot_be_compared_does_not_cost_the_others(two_modalities, tmp_path):
+    ran = two_modalities("--blocks", "none")
+    assert ran.exit_code == 0, ran.output
+    assert "pet was not compared: diagnosis CN has one person only" in ran.output
+    assert "leave it out with --contrast" in ran.output
+    noted = json.loads((tmp_path / "out/modalities.json").read_text())
+    assert noted["compared"] == ["t1"] and "one person only" in noted["refused"]["pet"]
+    assert {p.name for p in tmp_path.iterdir()} == {"deviations", "out"}
+    shown = VoxelFindings.read(tmp_path / "out", None)
+    assert list(shown.groups) == ["t1"] and shown.notes()[0].startswith("pet was not compared")
+    again = two_modalities("--blocks", "none", "--modalities", "pet", "--overwrite")
+    assert again.exit_code == 2 and "one person only" in again.output
+    assert (tmp_path / "out/t1").exists()
+
+
+def test_modalities_and_blocks_are_chosen_by_name(two_modalities, tmp_path):
+    asked = two_modalities()
+    assert asked.exit_code == 2 and "site, scanner as sites" in asked.output
+    assert "--blocks site, or --blocks none" in asked.output
+    unknown = two_modalities("--blocks", "none", "--modalities", "t1,fdg")
+    assert unknown.exit_code == 2 and "no modality fdg of" in unknown.output
+    column = two_modalities("--blocks", "ward")
+    assert "blocks 'ward' is not a column" in column.output
+    assert "Give --blocks none if" in column.output and "None" not in column.output
+    ran = two_modalities("--blocks", "scanner", "--modalities", "t1")
+    assert ran.exit_code == 0, ran.output
+    assert "permutations within scanner" in VoxelComparison.read(tmp_path / "out/t1").correction

@@ -44,10 +44,12 @@ def test_it_is_read_from_the_folders_of_the_commands(found, compared, tmp_path):
     found.save(tmp_path / "deviations")
     (tmp_path / "groups").mkdir()
     compared.save(tmp_path / "groups" / "t1")
-    (tmp_path / "groups" / "modalities.json").write_text('["t1"]')
+    (tmp_path / "groups" / "modalities.json").write_text(
+        '{"compared": ["t1"], "refused": {"pet": "nobody has it"}}')
     read = VoxelFindings.read(tmp_path / "groups", tmp_path / "deviations")
     np.testing.assert_array_equal(read.groups["t1"].maps["t"], compared.maps["t"])
     assert isinstance(read.groups["t1"], VoxelComparison)
+    assert read.notes()[0] == "pet was not compared: nobody has it"
     assert len(read.person(found.z.index[0], 4)) == 1 and not read.person("nobody", 4)
     assert VoxelFindings.read(None, None).contrasts() == []
     with pytest.raises(ModelFileError, match="compare-voxels. wrote"):

@@ -1,7 +1,7 @@
 """Group statistics voxel by voxel.
 
 Witnesses: statsmodels OLS, SciPy's Welch test, nilearn's permuted_ols (t, family-wise p, cluster
-extent and mass, TFCE), the region tables' Hedges' g and overlap, and Freedman and Lane's scheme
+extent and mass), the region tables' Hedges' g and overlap, and Freedman and Lane's scheme
 written out with least squares. By simulation: the family-wise error with site blocks. Without a
 witness: the wording of summaries.
 """
@@ -15,7 +15,7 @@ from nilearn.maskers import NiftiMasker
 from nilearn.mass_univariate import permuted_ols
 from scipy import ndimage, stats
 
-from normfuse.analyses import (BenjaminiHochberg, ClusterExtent, ClusterMass, MaxT, OlsT, Tfce,
+from normfuse.analyses import (BenjaminiHochberg, ClusterExtent, ClusterMass, MaxT, OlsT,
                                VoxelTable, WelchT, compare_voxels, overlap_voxels, voxel_table)
 from normfuse.analyses.effects import compare_features
 from normfuse.analyses.shuffles import Shuffles
@@ -139,6 +139,11 @@ def _freedman_lane(y: np.ndarray, case: np.ndarray, design: np.ndarray, order: n
     return float(beta[0] / np.sqrt(variance))
 
 
+def as_improbable(t: float, df: float, to: float) -> float:
+    """T_to^-1(T_df(t)), by SciPy."""
+    return float(np.sign(t) * stats.t.isf(stats.t.sf(abs(t), df), to))
+
+
 def shuffled(model, tile, tested, shuffles) -> np.ndarray:
     """t of every shuffle and column."""
     found = np.full((shuffles.n, tile.shape[1]), np.nan)
@@ -160,8 +165,8 @@ def test_a_shuffle_is_freedman_and_lane_even_where_people_are_missing(data, bloc
     model = OlsT().model(case, design.to_numpy())
     some = np.r_[0:30, 55:60, 80:90]
     tile = y.iloc[:, some].to_numpy()
-    tested = np.isfinite(model.statistics(tile)["t"])
-    found = shuffled(model, tile, tested, shuffles)
+    df = model.statistics(tile)["df"]
+    found = shuffled(model, tile, np.isfinite(df), shuffles)
     for column in range(len(some)):
         present = np.isfinite(tile[:, column])
         theirs = shuffles.among(present)
@@ -173,6 +178,7 @@ def test_a_shuffle_is_freedman_and_lane_even_where_people_are_missing(data, bloc
             order[theirs.places] = local[theirs.sequences(slice(k, k + 1))[0]]
             expected = _freedman_lane(tile[present, column].astype(float), case[present] * 1.0,
                                       design.to_numpy()[present], order)
+            expected = as_improbable(expected, df[column], model.people.df)
             assert found[k, column] == pytest.approx(expected, rel=2e-4, abs=2e-4)
 
 
@@ -190,7 +196,8 @@ def test_a_shuffle_of_welch_is_welch_of_shuffled_groups(data):
         for k in range(4):
             new = np.empty(present.sum(), bool)
             new[theirs.places] = case[theirs.sequences(slice(k, k + 1))[0]]
-            expected = stats.ttest_ind(one[new], one[~new], equal_var=False).statistic
+            expected = stats.ttest_ind(one[new], one[~new], equal_var=False)
+            expected = as_improbable(expected.statistic, expected.df, len(who) - 2)
             assert found[k, column] == pytest.approx(expected, rel=2e-4, abs=2e-4)
 
 
@@ -212,9 +219,8 @@ def test_nilearn_gives_the_same_t_and_alike_family_wise_p(data):
 
 @pytest.mark.parametrize("correction, null, name", [
     (ClusterExtent(300, None, forming_p=0.02), "size", "cluster_extent"),
-    (ClusterMass(300, None, forming_p=0.02), "mass", "cluster_mass"),
-    (Tfce(40, None), "tfce", "tfce")])
-def test_clusters_and_tfce_are_nilearns(data, correction, null, name):
+    (ClusterMass(300, None, forming_p=0.02), "mass", "cluster_mass")])
+def test_clusters_are_nilearns(data, correction, null, name):
     who, space, _ = data
     rng = np.random.default_rng(4)
     smooth = np.array([ndimage.gaussian_filter(rng.normal(size=space.shape), 1)[space.mask]
@@ -225,8 +231,7 @@ def test_clusters_and_tfce_are_nilearns(data, correction, null, name):
     covariates = pd.get_dummies(who[ADJUST], dtype=float, drop_first=True).to_numpy()
     theirs = permuted_ols((who["dx"] == "AD").to_numpy(float)[:, None], y.to_numpy(float),
                           covariates, n_perm=correction.n_permutations, masker=masker,
-                          random_state=1, tfce=null == "tfce",
-                          threshold=None if null == "tfce" else 0.02)
+                          random_state=1, threshold=0.02)
     found = compare_voxels(VoxelTable(y, who, space), "dx", adjust=ADJUST, contrast=AD_CN,
                            correction=correction)
     np.testing.assert_allclose(found.maps[name], theirs[null][0], rtol=1e-3, atol=1e-3)
@@ -418,7 +423,7 @@ def test_few_ways_to_deal_out_groups_and_unadjusted_blocks_are_noted():
     space = sparse((2, 3, 2), 1.1)
     y = np.random.default_rng(0).normal(size=(5, space.n_voxels))
     found = compare_voxels(VoxelTable(y, who, space), "dx", contrast=AD_CN, correction=MaxT(99))
-    assert any("10 ways only" in note for note in found.notes)
+    assert any("10 ways only: each was taken once" in note for note in found.notes)
     assert any("not adjusted for it" in note for note in found.notes)
     # one deal in ten is the one that was seen, whatever the rounding says of it
-    assert found.maps["p_fwe"].min() >= 0.05
+    assert found.maps["p_fwe"].min() >= 0.1 and len(found.null) == 9

@@ -54,8 +54,8 @@ def draw_voxel_groups() -> Figure:
             "p < .05, TFCE": Tfce(500, blocks=None)}
     figure = plt.figure(figsize=(WIDTH, 8.6))
     places = [(0.01, 0.81 - 0.2 * row, 0.9, 0.16) for row in range(5)]
-    planted = truth < -0.3  # sd
-    shown = table.space.img(np.where(np.abs(truth) < 0.02, np.nan, truth))
+    planted, nothing = truth < -0.3, truth > -0.02  # sd
+    shown = table.space.img(np.where(nothing, np.nan, truth))
     plot_brain(shown, "what was planted: mean shift of patients", limit=1.5, unit="sd",
                outline=table.space.img(planted.astype(np.float32)),
                ax=figure.add_axes(places[0]))
@@ -63,7 +63,7 @@ def draw_voxel_groups() -> Figure:
         found = compare_voxels(table, "group", adjust=(), contrast=("patient", "control"),
                                correction=way)
         called = found.significant()
-        hit, false = called[planted].mean(), int(called[~planted].sum())
+        hit, false = called[planted].mean(), int(called[nothing].sum())
         plot_brain(found.img("t"), f"{said}: {hit:.0%} found, {false} false",
                    limit=8, unit="t", outline=table.space.img(called.astype(np.float32)),
                    ax=figure.add_axes(place))

@@ -2,14 +2,37 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import BegunWorkError, CohortError, ComparisonError, listed
 from .application import app, free_place
 from .choices import (Adjust, DeviationsFolder, NewFolder, Only, Overwrite, Scheduler, Statistic,
                       Workers, names, runner)
+
+if TYPE_CHECKING:
+    from normfuse.analyses import VoxelComparison
+
+    from ..deviations import Deviations
+
+_OPTIONS = {
+    "contrast is (case, baseline)": "--contrast is CASE,BASELINE",
+    "give blocks=None": "give --blocks none", "Give blocks=None": "Give --blocks none",
+    "name another with baseline=": "name it with --contrast CASE,BASELINE",
+    "fill it in, leave them out with deviations.select(), or do not adjust for":
+        "fill it in before `normfuse score`, or name the others with --adjust, without",
+    "with resume=…": "with --out",
+    "or leave it out with deviations.select()": "or leave it out with --contrast",
+    "score the controls too: model.deviations(cohort) on the whole cohort, from which the people "
+    "the model was fitted on are left out": "score the controls too: `normfuse score` of the "
+    "whole cohort, from which the people the model was fitted on are left out",
+    "compare_groups compares": "`normfuse compare` compares"}
+"""What messages advise in Python, and the same on the command line."""
 
 
 @app.command()
@@ -65,45 +88,105 @@ def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
                        help="Whose largest value: of a voxel's t, of a cluster's extent or mass "
                        "(voxels of p < .001), or threshold-free enhancement, which is slow. "
                        "What spreads over many voxels shows in clusters first.")] = Statistic.t,
+                   modalities: Annotated[str | None, typer.Option(
+                       metavar="NAMES", help="Only these, as t1,pet.")] = None,
+                   blocks: Annotated[str | None, typer.Option(
+                       metavar="NAME", help="Column within which people change places, or none. "
+                       "By default the model's site.")] = None,
                    seed: Annotated[int, typer.Option(min=0, help="Of permutations.")] = 0,
                    scheduler: Scheduler = None, workers: Workers = 1,
                    overwrite: Overwrite = False) -> None:
     """Compare two groups in every voxel: t, Hedges' g and corrected p as NIfTI, peaks as a table.
 
-    One folder a modality. If it stops half-way, the same command goes on where it stopped.
+    One folder a modality; one that cannot be compared is named, and the others are. If it stops
+    half-way, the same command goes on where it stopped.
 
     Example: `normfuse compare-voxels deviations/ --group diagnosis --contrast AD,CN --out groups/`
     """
     free_place(out, overwrite, "modalities.json")
     from normfuse import analyses
     from normfuse.analyses.report_voxels import INDEX
-    from normfuse.analyses.voxel_regions import voxel_spaces
 
     from ..deviations import Deviations
-    from ..errors import ComparisonError
     from ..outputs import new_folder
 
     found = Deviations.read(deviations)
-    sites = [n for n, fact in found.reference.covariates.items() if fact.get("kind") == "site"]
     shuffled = {Statistic.t: analyses.MaxT, Statistic.extent: analyses.ClusterExtent,
                 Statistic.mass: analyses.ClusterMass, Statistic.tfce: analyses.Tfce}[by]
-    correction = shuffled(permutations, blocks=sites[0] if sites else None, seed=seed) \
+    correction = shuffled(permutations, blocks=_blocks(found, blocks), seed=seed) \
         if permutations else analyses.BenjaminiHochberg()
     pair = None if contrast is None else tuple(part.strip() for part in contrast.split(","))
     if pair is not None and len(pair) != 2:
         raise typer.BadParameter(f"two values with a comma between, as AD,CN; got {contrast!r}")
     kept = out.with_name(f".{out.name}.unfinished")
-    modalities = list(voxel_spaces(found))
-    if not modalities:
-        raise ComparisonError(f"no modality of {deviations} has voxels; `normfuse compare` "
-                              "compares regions")
+
+    def compared(m: str) -> VoxelComparison:
+        return analyses.compare_voxels(
+            analyses.VoxelTable.of(found, m), group, adjust=names(adjust), contrast=pair,
+            correction=correction, resume=kept / m, run=runner(scheduler, workers))
+
     with new_folder(out, overwrite=overwrite) as work:
-        for m in modalities:
-            made = analyses.compare_voxels(
-                analyses.VoxelTable.of(found, m), group, adjust=names(adjust), contrast=pair,
-                correction=correction, resume=kept / m, run=runner(scheduler, workers))
-            made.save(work / m)
-            typer.echo(f"{m}: {made.summary()}")
-        (work / INDEX).write_text(json.dumps(modalities))
+        made, refused = _each(_of_voxels(found, deviations, names(modalities)), compared, work)
+        (work / INDEX).write_text(json.dumps({"compared": made, "refused": refused}, indent=1))
     shutil.rmtree(kept, ignore_errors=True)
     typer.echo(f"groups: {out}")
+
+
+def _each(modalities: list[str], compared: Callable[[str], VoxelComparison], work: Path
+          ) -> tuple[list[str], dict[str, str]]:
+    """Compare and save; names of those that were, and why the others were not."""
+    made, refused = [], {}
+    for m in modalities:
+        try:
+            found = compared(m)
+        except BegunWorkError as problem:  # of the command, not of the modality
+            raise BegunWorkError(_as_options(problem)) from problem
+        except (CohortError, ComparisonError) as problem:
+            refused[m] = _as_options(problem)
+            continue
+        found.save(work / m)
+        made.append(m)
+        typer.echo(f"{m}: {_as_options(found.summary())}")
+    if not made:
+        whys = set(refused.values())
+        raise ComparisonError(whys.pop() if len(whys) == 1 else "; ".join(
+            f"{m}: {why}" for m, why in refused.items()))
+    for m, why in refused.items():
+        typer.secho(f"{m} was not compared: {why}", fg="yellow", err=True)
+    return made, refused
+
+
+def _of_voxels(found: Deviations, folder: Path, asked: list[str] | None) -> list[str]:
+    """Which modalities to compare."""
+    from normfuse.analyses.voxel_regions import voxel_spaces
+
+    there = list(voxel_spaces(found))
+    if not there:
+        raise ComparisonError(f"no modality of {folder} has voxels; `normfuse compare` "
+                              "compares regions")
+    if asked is None:
+        return there
+    unknown = [m for m in asked if m not in there]
+    if unknown or not asked:
+        raise ComparisonError(f"no modality {listed(unknown) or 'named'} of {folder} has voxels; "
+                              f"there is {listed(there, 12)}")
+    return list(dict.fromkeys(asked))
+
+
+def _blocks(found: Deviations, asked: str | None) -> str | None:
+    """The column within which people change places."""
+    if asked is not None:
+        return None if asked == "none" else asked
+    sites = [n for n, fact in found.reference.covariates.items() if fact.get("kind") == "site"]
+    if len(sites) > 1:
+        raise ComparisonError(f"the model knows {listed(sites)} as sites; say within which people "
+                              f"change places, as --blocks {sites[0]}, or --blocks none")
+    return sites[0] if sites else None
+
+
+def _as_options(problem: Exception | str) -> str:
+    """A message whose advice is what one types here."""
+    said = re.sub(r"contrast=\('([^']*)', '([^']*)'\)", r"--contrast \1,\2", str(problem))
+    for written, typed in _OPTIONS.items():
+        said = said.replace(written, typed)
+    return said
