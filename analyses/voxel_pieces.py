@@ -96,7 +96,7 @@ class Stretches:
                 parts.append(found)
                 if self.shuffles is None:
                     continue
-                self._take_out_the_fixed(tile, found)
+                self._take_out_the_fixed(tile, found, self.shuffles)
                 for drawn, some, t in self.model.shuffled(tile, ~np.isnan(found["t"]),
                                                           self.shuffles):
                     highest[drawn] = np.maximum(highest[drawn], t.max(axis=1))
@@ -106,13 +106,13 @@ class Stretches:
         made = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         return {**made, "highest": highest, "lowest": lowest} if n else made
 
-    def _take_out_the_fixed(self, tile: Array, found: dict[str, Array]) -> None:
+    def _take_out_the_fixed(self, tile: Array, found: dict[str, Array], shuffles: Shuffles
+                            ) -> None:
         """What no shuffle changes would be the largest t of every map."""
-        assert self.shuffles is not None
         case = self.model.case > 0
         some = np.flatnonzero(found["n_case"] + found["n_baseline"] < len(case))
         some = some[~np.isnan(found["t"][some])]
-        fixed = some[~self.shuffles.mixed(case, np.isfinite(tile[:, some]))]
+        fixed = some[~shuffles.mixed(case, np.isfinite(tile[:, some]))]
         found["reason"][fixed] = FIXED
         for name in ("t", "df", "adjusted_difference"):
             found[name][fixed] = np.nan
