@@ -80,10 +80,10 @@ class Stages:
 
     def _fit(self, vae: Vae, training: Batch, early_stop: Batch, plan: TrainingPlan, stage: str
              ) -> History:
-        """In single precision; the model is left in double, and what it learned as it is."""
+        """In single precision; the model is left in double."""
         keep = None if self.keep is None else Checkpoint(
             self.keep.with_name(f"{self.keep.name}{stage}.pt"))
-        vae.float()
+        vae.for_training()
         history = fit(vae, training.to(torch.float32), early_stop.to(torch.float32), plan,
                       seed=self.seed, keep=keep)
         vae.double().requires_grad_(False)

@@ -5,7 +5,7 @@ import torch
 
 import normfuse as nf
 from normfuse.evidence import log_likelihood
-from normfuse.fusion import WassersteinBarycenter
+from normfuse.fusion import Given, Learned, WassersteinBarycenter
 from normfuse.inference import Energy, Refined, shared_slopes
 from normfuse.kinds import Focal, LeaveModalityOut
 from normfuse.models import Batch, Convolutional, Ladder, OneLatent
@@ -40,7 +40,7 @@ def people(n: int, seed: int, *, moving: bool) -> Batch:
                  torch.zeros(n, 0).double())
 
 
-def learned(recipe, *, moving):
+def learned(recipe, *, moving, fusion=WassersteinBarycenter()):
     groups = [people(n, seed, moving=moving) for n, seed in ((110, 1), (30, 2), (50, 3))]
     means = [x.mean(0) for x in groups[0].x]
     training, early_stop, others = (
@@ -48,7 +48,7 @@ def learned(recipe, *, moving):
         for b in groups)
     plan = TrainingPlan(max_epochs=60, progress=False)
     vae, _ = Stages(MODALITIES, training, early_stop, plan, Refined(), 0).learn(
-        recipe, WassersteinBarycenter())
+        recipe, fusion)
     return vae, others
 
 
@@ -68,6 +68,17 @@ def test_convolutions_are_kept_where_they_pay(moving):
 def test_convolutions_are_left_out_where_images_are_linear():
     vae, _ = learned(OneLatent(n_latent=3, hidden=(32,), voxels=NETWORKS), moving=False)
     assert not vae.bends_images and vae.is_affine
+
+
+@pytest.mark.parametrize("weights", [Given([2, 1]), Learned()])
+def test_weights_of_a_fusion_go_through_both_stages(weights):
+    few = Convolutional(channels=(4,), epochs=2)
+    vae, _ = learned(OneLatent(n_latent=2, hidden=(8,), voxels=few), moving=False,
+                     fusion=WassersteinBarycenter(weights=weights))
+    found = vae.fusion.weights()
+    assert found.dtype == torch.float64
+    if isinstance(weights, Given):
+        assert torch.equal(found, torch.tensor([2.0, 1.0]).double() / 3)
 
 
 def test_a_ladder_takes_them_too():

@@ -105,6 +105,15 @@ class Vae(nn.Module, ABC):
                 self.encoders[m] = BentEncoder(self.encoders[m], grid, self.n_design, networks)
                 self.decoders[m] = BentDecoder(self.decoders[m], grid, self.n_design, networks)
 
+    def for_training(self) -> None:
+        """In single precision, but for what a fusion was given: it stays as exact as it came."""
+        for name, part in self.named_children():
+            if name in ("fusion", "fusions", "mixture"):
+                for parameter in part.parameters():
+                    parameter.data = parameter.data.float()
+            else:
+                part.float()
+
     @property
     def bends_images(self) -> bool:
         """Whether convolutions decode images: no evaluation of them is cheap."""
