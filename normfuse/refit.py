@@ -35,6 +35,9 @@ SHRINKAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 INFLATIONS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.5, 1.65, 1.8, 2.0, 2.25, 2.5)
 """By which noise variances may be multiplied."""
 
+FAR = 8.0
+"""Robust standard deviations from the median beyond which a scan decides nothing."""
+
 IMAGE_ROUNDS, IMAGE_DRAWS = 3, 10
 """Instead of ``ROUNDS``, and draws a person by which to compare, where convolutions decode images:
 each costs as many decodings as there are people, and thousands of voxels leave little doubt."""
@@ -62,16 +65,17 @@ def refit(vae: Vae, training: Batch, held_out: Batch, inference: Inference,
         Leave the perceptrons out without trying them, as decoders of voxels are linear.
     """
     some = training.take(torch.arange(min(len(training), ENOUGH)))
+    judges = held_out.take(usual(vae, held_out, inference))
     bends = not all(decoder.is_straight for decoder in vae.decoders)
     tried = []
     for straight in (False, True) if bends and not linear else (bends,):
         candidate = copy.deepcopy(vae)
         maximise(candidate, some, inference, rounds, straighten=straight)
-        score = _probable(candidate, held_out, inference)
+        score = _probable(candidate, judges, inference)
         tried.append((score, straight, candidate))
     _, straight, best = max(tried, key=lambda found: found[0])
-    shrinkages = choose_shrinkages(best, training, held_out, inference)
-    inflations = choose_inflations(best, held_out, inference)
+    shrinkages = choose_shrinkages(best, training, judges, inference)
+    inflations = choose_inflations(best, judges, inference)
     everybody = training.joined(held_out)
     maximise(vae, everybody, inference, rounds, straighten=straight)
     if min(shrinkages) < 1:
@@ -79,6 +83,22 @@ def refit(vae: Vae, training: Batch, held_out: Batch, inference: Inference,
     for noise, inflation in zip(vae.noise, inflations):
         # what is missing shrinks with the number of people learned from
         noise.stretch((1 + (inflation - 1) * len(training) / len(everybody)) ** 0.5)
+
+
+def usual(vae: Vae, people: Batch, inference: Inference) -> Tensor:
+    """Positions of those whose scans are about as probable as most people's.
+
+    A broken scan among those who decide would have all noise taken for larger than it is, and
+    what new people's z are divided by with it: log p per measured cell is far below most people's
+    there, by ``FAR`` of the usual distances or more. With fewer than five people, all.
+    """
+    if len(people) < 5:
+        return torch.arange(len(people))
+    cells = torch.stack([torch.full((len(x),), x.shape[1]) if known is None else known.sum(1)
+                         for x, known in zip(people.x, people.measured)]).sum(0)
+    mean = log_likelihood(vae, people, inference.quick(), 10) / cells.clamp_min(1)
+    below = mean.median() - mean
+    return torch.nonzero(below <= FAR * below.abs().median() / 0.6745).ravel()
 
 
 def choose_shrinkages(vae: Vae, training: Batch, held_out: Batch, inference: Inference

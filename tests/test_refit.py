@@ -15,7 +15,7 @@ from normfuse.evidence import log_likelihood
 from normfuse.fusion import WassersteinBarycenter
 from normfuse.inference import Refined
 from normfuse.models import Batch, OneLatent
-from normfuse.refit import maximise, refit
+from normfuse.refit import maximise, refit, usual
 from normfuse.testing.linear_gaussian import LinearGaussian
 
 WIDTHS = (5, 4, 6)
@@ -102,3 +102,18 @@ def test_a_perceptron_that_knows_a_curve_stays():
     assert not any(decoder.is_straight for decoder in vae.decoders)
     for decoder, weight in zip(vae.decoders, kept):
         torch.testing.assert_close(decoder.net[-1].weight, weight)
+
+
+def test_a_broken_scan_does_not_decide_on_the_noise(truth):
+    batch = as_batch(truth.sample(330, seed=6))
+    training, held_out = batch.take(torch.arange(300)), batch.take(torch.arange(300, 330))
+    broken = Batch(tuple(torch.cat([12 * x[:1], x[1:]]) for x in held_out.x), held_out.measured,
+                   held_out.present, held_out.design)
+    clean, spoilt = model(), model()
+    refit(clean, training, held_out, Refined())
+    refit(spoilt, training, broken, Refined())
+    assert 0 not in usual(clean, broken, Refined())
+    assert len(usual(clean, held_out, Refined())) == 30
+    # what is left of it: one of 330 people from whom the noise itself is learned
+    for a, b in zip(clean.noise_sd, spoilt.noise_sd):
+        assert (b / a).median() < 1.35
