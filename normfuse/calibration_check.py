@@ -8,8 +8,10 @@ import pandas as pd
 from scipy import stats
 
 from .deviations import Deviations
+from .errors import listed
 
 NOMINAL = (0.05, 0.01)
+FAR = 8.0
 _QUANTILES = np.concatenate([[0.001, 0.0025, 0.005], np.linspace(0.01, 0.99, 99),
                              [0.995, 0.9975, 0.999]])
 
@@ -32,6 +34,26 @@ def check_calibration(held_out: Deviations) -> tuple[list[dict[str, Any]], dict[
     rows += [share_row("latent distance", level, (p < level).to_numpy()[:, None], len(p))
              for level in NOMINAL]
     return rows, quantiles
+
+
+def notes_on_outliers(held_out: Deviations) -> tuple[str, ...]:
+    """Who of the people who said what is normal deviates as broken scans do.
+
+    By the root mean square of a person's z in a modality: more than twice the median, and more
+    than ``FAR`` robust standard deviations above it.
+    """
+    notes = []
+    for name in held_out.modalities:
+        z: Any = held_out.z[name]
+        spread = ((z ** 2).mean(axis=1) ** 0.5).dropna()
+        away = spread - spread.median()
+        out = spread[(away > spread.median()) & (away > FAR * away.abs().median() / 0.6745)]
+        if len(out) and len(spread) > 5:
+            notes.append(f"{name} of {listed(out.sort_values(ascending=False).index)} deviates "
+                         f"{out.max() / spread.median():.1f} times as much as most healthy "
+                         "people's: look at these scans. If they are broken, everybody else's z "
+                         "are too small; leave them out and fit again")
+    return tuple(notes)
 
 
 def _z_rows(quantity: str, z: pd.DataFrame) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import torch
 from .calibration import SPLIT, CrossFit, HeldOut, choose_calibration
 from .cohort import Cohort
 from .deviations import OUT_OF_FOLD
+from .errors import CohortError, listed
 from .fingerprints import calibration_folds, roles_to_hashes
 from .fitted import Fitted, fold_role
 from .models import Batch, Recipe, Vae
@@ -66,7 +67,8 @@ def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Se
     for m in people.modalities:
         trainees = people.ids[(roles == "training").to_numpy()]
         refuse_empty_features(people.features[m.name].loc[trainees], m.name,
-                              f"the {len(trainees)} people used for training")
+                              f"the {len(trainees)} people used for training",
+                              voxels=m.space is not None)
     preparation = Preparation.fit(people)
     batch = preparation.batch(people, np.ones(len(people), bool))
     parts = {role: batch.take(torch.as_tensor(np.flatnonzero(roles == role)))
@@ -103,6 +105,7 @@ def _in_turns(model: NormativeModel, recipe: Recipe, choice: CrossFit, controls:
     """A model for every fold of people, fitted on the others, and one fitted on everybody."""
     choice.refuse_too_few(len(controls), recipe.n_dimensions)
     fold = choice.deal(controls.subjects, controls.covariates, seed=model.seed)
+    _refuse_lonely(controls, fold)
     found, out = [], []
     for k in range(choice.folds):
         others = controls.select(controls.ids[(fold != k).to_numpy()])
@@ -129,6 +132,21 @@ def _in_turns(model: NormativeModel, recipe: Recipe, choice: CrossFit, controls:
         whole.preparation.aligned(controls), fold.map(fold_role)), references)
     by_fold = tuple(_turn(fitted, t, w, people) for t, w, people in zip(turns, witnesses, out))
     return replace(fitted, turns=by_fold), fitted.judgeable(controls)
+
+
+def _refuse_lonely(controls: Cohort, fold: pd.Series) -> None:
+    """A category all of whose people are in one fold is unknown to the model that judges them."""
+    for name, kind in controls.covariates.items():
+        if kind != "categorical":
+            continue
+        level = controls.subjects[name].astype(str)
+        folds_of = fold.groupby(level).nunique()
+        for lonely in folds_of.index[folds_of < 2]:
+            who = level.index[level == lonely]
+            raise CohortError(f"{name} {lonely!r} occurs in {len(who)} reference people only "
+                              f"({listed(who)}): too few to learn its offset from others than "
+                              "those it is judged for. Recode it if it is another spelling, or "
+                              "leave these people out")
 
 
 def _turn(fitted: Fitted, trained: _Trained, witness: Witness, people: Cohort) -> Fitted:

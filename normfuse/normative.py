@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from .calibration import CrossFit, HeldOut
-from .calibration_check import check_calibration
+from .calibration_check import check_calibration, notes_on_outliers
 from .cohort import Cohort
 from .covariate_checks import warn_of_covariates, warn_of_thin_sites
 from .deviations import ADAPTED, Deviations, Reference
@@ -143,7 +143,7 @@ class NormativeModel:
         _only_reference(controls)
         _one_visit_each(controls)
         for m in controls.modalities:
-            refuse_empty_features(controls.features[m.name], m.name)
+            refuse_empty_features(controls.features[m.name], m.name, voxels=m.space is not None)
         warn_of_reference_values(controls)
         warn_of_twins(controls)
         warn_of_covariates(controls.subjects, controls.covariates)
@@ -153,17 +153,19 @@ class NormativeModel:
         self._held_out, self._scored = held_out, {}
         with warnings.catch_warnings():  # a control just beyond the training ages is no news
             warnings.simplefilter("ignore", UserWarning)
-            references = {kind: replace(reference, **self._checked(kind, held_out))
+            references = {kind: replace(reference, **self._checked(kind, held_out, reference))
                           for kind, reference in self._fitted.references.items()}
         self._fitted = replace(self._fitted, references=references)
         return self
 
-    def _checked(self, kind: str, held_out: Cohort) -> dict[str, Any]:
-        """How calibrated this kind is in people left out of everything."""
-        calibration, quantiles = check_calibration(self._scored_apart(kind, held_out))
+    def _checked(self, kind: str, held_out: Cohort, reference: Reference) -> dict[str, Any]:
+        """How calibrated this kind is in people left out of everything, and who is unlike them."""
+        scored = self._scored_apart(kind, held_out)
+        (calibration, quantiles), notes = check_calibration(scored), notes_on_outliers(scored)
         if kind != self.kinds[0].name:  # of voxels one is enough to keep
             del self._scored[kind]
-        return {"calibration": calibration, "quantiles": quantiles}
+        return {"calibration": calibration, "quantiles": quantiles,
+                "notes": (*reference.notes, *notes)}
 
     def deviations(self, cohort: Cohort, *, kind: str | Kind | None = None,
                    unseen_site: str | None = None, include_seen: bool = False,

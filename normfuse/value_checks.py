@@ -16,23 +16,27 @@ PILE = 0.3
 """Share of one and the same value above which a feature is a count or a lesion, not a measure."""
 
 
-def refuse_empty_features(block: pd.DataFrame, name: str, whom: str = "the reference") -> None:
+def refuse_empty_features(block: pd.DataFrame, name: str, whom: str = "the reference", *,
+                          voxels: bool = False) -> None:
     """Every feature must vary in the reference."""
     values = block.to_numpy()
     never = block.columns[block.isna().all()]
     if len(never):
         raise CohortError(f"modality {name}: {len(never)} of {block.shape[1]} features were never "
-                          f"measured in {whom} ({listed(never)}); {_how_to_drop(name)}")
+                          f"measured in {whom} ({listed(never)}); {_how_to_drop(name, voxels)}")
     flat = np.nanmax(values, axis=0) - np.nanmin(values, axis=0)
     size = np.nanmax(np.abs(values), axis=0)
     constant = block.columns[flat <= 1e-12 * size]
     if len(constant):
         raise CohortError(f"modality {name}: {len(constant)} of {block.shape[1]} features have "
                           f"one and the same value in all {whom} ({listed(constant)}): nothing "
-                          f"deviates from a constant; {_how_to_drop(name)}")
+                          f"deviates from a constant; {_how_to_drop(name, voxels)}")
 
 
-def _how_to_drop(name: str) -> str:
+def _how_to_drop(name: str, voxels: bool) -> str:
+    if voxels:
+        return (f"give [modalities.{name}] a mask = \"….nii.gz\" that all images fill: for images "
+                "cut by a mask of their own, one that is a voxel tighter")
     return (f"leave them out by exclude = [\"…\"] under [modalities.{name}] or "
             f"cohort.drop_features({name!r}, […])")
 
@@ -59,7 +63,7 @@ def warn_of_reference_values(controls: Cohort) -> None:
             warnings.warn(f"modality {m.name}: in {listed(piled)} more than {PILE:.0%} of the "
                           "reference share one value; a normal likelihood does not fit them and "
                           "their z will not be calibrated. Leave them out: "
-                          + _how_to_drop(m.name),
+                          + _how_to_drop(m.name, m.space is not None),
                           stacklevel=3)
 
 
