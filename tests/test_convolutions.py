@@ -1,5 +1,6 @@
 """Convolutions over voxels: kept where images bend, left out where they do not."""
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -22,7 +23,7 @@ AT = torch.tensor(np.argwhere(MASK)).double()
 NETWORKS = Convolutional(channels=(8, 16), epochs=20)
 
 
-def people(n: int, seed: int, *, moving: bool) -> Batch:
+def people(n: int, seed: int, *, moving: bool, noise: float = 1.0) -> Batch:
     """A bump whose place is the latent, mirrored in the other modality; or a linear model."""
     draw = torch.Generator().manual_seed(seed)
     z = torch.randn(n, 2, generator=draw).double()
@@ -35,7 +36,7 @@ def people(n: int, seed: int, *, moving: bool) -> Batch:
         else:
             loadings = torch.randn(2, len(AT), generator=torch.Generator().manual_seed(m))
             mean = 0.3 * z @ loadings.double()
-        x.append(mean + torch.randn(n, len(AT), generator=draw))
+        x.append(mean + noise * torch.randn(n, len(AT), generator=draw))
     return Batch(tuple(x), (None, None), torch.ones(2, n, dtype=torch.bool),
                  torch.zeros(n, 0).double())
 
@@ -185,3 +186,31 @@ def test_convolutions_refuse_nonsense(options, said):
 def test_images_that_cannot_be_halved_are_refused():
     with pytest.raises(ValueError, match="pad the images"):
         ConvEncoder((8, 6), 1, 0, 3, Convolutional(channels=(4, 8)))
+
+
+@pytest.mark.slow
+def test_the_verbs_know_them(tmp_path):
+    """Covariates, missing images, held-out calibration, a file: as with any other model."""
+    batch = people(260, 5, moving=True, noise=0.4)
+    ids = [f"sub-{i:03d}" for i in range(260)]
+    rng = np.random.default_rng(0)
+    subjects = pd.DataFrame({"age": rng.uniform(20, 80, 260), "dx": ["CN"] * 230 + ["AD"] * 30},
+                            index=ids)
+    blocks = {m.name: pd.DataFrame(x.numpy() + 0.02 * subjects[["age"]].to_numpy(), ids,
+                                   m.features) for m, x in zip(MODALITIES, batch.x)}
+    blocks["pet"] = blocks["pet"].drop(index=ids[5:60:5] + ids[235:240])
+    cohort = nf.Cohort.from_frames(subjects, blocks, covariates={"age": "continuous"},
+                                   reference="dx == 'CN'",
+                                   spaces={m.name: SPACE for m in MODALITIES})
+    model = nf.NormativeModel(model=OneLatent(n_latent=4, voxels=NETWORKS), seed=0,
+                              calibration=nf.HeldOut(),
+                              plan=TrainingPlan(max_epochs=60, progress=False))
+    model.fit(cohort.reference_subjects())
+    assert model.fitted.vae.bends_images and any("convolutions bend" in note for note
+                                                 in model.fitted.reference.notes)
+    found = model.deviations(cohort)
+    new = found.subjects["normfuse_role"] == "new"
+    share = (found.z[new].abs() > 1.96).to_numpy()[found.z[new].notna().to_numpy()].mean()
+    assert new.sum() == 30 and 0.03 < share < 0.08
+    again = nf.NormativeModel.load(model.save(tmp_path / "model"))
+    pd.testing.assert_frame_equal(again.deviations(cohort).z, found.z, rtol=0, atol=1e-9)
