@@ -12,6 +12,7 @@ from .errors import listed
 
 NOMINAL = (0.05, 0.01)
 FAR = 8.0
+"""Robust standard deviations above the median from which a person's scan may be broken."""
 _QUANTILES = np.concatenate([[0.001, 0.0025, 0.005], np.linspace(0.01, 0.99, 99),
                              [0.995, 0.9975, 0.999]])
 
@@ -47,7 +48,8 @@ def notes_on_outliers(held_out: Deviations) -> tuple[str, ...]:
         z: Any = held_out.z[name]
         spread = ((z ** 2).mean(axis=1) ** 0.5).dropna()
         away = spread - spread.median()
-        out = spread[(away > spread.median()) & (away > FAR * away.abs().median() / 0.6745)]
+        sd = stats.median_abs_deviation(spread, scale="normal")
+        out = spread[(away > spread.median()) & (away > FAR * sd)]
         if len(out) and len(spread) > 5:
             notes.append(f"{name} of {listed(out.sort_values(ascending=False).index)} deviates "
                          f"{out.max() / spread.median():.1f} times as much as most healthy "
