@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "Associations": "association_table",
     "BenjaminiHochberg": "voxel_corrections",
     "ClusterExtent": "voxel_corrections",
     "ClusterMass": "voxel_corrections",
@@ -22,6 +23,7 @@ _HOMES = {
     "VoxelTable": "voxel_table",
     "WelchT": "voxel_welch",
     "abnormal_share": "indices",
+    "associations": "score_associations",
     "attribution_table": "attribution",
     "compare_distances": "ranks",
     "compare_extremes": "ranks",
@@ -44,6 +46,8 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from .association_table import Associations
+    from .score_associations import associations
     from .attribution import attribution_table, modality_shares
     from .deviation_maps import group_map, overlap, subject_map
     from .group_comparison import GroupComparison
@@ -64,14 +68,13 @@ if TYPE_CHECKING:
     from .voxel_map_files import write_voxel_maps
     from .voxelwise import compare_voxels, overlap_voxels
 
-__all__ = ["BenjaminiHochberg", "ClusterExtent", "ClusterMass", "GroupComparison", "MaxT", "OlsT",
-           "RegionalDeviations", "Tfce", "VisitChanges", "VoxelComparison", "VoxelFindings",
-           "VoxelTable", "WelchT",
-           "abnormal_share", "attribution_table", "compare_distances", "compare_extremes",
-           "compare_groups", "compare_visits", "compare_voxels", "dissimilarity", "group_map",
-           "modality_shares", "overlap", "overlap_voxels", "parcellate", "severity_index",
-           "significance_ratio", "subject_map", "unparcellate", "write_maps", "write_report",
-           "write_voxel_maps"]
+__all__ = ["Associations", "BenjaminiHochberg", "ClusterExtent", "ClusterMass", "GroupComparison",
+           "MaxT", "OlsT", "RegionalDeviations", "Tfce", "VisitChanges", "VoxelComparison",
+           "VoxelFindings", "VoxelTable", "WelchT", "abnormal_share", "associations",
+           "attribution_table", "compare_distances", "compare_extremes", "compare_groups",
+           "compare_visits", "compare_voxels", "dissimilarity", "group_map", "modality_shares",
+           "overlap", "overlap_voxels", "parcellate", "severity_index", "significance_ratio",
+           "subject_map", "unparcellate", "write_maps", "write_report", "write_voxel_maps"]
 
 
 def __getattr__(name: str) -> Any:

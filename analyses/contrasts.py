@@ -67,7 +67,7 @@ class Contrasts:
         y = np.where(np.isfinite(self.values), self.values, np.nan).astype(float)
         dummies = np.column_stack([self._is(case) for case in self.groups[1:]]).astype(float)
         members = np.array([np.isfinite(y[self._is(g)]).sum(axis=0) for g in self.groups])
-        chosen = (members >= 2).all(axis=0) & (np.nanmax(y, axis=0) > np.nanmin(y, axis=0))
+        chosen = (members >= 2).all(axis=0) & (np.fmax.reduce(y) > np.fmin.reduce(y))
         question = Question(dummies, self.design, self.test)
         found, reason = question.fit(y, chosen)
         reason[~chosen] = "fewer than 2 people in a group, or the same in everyone"

@@ -12,7 +12,7 @@ from .effects import CORRECTIONS, corrected
 from .group_comparison import ALPHA
 from .linear_terms import Array
 from .shuffles import Shuffles
-from .terms import TableNull
+from .terms import FARTHEST, TableNull
 from .voxel_corrections import MaxT, Shuffled, rank_p
 
 FEWEST_APART, SHARE_APART = 2, 0.1
@@ -39,7 +39,7 @@ def correction_name(correction: str | MaxT) -> str:
 
 def family(table: pd.DataFrame, correction: str | MaxT, tests: str = "tests") -> str:
     """The name of what q was corrected over: correction, number of tests, which they are."""
-    first, modality, _ = table.index.names
+    first, modality = (str(name) for name in table.index.names[:2])
     n = table.index.get_level_values(first).nunique()
     tested = table[table["p"].notna()].reset_index(modality)
     features = tested.groupby(modality, sort=False).size() // max(n, 1)
@@ -49,15 +49,22 @@ def family(table: pd.DataFrame, correction: str | MaxT, tests: str = "tests") ->
             f"{'s' * (n > 1)}; {said}{' each' * (n > 1)}){raw}")
 
 
-def shuffles_of(correction: str | Shuffled, subjects: pd.DataFrame, levels: pd.Series | None = None,
+def shuffles_of(correction: str | Shuffled, subjects: pd.DataFrame, levels: pd.Series,
                 groups: Sequence[str] = ()) -> tuple[Shuffles | None, tuple[str, ...]]:
+    """As :func:`shuffles_for`; nothing for a correction that shuffles nobody."""
+    if not isinstance(correction, Shuffled):
+        return None, ()
+    return shuffles_for(correction, subjects, levels, groups)
+
+
+def shuffles_for(correction: Shuffled, subjects: pd.DataFrame, levels: pd.Series,
+                 groups: Sequence[str] = ()) -> tuple[Shuffles, tuple[str, ...]]:
     """The shuffles that a correction asks for, and a note for each contrast that has few.
 
     Raises ComparisonError for an unknown or incomplete column of blocks, or one within which
-    nobody can change places. ``groups``: the baseline first.
+    nobody can change places. ``groups``: the baseline first;
+    none if it is no groups that are compared.
     """
-    if not isinstance(correction, Shuffled):
-        return None, ()
     name = correction.blocks
     if name is not None and name not in subjects:
         raise ComparisonError(
@@ -72,7 +79,7 @@ def shuffles_of(correction: str | Shuffled, subjects: pd.DataFrame, levels: pd.S
                                   f"({listed(lacking)}), who cannot be shuffled within it")
         blocks = pd.factorize(subjects[name].astype(str), sort=True)[0]
     notes = []
-    for case in groups[1:] if levels is not None else ():
+    for case in groups[1:]:
         rows = levels.isin([case, groups[0]]).to_numpy()
         inside = Shuffles(blocks[rows], correction.n_permutations, correction.seed)
         notes += [f"{case} - {groups[0]}: {note}" for note in
@@ -94,8 +101,8 @@ def correct(p: pd.Series, statistic: pd.Series, correction: str | MaxT, alternat
 
 
 def sided(statistic: pd.Series, alternative: str) -> Array:
-    """Larger is more extreme."""
-    values = statistic.to_numpy()
+    """Larger is more extreme, up to what the largest of shuffles are cut at."""
+    values = statistic.to_numpy().clip(-FARTHEST, FARTHEST)
     return {"two-sided": np.abs(values), "greater": values, "less": -values}[alternative]
 
 

@@ -5,8 +5,9 @@ of a reference
 :func:`plot_training`                       loss of each epoch, and the weights that were kept
 :func:`plot_qq`                             quantiles of held-out controls' z against N(0, 1)
 :func:`plot_calibration`                    how often held-out controls exceed a threshold
-of groups
+of groups and scores
 :func:`plot_group_effects`                  forest plot of Hedges' g with 95 % intervals
+:func:`plot_associations`                   forest plot of correlations with a score
 :func:`plot_extremes`                       extreme deviations per person, by group
 :func:`plot_distances`                      latent distance per person, by group
 of people
@@ -24,12 +25,13 @@ from __future__ import annotations
 from .drawing import EXTREME, MARKERS, PALETTE, SIGNIFICANT
 from .figures_brain import AXIAL_CUTS, plot_brain, plot_glass
 from .figures_centiles import plot_centiles
-from .figures_groups import plot_distances, plot_extremes, plot_group_effects
+from .figures_forest import plot_associations, plot_group_effects
+from .figures_groups import plot_distances, plot_extremes
 from .figures_people import plot_attribution, plot_missingness, plot_subject
 from .figures_reference import plot_calibration, plot_qq, plot_training
 from .wording import region_label
 
-__all__ = ["AXIAL_CUTS", "EXTREME", "MARKERS", "PALETTE", "SIGNIFICANT", "plot_attribution",
-           "plot_brain", "plot_calibration", "plot_centiles", "plot_distances", "plot_extremes",
-           "plot_glass", "plot_group_effects", "plot_missingness", "plot_qq", "plot_subject",
-           "plot_training", "region_label"]
+__all__ = ["AXIAL_CUTS", "EXTREME", "MARKERS", "PALETTE", "SIGNIFICANT", "plot_associations",
+           "plot_attribution", "plot_brain", "plot_calibration", "plot_centiles", "plot_distances",
+           "plot_extremes", "plot_glass", "plot_group_effects", "plot_missingness", "plot_qq",
+           "plot_subject", "plot_training", "region_label"]

@@ -104,7 +104,7 @@ class GroupComparison:
 
     def plot(self, n: int = 20, *, contrast: str | None = None, ax: Axes | None = None) -> Axes:
         """The n strongest regions: :func:`~normfuse.analyses.figures.plot_group_effects`."""
-        from .figures_groups import plot_group_effects
+        from .figures_forest import plot_group_effects
 
         return plot_group_effects(self, n, contrast=contrast, ax=ax)
 

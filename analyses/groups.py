@@ -67,8 +67,8 @@ def compare_groups(deviations: Scores, group: str, *,
         ``ci_high``; ``g`` with 95 % ``g_low``, ``g_high``; Cliff's ``delta`` with 95 %
         ``delta_low``, ``delta_high``; ``adjusted_difference`` :math:`\beta` with ``t``, ``df``,
         ``p``, ``q`` (p corrected); ``n_case``, ``n_baseline``; ``reason``. The same with ``raw_``
-        before it, in the modality's unit. ``omnibus``: ``f``, ``df1``, ``df2``, ``p``, ``q``, ``n``
-        of every feature.
+        before it, in the modality's unit. ``omnibus``: ``f``, ``df1``, ``df2``, ``p``, ``q``,
+        ``n`` of every feature.
 
     Raises
     ------

@@ -19,6 +19,7 @@ TESTS = {"ols": "ordinary least squares", "hc3": "least squares with HC3 errors"
 ALTERNATIVES = ("two-sided", "greater", "less")
 Term: TypeAlias = LinearTerm | WelchTerm
 _BATCH = 2_000_000  # numbers of shuffled people at a time: 16 MB
+FARTHEST = 1e6  # a statistic without residual is infinite up to rounding: all such are ties
 _TIE = 1e-9  # of a statistic: the same people in another order sum to another last bit
 
 
@@ -129,7 +130,7 @@ def shuffled(question: Question, y: Array, chosen: Array, shuffles: Shuffles) ->
     above, below, beyond = (np.full(y.shape[1], np.nan) for _ in range(3))
     for rows, columns, term, values in question.pieces(y, chosen):
         rest, among = term.residuals(values), shuffles.among(rows)
-        number, seen = np.cumsum(rows) - 1, term.statistic(rest)
+        number, seen = np.cumsum(rows) - 1, _cut(term, rest)
         slack = _TIE * np.abs(seen)
         counts = np.zeros((3, len(columns)))
         step = max(1, _BATCH // rest.size)
@@ -137,13 +138,18 @@ def shuffled(question: Question, y: Array, chosen: Array, shuffles: Shuffles) ->
             at = slice(start, min(start + step, shuffles.n))
             moved = np.empty((at.stop - start, *rest.shape))
             moved[:, among.places] = rest[number[among.sequences(at)]]
-            t = term.statistic(term.residuals(moved))
+            t = _cut(term, term.residuals(moved))
             high[at], low[at] = (np.fmax(high[at], np.fmax.reduce(t, axis=1)),
                                  np.fmin(low[at], np.fmin.reduce(t, axis=1)))
             counts += [(t >= seen - slack).sum(axis=0), (t <= seen + slack).sum(axis=0),
                        (np.abs(t) >= np.abs(seen) - slack).sum(axis=0)]
         above[columns], below[columns], beyond[columns] = counts
     return TableNull(high, low, above, below, beyond, shuffles.n)
+
+
+def _cut(term: Term, rest: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return term.statistic(rest).clip(-FARTHEST, FARTHEST)
 
 
 def p_of_t(t: Array, df: Array, alternative: str) -> Array:

@@ -1,0 +1,148 @@
+"""Clusters of people by their dissimilarities, and whether other people would give the same."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+from sklearn.covariance import ledoit_wolf_shrinkage
+
+from .linear_terms import Array
+
+METHODS = ("kmedoids", "average", "complete", "ward")
+_ROUNDS = 100  # of k-medoids; about five are needed
+
+
+def clusters(distance: Array, ks: Sequence[int], method: str) -> Array:
+    """Who belongs together, for several numbers of clusters.
+
+    Parameters
+    ----------
+    distance : ndarray, shape (n_people, n_people)
+    ks : sequence of int
+        Numbers of clusters.
+    method : {"kmedoids", "average", "complete", "ward"}
+
+    Returns
+    -------
+    ndarray of int, shape (len(ks), n_people)
+        Numbered from 0.
+
+    Examples
+    --------
+    >>> at = np.array([0.0, 0.1, 0.2, 5, 5.1, 5.2])
+    >>> apart = np.abs(at[:, None] - at)
+    >>> [clusters(apart, [2], method)[0].tolist() for method in ("kmedoids", "average")]
+    [[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1]]
+    """
+    if method == "kmedoids":
+        return np.array([_kmedoids(distance, k) for k in ks])
+    tree = linkage(squareform(distance, checks=False), method)
+    return np.array([_numbered(fcluster(tree, k, "maxclust")) for k in ks])
+
+
+def _numbered(labels: Array) -> Array:
+    """0, 1, … in the order in which people come."""
+    _, first, member = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[member]
+
+
+def _kmedoids(distance: Array, k: int) -> Array:
+    """Greedy first medoids (Kaufman and Rousseeuw's BUILD), then nearest medoid and best centre."""
+    medoids = [int(distance.sum(axis=0).argmin())]
+    nearest = distance[medoids[0]].copy()
+    while len(medoids) < k:
+        gain = np.clip(nearest[:, None] - distance, 0, None).sum(axis=0)
+        gain[medoids] = -1
+        medoids.append(int(gain.argmax()))
+        nearest = np.minimum(nearest, distance[medoids[-1]])
+    centre = np.array(medoids)
+    for _ in range(_ROUNDS):
+        member = distance[:, centre].argmin(axis=1)
+        member[centre] = np.arange(k)  # a twin of a medoid must not empty its cluster
+        better = np.array([np.flatnonzero(member == c)[
+            distance[np.ix_(member == c, member == c)].sum(axis=0).argmin()] for c in range(k)])
+        if (better == centre).all():
+            break
+        centre = better
+    return _numbered(member)
+
+
+def adjusted_rand(a: Array, b: Array) -> float:
+    r"""How alike two clusterings are beyond chance, 1 at most (Hubert and Arabie 1985).
+
+    .. math:: \frac{I - E}{(A + B) / 2 - E}, \quad I = \sum_{ij} \binom{n_{ij}}{2}, \quad
+              E = AB / \binom{n}{2}
+
+    Examples
+    --------
+    >>> adjusted_rand(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0]))
+    1.0
+    """
+    wide = int(b.max()) + 1
+    table = np.bincount(a * wide + b, minlength=(int(a.max()) + 1) * wide).reshape(-1, wide)
+    inside, of_a, of_b = (float((x * (x - 1)).sum()) / 2 for x in
+                          (table, table.sum(axis=1), table.sum(axis=0)))
+    expected = of_a * of_b / (len(a) * (len(a) - 1) / 2)
+    most = (of_a + of_b) / 2
+    return 1.0 if most == expected else (inside - expected) / (most - expected)
+
+
+def stability(distance: Array, ks: Sequence[int], method: str, subsamples: Array) -> Array:
+    """Mean adjusted Rand index between everybody's clusters and those of subsamples alone.
+
+    Parameters
+    ----------
+    subsamples : ndarray of int, shape (n_subsamples, n_kept)
+
+    Returns
+    -------
+    ndarray, shape (len(ks),)
+    """
+    whole = clusters(distance, ks, method)
+    found = np.zeros((len(subsamples), len(ks)))
+    for i, kept in enumerate(subsamples):
+        part = clusters(distance[np.ix_(kept, kept)], ks, method)
+        found[i] = [adjusted_rand(w[kept], p) for w, p in zip(whole, part)]
+    return found.mean(axis=0)
+
+
+def consensus(distance: Array, k: int, method: str, subsamples: Array) -> Array:
+    """Share of the subsamples with both of them in which two people fell together.
+
+    References
+    ----------
+    Monti et al. (2003), doi:10.1023/A:1023949509487.
+    """
+    together, both = np.zeros(distance.shape), np.zeros(distance.shape)
+    for kept in subsamples:
+        label = clusters(distance[np.ix_(kept, kept)], [k], method)[0]
+        both[np.ix_(kept, kept)] += 1
+        together[np.ix_(kept, kept)] += label[:, None] == label
+    with np.errstate(invalid="ignore"):
+        found = together / both
+    np.fill_diagonal(found, 1)
+    return found
+
+
+def one_cloud(z: Array, rng: np.random.Generator) -> Array:
+    """People as many and with the same holes, of one Gaussian with mean and covariance of z.
+
+    The covariance is shrunk by Ledoit and Wolf's amount: few people show a cloud flatter than it
+    is. For it, holes are filled with the mean and the variance is restored.
+
+    References
+    ----------
+    Ledoit & Wolf (2004), doi:10.1016/S0047-259X(03)00096-4.
+    """
+    n = len(z)
+    seen = np.isfinite(z)
+    count = np.maximum(seen.sum(axis=0), 1)
+    mean = np.where(seen, z, 0).sum(axis=0) / count
+    rest = np.where(seen, z - mean, 0) * np.sqrt(n / count)
+    shrunk = ledoit_wolf_shrinkage(rest, assume_centered=True)
+    level = (rest**2).mean()
+    drawn = (np.sqrt(1 - shrunk) * rng.normal(size=(n, n)) @ rest / np.sqrt(n)
+             + np.sqrt(shrunk * level) * rng.normal(size=z.shape))
+    return np.where(seen, mean + drawn, np.nan)
