@@ -2,15 +2,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
-from sklearn.covariance import ledoit_wolf_shrinkage
+from sklearn.metrics import silhouette_score
 
 from .linear_terms import Array
 
 METHODS = ("kmedoids", "average", "complete", "ward")
+_MATCHING = 8  # rounds, and draws in each: the spectrum is then met to a few per cent
 _ROUNDS = 100  # of k-medoids; about five are needed
 
 
@@ -49,7 +51,7 @@ def _numbered(labels: Array) -> Array:
 
 
 def _kmedoids(distance: Array, k: int) -> Array:
-    """Greedy first medoids (Kaufman and Rousseeuw's BUILD), then nearest medoid and best centre."""
+    """Greedy first medoids (Kaufman and Rousseeuw's BUILD), then best centres in turn."""
     medoids = [int(distance.sum(axis=0).argmin())]
     nearest = distance[medoids[0]].copy()
     while len(medoids) < k:
@@ -108,6 +110,12 @@ def stability(distance: Array, ks: Sequence[int], method: str, subsamples: Array
     return found.mean(axis=0)
 
 
+def silhouettes(distance: Array, ks: Sequence[int], method: str) -> Array:
+    """Mean silhouette of everybody for each number of clusters, -1 to 1 (Rousseeuw 1987)."""
+    return np.array([silhouette_score(distance, label, metric="precomputed")
+                     for label in clusters(distance, ks, method)])
+
+
 def consensus(distance: Array, k: int, method: str, subsamples: Array) -> Array:
     """Share of the subsamples with both of them in which two people fell together.
 
@@ -126,23 +134,54 @@ def consensus(distance: Array, k: int, method: str, subsamples: Array) -> Array:
     return found
 
 
-def one_cloud(z: Array, rng: np.random.Generator) -> Array:
-    """People as many and with the same holes, of one Gaussian with mean and covariance of z.
+@dataclass(frozen=True, eq=False)
+class OneCloud:
+    r"""People as many and with the same holes, of one Gaussian with the mean and covariance of z.
 
-    The covariance is shrunk by Ledoit and Wolf's amount: few people show a cloud flatter than it
-    is. For it, holes are filled with the mean and the variance is restored.
+    .. math:: \lambda \leftarrow \lambda \; \frac{\lambda^\text{seen}}
+              {\overline{\lambda^\text{drawn}}}
 
-    References
+    The spectrum is chosen so that the people drawn have, on average, the spectrum of those seen:
+    drawn from the sample covariance itself they would scatter more unevenly than those seen, as
+    few people always do, and pass for clusters. For it, holes are filled with the mean and the
+    variance is restored.
+
+    Attributes
     ----------
-    Ledoit & Wolf (2004), doi:10.1016/S0047-259X(03)00096-4.
+    mean : ndarray, shape (n_features,)
+    axes : ndarray, shape (n_people, n_features)
+        Principal axes, times the sd along them.
+    seen : bool ndarray, shape (n_people, n_features)
     """
-    n = len(z)
-    seen = np.isfinite(z)
-    count = np.maximum(seen.sum(axis=0), 1)
-    mean = np.where(seen, z, 0).sum(axis=0) / count
-    rest = np.where(seen, z - mean, 0) * np.sqrt(n / count)
-    shrunk = ledoit_wolf_shrinkage(rest, assume_centered=True)
-    level = (rest**2).mean()
-    drawn = (np.sqrt(1 - shrunk) * rng.normal(size=(n, n)) @ rest / np.sqrt(n)
-             + np.sqrt(shrunk * level) * rng.normal(size=z.shape))
-    return np.where(seen, mean + drawn, np.nan)
+
+    mean: Array
+    axes: Array
+    seen: Array
+
+    @classmethod
+    def of(cls, z: Array, rng: np.random.Generator) -> OneCloud:
+        """The cloud of these people, NaN where nothing was measured."""
+        n, seen = len(z), np.isfinite(z)
+        count = np.maximum(seen.sum(axis=0), 1)
+        mean = np.where(seen, z, 0).sum(axis=0) / count
+        rest = np.where(seen, z - mean, 0) * np.sqrt(n / count)
+        rest -= rest.mean(axis=0)
+        _, size, axes = np.linalg.svd(rest, full_matrices=False)
+        observed = size**2 / (n - 1)
+        spectrum = observed.copy()
+        for _ in range(_MATCHING):
+            drawn = np.mean([_spectrum(rng.normal(size=(n, len(size))) * np.sqrt(spectrum))
+                             for _ in range(_MATCHING)], axis=0)[:len(size)]
+            spectrum *= observed / np.maximum(drawn, 1e-12 * drawn[0])
+        return cls(mean, np.sqrt(spectrum)[:, None] * axes, seen)
+
+    def draw(self, rng: np.random.Generator) -> Array:
+        """Other people, (n_people, n_features)."""
+        drawn = rng.normal(size=(len(self.seen), len(self.axes))) @ self.axes
+        return np.where(self.seen, self.mean + drawn, np.nan)
+
+
+def _spectrum(scores: Array) -> Array:
+    """Variances along the principal axes of people given by their scores, largest first."""
+    rest = scores - scores.mean(axis=0)
+    return np.linalg.svd(rest, compute_uv=False) ** 2 / (len(rest) - 1)

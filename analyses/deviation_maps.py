@@ -7,7 +7,7 @@ import pandas as pd
 
 from normfuse.errors import AtlasError, CohortError, ComparisonError, listed
 
-from .group_comparison import INDEX, GroupComparison
+from .group_comparison import GroupComparison
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -94,6 +94,7 @@ def group_map(comparison: GroupComparison, modality: str, atlas: Atlas, column: 
     Examples
     --------
     >>> from normfuse import load_atlas
+    >>> from normfuse.analyses.group_comparison import INDEX
     >>> regions = [("AD - CN", "t1", "Left-Hippocampus"), ("AD - CN", "t1", "Brain-Stem")]
     >>> table = pd.DataFrame({"g": [-1.25, 0.5]}, pd.MultiIndex.from_tuples(regions, names=INDEX))
     >>> comparison = GroupComparison(table, "diagnosis", "CN", (), "", {"CN": 30, "AD": 20})

@@ -192,15 +192,13 @@ def _counts(z: pd.DataFrame, modalities: Iterable[str], directions: Iterable[str
 def _contrast(counts: pd.DataFrame, levels: pd.Series, case: str, base: str, design: Array,
               shuffles: Shuffles) -> pd.DataFrame:
     """Rank tests of two groups, one row a count."""
-    rows = {}
-    for key in counts:
-        known = counts[key].notna()
-        ones, zeros = (counts.loc[known & (levels == level), key] for level in (case, base))
-        rows[key] = {"case_mean": ones.mean(), "baseline_mean": zeros.mean(),
+    rows = []
+    for _, column in counts.items():
+        ones, zeros = (column[(levels == level).to_numpy()].dropna() for level in (case, base))
+        rows.append({"case_mean": ones.mean(), "baseline_mean": zeros.mean(),
                      "case_median": ones.median(), "baseline_median": zeros.median(),
-                     **rank_test(ones, zeros)}
-    table = pd.DataFrame(list(rows.values()),
-                         index=pd.MultiIndex.from_tuples(list(rows), names=KEY))
+                     **rank_test(ones, zeros)})
+    table = pd.DataFrame(rows, index=counts.columns)
     pair = levels.isin([case, base]).to_numpy()
     y = np.where(pair[:, None], counts.to_numpy(dtype=float), np.nan)
     chosen = table["p"].notna().to_numpy()

@@ -35,7 +35,7 @@ def plot_extreme_counts(found: ExtremeCounts, *, direction: str | None = None,
     ComparisonError
         If that was not counted.
     """
-    counted = found.people.columns.droplevel("modality").unique()
+    counted = list(dict.fromkeys(key[:2] for key in found.people.columns))
     chosen = (direction or counted[0][0], threshold or counted[0][1])
     if chosen not in counted:
         raise ComparisonError(f"{chosen} was not counted; there are {listed(counted, 9)}")
@@ -82,7 +82,8 @@ def plot_overlap(found: OverlapMaps, n: int = 20, *, contrast: str | None = None
     contrast = contrast or known[0]
     if contrast not in known:
         raise ComparisonError(f"there is no contrast {contrast!r}; there are {listed(known)}")
-    table = found.table.xs(contrast, level="contrast").dropna(subset=["p"])
+    table = found.table[found.table.index.get_level_values("contrast") == contrast]
+    table = table.droplevel("contrast").dropna(subset=["p"])
     table = table.assign(size=-table["difference"].abs()).sort_values(["p", "size"]).head(n)
     if table.empty:
         raise ComparisonError(f"no region could be compared in {contrast}; see the column reason")

@@ -93,7 +93,7 @@ def _one_of(table: pd.DataFrame, level: str, name: str | None) -> tuple[pd.DataF
         name = known[0]
     if name not in known:
         raise ComparisonError(f"there is no {level} {name!r}; there are {listed(known)}")
-    return table.xs(name, level=level), str(name)
+    return table[table.index.get_level_values(level) == name].droplevel(level), str(name)
 
 
 def _forest(table: pd.DataFrame, effect: str, n: int, label: str, what: str, ax: Axes | None

@@ -135,14 +135,13 @@ def overlap(deviations: Scores, group: str, *, threshold: float = 1.96, directio
     n, why = group_sizes(people.subjects, levels, baseline)
     base, *cases = n
     far = beyond(people.z, threshold, direction).astype(float).where(people.z.notna())
-    shares = pd.concat({level: _shares(far[(levels == level).to_numpy()]) for level in n},
-                       names=["group", *INDEX[1:]])
+    of = {level: _shares(far[(levels == level).to_numpy()]) for level in n}
     site = site_column(people)
     asked = shuffles or MaxT(1000, blocks=site)
     drawn, said = shuffles_for(asked, people.subjects, levels, tuple(n))
     design = covariate_columns(people.subjects, (asked.blocks,) if asked.blocks else (), group, {})
     parts = {f"{case} - {base}": _contrast(
-        far, shares.loc[case], shares.loc[base], Question((levels == case).to_numpy(), design),
+        far, of[case], of[base], Question((levels == case).to_numpy(), design),
         levels.isin([case, base]).to_numpy(), drawn) for case in cases}
     table = pd.concat({name: part for name, (part, _) in parts.items()}, names=INDEX)
     highest = np.max([null.largest() for _, null in parts.values()], axis=0)
@@ -156,6 +155,7 @@ def overlap(deviations: Scores, group: str, *, threshold: float = 1.96, directio
               f"over the same; {asked.n_permutations} permutations {within}, seed {asked.seed}")
     order = ["share_case", "share_baseline", "difference", "ci_low", "ci_high", "t", "p", "q",
              "p_fwe", "n_case", "n_baseline", "reason"]
+    shares = pd.concat(of, names=["group", *INDEX[1:]])
     return OverlapMaps(shares, table[order], group, base, sign, family, n, (*notes, why, *said),
                        people.reference.kind)
 

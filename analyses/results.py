@@ -38,7 +38,8 @@ class Found(ABC):
             If the folder is there and ``overwrite`` is not asked for.
         """
         parts = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        tables = {name: part for name, part in parts.items() if isinstance(part, pd.DataFrame)}
+        tables = {name: part for name, part in parts.items()
+                  if isinstance(part, (pd.DataFrame, pd.Series))}
         facts = {name: _plain(part) for name, part in parts.items() if name not in tables}
         with new_folder(Path(folder), overwrite=overwrite) as work:
             for name, part in tables.items():

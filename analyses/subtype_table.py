@@ -25,8 +25,9 @@ class Subtypes(Found):
         that was stablest; ``consensus``, how often the person fell together with the others of
         that candidate (0 to 1); ``silhouette`` (-1 to 1).
     stability : DataFrame, index n_clusters
-        ``stability`` (mean adjusted Rand index), ``null_mean``, ``null_low``, ``null_high`` (95 %
-        of one cloud's), ``excess`` in sd of those, ``p`` of this number alone.
+        ``silhouette`` and ``stability`` (mean adjusted Rand index), each with ``…_null``,
+        ``…_low`` and ``…_high`` (mean and 95 % of one cloud's); of the silhouette ``excess`` in sd
+        of one cloud's, and ``p`` of this number alone.
     profiles : DataFrame, index (modality, feature), columns (mean, sd or n; subtype)
         z of each subtype. No p-values: the clusters were chosen to differ, so any test would be
         passed.
@@ -38,7 +39,7 @@ class Subtypes(Found):
         1: no subtypes beyond chance.
     n_candidate : int
     p, level : float
-        Of one cloud being as stable at any number of clusters; and below what it is a finding.
+        Of one cloud standing out as much at any number of clusters; below what it is a finding.
     how, plan : str
     notes : tuple of str
     kind : str
@@ -63,16 +64,17 @@ class Subtypes(Found):
     def summary(self) -> str:
         """The answer in a few lines of text."""
         best = self.stability.loc[self.n_candidate]
-        beside = (f"stability {best['stability']:.2f} with {self.n_candidate} clusters, one cloud "
-                  f"{best['null_mean']:.2f} [{best['null_low']:.2f}, {best['null_high']:.2f}], "
-                  f"p = {self.p:.2g} over all numbers of clusters")
+        said = ", ".join(f"{name} {best[name]:.2f} (one cloud {best[f'{name}_null']:.2f} "
+                         f"[{best[f'{name}_low']:.2f}, {best[f'{name}_high']:.2f}])"
+                         for name in ("silhouette", "stability"))
+        beside = f"with {self.n_candidate} clusters {said}; p = {self.p:.2g} over all numbers"
         lines = [f"no subtypes beyond chance among {len(self.table)} people: {beside}"]
         if self.n_clusters > 1:
             sizes = self.table["subtype"].value_counts().sort_index()
-            sure = self.table.groupby("subtype")["consensus"].mean()
+            sure = self.table.groupby("subtype")["consensus"].mean().to_dict()
             lines = [f"{self.n_clusters} subtypes among {len(self.table)} people: {beside}"]
             lines += [f"subtype {k}: {n} people, together in {sure[k]:.0%} of the subsamples"
-                      for k, n in sizes.items()]
+                      for k, n in sizes.to_dict().items()]
         return "\n".join([*lines, f"{self.how}, deviations of kind {self.kind}; {self.plan}",
                           *(f"note: {note}" for note in self.notes)])
 

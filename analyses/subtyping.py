@@ -11,7 +11,7 @@ from sklearn.metrics import silhouette_samples
 from normfuse.deviations import JUDGES, ROLE
 from normfuse.errors import ComparisonError, listed
 
-from .clusterings import METHODS, clusters, consensus, one_cloud, stability
+from .clusterings import METHODS, OneCloud, clusters, consensus, silhouettes, stability
 from .comparable import Scores, trained_on
 from .linear_terms import Array
 from .profile_distances import profile_dissimilarity
@@ -50,16 +50,16 @@ def subtypes(deviations: Scores, who: str | None = None, *, metric: str = "corre
              ) -> Subtypes:
     r"""Clusters among people, how many, and whether there are any beyond chance.
 
-    .. math:: S_k = \overline{\mathrm{ARI}}_b, \quad
-              T = \max_k \frac{S_k - \overline{S}_k^{0}}{\mathrm{sd}(S_k^{0})}, \quad
-              p = \frac{1 + \#\{T^{0} \ge T\}}{1 + n_0}
+    .. math:: T = \max_k \frac{s_k - \overline{s}_k^{0}}{\mathrm{sd}(s_k^{0})}, \quad
+              p = \frac{1 + \#\{T^{0} \ge T\}}{1 + n_0}, \quad
+              S_k = \overline{\mathrm{ARI}}_b
 
-    :math:`S_k` is the mean adjusted Rand index between everybody's k clusters and those of
-    subsamples clustered alone; :math:`S^0` and :math:`T^0` the same of as many people drawn from
-    **one** Gaussian of the patients' mean and covariance. Any method cuts a cloud into k pieces,
-    and a long cloud into stable ones: only what is stabler than that speaks for subtypes. The
-    number of clusters is the k of the maximum. If p is not below ``plan.level`` the answer is one
-    cluster.
+    :math:`s_k` is the mean silhouette of k clusters, :math:`s^0` and :math:`T^0` the same of as
+    many people drawn from **one** Gaussian of the patients' mean and covariance: any method cuts
+    a cloud into k pieces, and a long cloud into stable ones. If p is not below ``plan.level`` the
+    answer is one cluster. If it is, the number of clusters is, of those whose silhouette one cloud
+    reaches in less than that share, the stablest: :math:`S_k` is the mean adjusted Rand index
+    between everybody's k clusters and those of subsamples clustered alone.
 
     Parameters
     ----------
@@ -93,8 +93,8 @@ def subtypes(deviations: Scores, who: str | None = None, *, metric: str = "corre
     References
     ----------
     Stability: Ben-Hur, Elisseeff & Guyon (2002), Pac. Symp. Biocomput. 7, 6-17; one cloud as the
-    null: Liu et al. (2008), doi:10.1198/016214508000000454. We compare stabilities, not
-    cluster indices.
+    null: Liu et al. (2008), doi:10.1198/016214508000000454; silhouettes: Rousseeuw (1987),
+    doi:10.1016/0377-0427(87)90125-7.
 
     Examples
     --------
@@ -117,13 +117,18 @@ def subtypes(deviations: Scores, who: str | None = None, *, metric: str = "corre
     rng = np.random.default_rng(plan.seed)
     n_kept = max(most + 1, round(plan.share * len(z)))
     drawn = np.array([rng.permutation(len(z))[:n_kept] for _ in range(plan.n_subsamples)])
-    seen = stability(distance, ks, method, drawn)
-    null = np.empty((plan.n_null, len(ks)))
+    null = {"silhouette": np.empty((plan.n_null, len(ks))),
+            "stability": np.empty((plan.n_null, len(ks)))}
+    cloud = OneCloud.of(values, rng)
     for i in range(plan.n_null):
-        cloud = pd.DataFrame(one_cloud(values, rng), z.index, z.columns)
-        null[i] = stability(profile_dissimilarity(cloud, metric).to_numpy(), ks, method, drawn)
+        others = pd.DataFrame(cloud.draw(rng), z.index, z.columns)
+        apart = profile_dissimilarity(others, metric).to_numpy()
+        null["silhouette"][i] = silhouettes(apart, ks, method)
+        null["stability"][i] = stability(apart, ks, method, drawn)
+    seen = {"silhouette": silhouettes(distance, ks, method),
+            "stability": stability(distance, ks, method, drawn)}
     table, p = _beside_null(seen, null, list(ks))
-    best = int(table["excess"].idxmax())
+    best = _number(table, plan.level)
     labels = clusters(distance, ks, method)
     chosen = labels[best - 2] if p < plan.level else np.zeros(len(z), int)
     sizes = np.bincount(labels[best - 2])
@@ -171,16 +176,29 @@ def _check(z: pd.DataFrame, metric: str, method: str, most: int) -> None:
                               f"cluster); got {most}")
 
 
-def _beside_null(seen: Array, null: Array, ks: list[int]) -> tuple[pd.DataFrame, float]:
-    """Stability for each k beside one cloud's, and p of the largest excess."""
-    mean, sd = null.mean(axis=0), np.maximum(null.std(axis=0, ddof=1), 1e-9)
-    excess, by_chance = (seen - mean) / sd, ((null - mean) / sd).max(axis=1)
-    low, high = np.quantile(null, (0.025, 0.975), axis=0)
-    table = pd.DataFrame({"stability": seen, "null_mean": mean, "null_low": low,
-                          "null_high": high, "excess": excess,
-                          "p": (1 + (null >= seen).sum(axis=0)) / (1 + len(null))},
+def _beside_null(seen: dict[str, Array], null: dict[str, Array], ks: list[int]
+                 ) -> tuple[pd.DataFrame, float]:
+    """For each k what was seen beside one cloud's, and p of the largest excess of silhouettes."""
+    columns = {}
+    for name, numbers in seen.items():
+        low, high = np.quantile(null[name], (0.025, 0.975), axis=0)
+        columns |= {name: numbers, f"{name}_null": null[name].mean(axis=0), f"{name}_low": low,
+                    f"{name}_high": high}
+    cloud = null["silhouette"]
+    mean, sd = cloud.mean(axis=0), np.maximum(cloud.std(axis=0, ddof=1), 1e-9)
+    excess, by_chance = (seen["silhouette"] - mean) / sd, ((cloud - mean) / sd).max(axis=1)
+    reached = (cloud >= seen["silhouette"]).sum(axis=0)
+    table = pd.DataFrame({**columns, "excess": excess, "p": (1 + reached) / (1 + len(cloud))},
                          index=pd.Index(ks, name="n_clusters"))
-    return table, float((1 + (by_chance >= excess.max()).sum()) / (1 + len(null)))
+    return table, float((1 + (by_chance >= excess.max()).sum()) / (1 + len(cloud)))
+
+
+def _number(table: pd.DataFrame, level: float) -> int:
+    """The stablest number of clusters that stands out; if none does, the one nearest to it."""
+    beyond = table[table["p"] < level]
+    place = int(beyond["stability"].to_numpy().argmax()) if len(beyond) else int(
+        table["excess"].to_numpy().argmax())
+    return int((beyond if len(beyond) else table).index[place])
 
 
 def _members(index: pd.Index, chosen: Array, candidate: Array, distance: Array, agreed: Array
