@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
+from sklearn.isotonic import isotonic_regression
 from sklearn.metrics import silhouette_score
 
 from .linear_terms import Array
 
 METHODS = ("kmedoids", "average", "complete", "ward")
 _MATCHING = 8  # rounds, and draws in each: the spectrum is then met to a few per cent
+_AXES = 10  # leading ones
 _ROUNDS = 100  # of k-medoids; about five are needed
 
 
@@ -136,26 +138,30 @@ def consensus(distance: Array, k: int, method: str, subsamples: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class OneCloud:
-    r"""People as many and with the same holes, of one Gaussian with the mean and covariance of z.
+    r"""People as many and with the same holes, of one Gaussian that scatters as those seen.
 
-    .. math:: \lambda \leftarrow \lambda \; \frac{\lambda^\text{seen}}
-              {\overline{\lambda^\text{drawn}}}
+    .. math:: N(\bar z, \; V (\Lambda - \sigma^2)_+ V^\top + \sigma^2 I), \quad
+              \lambda_j \leftarrow \lambda_j \sqrt{\lambda_j^\text{seen} / \lambda_j^\text{drawn}}
 
-    The spectrum is chosen so that the people drawn have, on average, the spectrum of those seen:
-    drawn from the sample covariance itself they would scatter more unevenly than those seen, as
+    with V the leading principal axes of the people seen. Their variances :math:`\lambda` are
+    chosen so that the people drawn have, on average, the leading variances and the total variance
+    of those seen: drawn from the sample covariance itself they would scatter more unevenly, as
     few people always do, and pass for clusters. For it, holes are filled with the mean and the
     variance is restored.
 
     Attributes
     ----------
     mean : ndarray, shape (n_features,)
-    axes : ndarray, shape (n_people, n_features)
-        Principal axes, times the sd along them.
+    axes : ndarray, shape (n_axes, n_features)
+        Leading axes, times the sd along them beyond the noise.
+    noise : float
+        :math:`\sigma`.
     seen : bool ndarray, shape (n_people, n_features)
     """
 
     mean: Array
     axes: Array
+    noise: float
     seen: Array
 
     @classmethod
@@ -165,23 +171,31 @@ class OneCloud:
         count = np.maximum(seen.sum(axis=0), 1)
         mean = np.where(seen, z, 0).sum(axis=0) / count
         rest = np.where(seen, z - mean, 0) * np.sqrt(n / count)
-        rest -= rest.mean(axis=0)
-        _, size, axes = np.linalg.svd(rest, full_matrices=False)
-        observed = size**2 / (n - 1)
-        spectrum = observed.copy()
+        q = min(_AXES, n // 5, z.shape[1])
+        axes = np.linalg.svd(rest - rest.mean(axis=0), full_matrices=False)[2][:q]
+        observed, total = _spectrum(rest, q)
+        spectrum, noise = observed.copy(), (total - observed.sum()) / z.shape[1]
         for _ in range(_MATCHING):
-            drawn = np.mean([_spectrum(rng.normal(size=(n, len(size))) * np.sqrt(spectrum))
-                             for _ in range(_MATCHING)], axis=0)[:len(size)]
-            spectrum *= observed / np.maximum(drawn, 1e-12 * drawn[0])
-        return cls(mean, np.sqrt(spectrum)[:, None] * axes, seen)
+            sd = np.sqrt(np.clip(spectrum - noise, 0, None))
+            drawn = np.mean([_spectrum(
+                rng.normal(size=(n, q)) * sd @ axes + np.sqrt(noise) * rng.normal(size=z.shape),
+                q)[0] for _ in range(_MATCHING)], axis=0)
+            # equal variances cannot be drawn equal: without pooling they would swap for ever
+            spectrum = isotonic_regression(spectrum * np.sqrt(observed / drawn), increasing=False)
+            spectrum = np.maximum(spectrum, noise)
+            noise = max(total - (spectrum - noise).sum(), 0) / z.shape[1]
+        sd = np.sqrt(np.clip(spectrum - noise, 0, None))
+        return cls(mean, sd[:, None] * axes, float(np.sqrt(noise)), seen)
 
     def draw(self, rng: np.random.Generator) -> Array:
         """Other people, (n_people, n_features)."""
         drawn = rng.normal(size=(len(self.seen), len(self.axes))) @ self.axes
+        drawn += self.noise * rng.normal(size=self.seen.shape)
         return np.where(self.seen, self.mean + drawn, np.nan)
 
 
-def _spectrum(scores: Array) -> Array:
-    """Variances along the principal axes of people given by their scores, largest first."""
-    rest = scores - scores.mean(axis=0)
-    return np.linalg.svd(rest, compute_uv=False) ** 2 / (len(rest) - 1)
+def _spectrum(z: Array, q: int) -> tuple[Array, float]:
+    """The q largest variances along principal axes, and the variance of all."""
+    rest = z - z.mean(axis=0)
+    found = np.linalg.eigvalsh(rest @ rest.T if len(z) < z.shape[1] else rest.T @ rest)[::-1]
+    return found[:q] / (len(z) - 1), float(found.sum() / (len(z) - 1))

@@ -39,14 +39,15 @@ def plot_extreme_counts(found: ExtremeCounts, *, direction: str | None = None,
     chosen = (direction or counted[0][0], threshold or counted[0][1])
     if chosen not in counted:
         raise ComparisonError(f"{chosen} was not counted; there are {listed(counted, 9)}")
-    counts = found.people[chosen]
+    known = [key for key in found.people.columns if key[:2] == chosen]
+    counts = found.people[known].droplevel([0, 1], axis=1)
     levels = list(found.n)
     ax = axis_or_new(ax, (7.5, 1.2 + 0.38 * len(levels) * counts.shape[1]))
     expected = found.table.xs(chosen, level=("direction", "threshold"))["expected"]
     expected = expected.groupby(level="modality").first()
-    for i, name in enumerate(counts):
+    for i, name in enumerate(map(str, counts)):
         for j, level in enumerate(levels):
-            values = counts.loc[(found.levels == level).to_numpy(), name].dropna()
+            values = counts[name][(found.levels == level).to_numpy()].dropna()
             person_strip(ax, values, i + row_offset(j, len(levels)), PALETTE[j % len(PALETTE)],
                          0.7 / len(levels))
         ax.plot([expected[name]] * 2, [i - 0.42, i + 0.42], color=GREY, lw=1.2, ls="--")

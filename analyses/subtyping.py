@@ -179,7 +179,7 @@ def _check(z: pd.DataFrame, metric: str, method: str, most: int) -> None:
 def _beside_null(seen: dict[str, Array], null: dict[str, Array], ks: list[int]
                  ) -> tuple[pd.DataFrame, float]:
     """For each k what was seen beside one cloud's, and p of the largest excess of silhouettes."""
-    columns = {}
+    columns: dict[str, Array] = {}
     for name, numbers in seen.items():
         low, high = np.quantile(null[name], (0.025, 0.975), axis=0)
         columns |= {name: numbers, f"{name}_null": null[name].mean(axis=0), f"{name}_low": low,

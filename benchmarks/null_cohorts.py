@@ -1,16 +1,16 @@
 """Error rates of every correction when groups do not differ, and power when some regions do.
 
 What is simulated: 30 patients and 40 controls at 3 sites, 2 modalities of 50 regions; z of a brain
-from 6 factors and noise (as correlated as thickness is: mean \\|r\\| of two regions about .2), that
-is, the z of a perfect normative model. Raw values are z times the region's sd plus what age, sex
-and site do to it. Patients are 4 years older on average and come more from the first site. No
-model is fitted: what a fitted one adds is measured by ``planted_in_real_people.py``.
+from 6 factors and noise (half the variance is shared, as in cortical thickness), that is, the z of
+a perfect normative model. Raw values are z times the region's sd plus what age, sex and site do to
+it. Patients are 4 years older on average and come more from the first site. No model is fitted:
+what a fitted one adds is measured by ``planted_in_real_people.py``.
 
-``null``: no region differs; ``planted``: 10 of 100 regions are lower by ``--effect`` sd in patients.
-Family-wise error: the share of cohorts with any false region. False discovery rate: the mean share
-of false regions among those called. Each is given with Wilson's 95 % interval (that of the false
-discovery rate by the normal law). Every correction is of :func:`compare_groups` on z; beside it the
-same on raw values, adjusted, and plain t tests of raw values without adjustment.
+``null``: no region differs; planted: 10 of 100 regions are lower by ``--effect`` sd in patients.
+Family-wise error: the share of cohorts with any false region, with Wilson's 95 % interval. False
+discovery rate: the mean share of false regions among those called, with the normal law's. Every
+correction is of :func:`compare_groups` on z; beside it the same on raw values, adjusted, and plain
+t tests of raw values without adjustment.
 """
 from __future__ import annotations
 

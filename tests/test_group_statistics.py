@@ -1,11 +1,13 @@
 """Tests of groups beyond least squares: HC3, Welch, Cliff's delta, largest t, omnibus, one side.
 
 Witnesses: statsmodels (HC3, Wald and Welch's F, partial F), SciPy, the dominance matrix written
-out, nilearn's permuted_ols, pingouin where it is installed, and the tractometry of 24 patients with
-ALS. The rate of false findings is measured by benchmarks/null_cohorts.py. Without a witness: which
-people change places within which site.
+out, nilearn's permuted_ols, pingouin where it is installed, and the tractometry of 24 patients
+with ALS. The rate of false findings is measured by benchmarks/null_cohorts.py. Without a witness:
+which people change places within which site.
 """
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -102,8 +104,9 @@ def test_cliffs_delta_by_its_definition():
         d = np.sign(a[:, None] - b)
         delta, low, high = cliffs_delta(a, b)
         assert delta == pytest.approx(d.mean(), abs=1e-12)
-        s2 = (n0**2 * ((d.mean(1) - d.mean()) ** 2).sum() + n1**2 * ((d.mean(0) - d.mean()) ** 2
-              ).sum() - ((d - d.mean()) ** 2).sum()) / (n1 * n0 * (n1 - 1) * (n0 - 1))
+        of_case, of_base = (((d.mean(k) - d.mean()) ** 2).sum() for k in (1, 0))
+        s2 = (n0**2 * of_case + n1**2 * of_base - ((d - d.mean()) ** 2).sum()) / (
+            n1 * n0 * (n1 - 1) * (n0 - 1))
         t = stats.t.ppf(0.975, n1 + n0 - 2)
         half = t * np.sqrt(s2) * np.sqrt((1 - delta**2) ** 2 + t**2 * s2)
         ends = [(delta - delta**3 + sign * half) / (1 - delta**2 + t**2 * s2) for sign in (-1, 1)]
@@ -187,7 +190,6 @@ def test_largest_t_of_groups_within_sites(deviations):  # noqa: F811
     with pytest.raises(ComparisonError, match="'scanner', which is not a column"):
         compare_groups(deviations, "dx", correction=MaxT(9, blocks="scanner"))
     alone = deviations.subjects.assign(place=deviations.subjects["dx"])
-    from dataclasses import replace
     with pytest.raises(ComparisonError, match="no place has people of both"):
         compare_groups(replace(deviations, subjects=alone), "dx", adjust=(),
                        correction=MaxT(9, blocks="place"))

@@ -75,8 +75,8 @@ Adjust = Annotated[str | None, typer.Option(
     metavar="NAMES", help="Covariates of the linear model, as age,sex; or none. By default all "
     "that the model knows.")]
 CorrectionChoice = Annotated[Correction, typer.Option(
-    help="Of p over all rows: false discovery rate (Benjamini-Hochberg, or Benjamini-Yekutieli for "
-    "any dependence), or family-wise (Holm, or the largest t of people who change places).")]
+    help="Of p over all rows: false discovery rate (Benjamini-Hochberg, or Benjamini-Yekutieli "
+    "for any dependence), or family-wise (Holm, or the largest t of people who change places).")]
 AlternativeChoice = Annotated[Alternative, typer.Option(
     help="Both sides, or one: greater or less.")]
 Permutations = Annotated[int, typer.Option(
