@@ -54,7 +54,8 @@ def plot_consensus(found: Subtypes, *, ax: Axes | None = None) -> Axes:
     said = "subtype" if found.n_clusters > 1 else "cluster (no subtypes beyond chance)"
     ax.set_ylabel(said)
     ax.set_xlabel("people, in the same order")
-    ax.figure.colorbar(image, ax=ax, pad=0.02, label="share of subsamples in which\nboth fell together")
+    ax.figure.colorbar(image, ax=ax, pad=0.02,
+                       label="share of subsamples in which\nboth fell together")
     return ax
 
 

@@ -88,7 +88,7 @@ def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame,
     >>> found.table.loc[("mmse", "t1", "t1_region2"), ["df", "n"]].tolist()
     [35.0, 39.0]
     >>> found.family
-    'Benjamini-Hochberg over 15 tests (1 score; t1 4, dti 5, pet 6), raw over 15'
+    'Benjamini-Hochberg over 14 tests (1 score; t1 3, dti 5, pet 6), raw over 14'
     """
     for name, word, words in (("method", method, METHODS),
                               ("alternative", alternative, ALTERNATIVES)):
