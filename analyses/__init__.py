@@ -8,13 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "Associations": "association_table",
     "BenjaminiHochberg": "voxel_corrections",
     "ClusterExtent": "voxel_corrections",
     "ClusterMass": "voxel_corrections",
+    "ExtremeCounts": "extremes",
     "GroupComparison": "group_comparison",
     "MaxT": "voxel_corrections",
     "OlsT": "voxel_ols",
+    "OverlapMaps": "overlap_maps",
     "RegionalDeviations": "regional",
+    "StabilityPlan": "subtyping",
+    "Subtypes": "subtype_table",
     "Tfce": "voxel_corrections",
     "VisitChanges": "longitudinal",
     "VoxelComparison": "voxel_comparison",
@@ -22,6 +27,7 @@ _HOMES = {
     "VoxelTable": "voxel_table",
     "WelchT": "voxel_welch",
     "abnormal_share": "indices",
+    "associations": "score_associations",
     "attribution_table": "attribution",
     "compare_distances": "ranks",
     "compare_extremes": "ranks",
@@ -29,14 +35,17 @@ _HOMES = {
     "compare_visits": "longitudinal",
     "compare_voxels": "voxelwise",
     "dissimilarity": "indices",
+    "extreme_counts": "extremes",
     "group_map": "deviation_maps",
     "modality_shares": "attribution",
-    "overlap": "deviation_maps",
+    "overlap": "overlap_maps",
     "overlap_voxels": "voxelwise",
     "parcellate": "regional",
+    "profile_dissimilarity": "profile_distances",
     "severity_index": "indices",
     "significance_ratio": "indices",
     "subject_map": "deviation_maps",
+    "subtypes": "subtyping",
     "unparcellate": "voxel_regions",
     "write_maps": "map_files",
     "write_report": "report",
@@ -44,17 +53,24 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from .association_table import Associations
+    from .score_associations import associations
     from .attribution import attribution_table, modality_shares
-    from .deviation_maps import group_map, overlap, subject_map
+    from .deviation_maps import group_map, subject_map
+    from .extremes import ExtremeCounts, extreme_counts
     from .group_comparison import GroupComparison
     from .groups import compare_groups
     from .indices import abnormal_share, dissimilarity, severity_index, significance_ratio
     from .longitudinal import VisitChanges, compare_visits
     from .map_files import write_maps
+    from .overlap_maps import OverlapMaps, overlap
+    from .profile_distances import profile_dissimilarity
     from .ranks import compare_distances, compare_extremes
     from .regional import RegionalDeviations, parcellate
     from .report import write_report
     from .report_voxels import VoxelFindings
+    from .subtype_table import Subtypes
+    from .subtyping import StabilityPlan, subtypes
     from .voxel_comparison import VoxelComparison
     from .voxel_corrections import BenjaminiHochberg, ClusterExtent, ClusterMass, MaxT, Tfce
     from .voxel_ols import OlsT
@@ -64,14 +80,15 @@ if TYPE_CHECKING:
     from .voxel_map_files import write_voxel_maps
     from .voxelwise import compare_voxels, overlap_voxels
 
-__all__ = ["BenjaminiHochberg", "ClusterExtent", "ClusterMass", "GroupComparison", "MaxT", "OlsT",
-           "RegionalDeviations", "Tfce", "VisitChanges", "VoxelComparison", "VoxelFindings",
-           "VoxelTable", "WelchT",
-           "abnormal_share", "attribution_table", "compare_distances", "compare_extremes",
-           "compare_groups", "compare_visits", "compare_voxels", "dissimilarity", "group_map",
-           "modality_shares", "overlap", "overlap_voxels", "parcellate", "severity_index",
-           "significance_ratio", "subject_map", "unparcellate", "write_maps", "write_report",
-           "write_voxel_maps"]
+__all__ = ["Associations", "BenjaminiHochberg", "ClusterExtent", "ClusterMass", "ExtremeCounts",
+           "GroupComparison", "MaxT", "OlsT", "OverlapMaps", "RegionalDeviations", "StabilityPlan",
+           "Subtypes", "Tfce", "VisitChanges", "VoxelComparison", "VoxelFindings", "VoxelTable",
+           "WelchT", "abnormal_share", "associations", "attribution_table", "compare_distances",
+           "compare_extremes", "compare_groups", "compare_visits", "compare_voxels",
+           "dissimilarity", "extreme_counts", "group_map", "modality_shares", "overlap",
+           "overlap_voxels", "parcellate", "profile_dissimilarity", "severity_index",
+           "significance_ratio", "subject_map", "subtypes", "unparcellate", "write_maps",
+           "write_report", "write_voxel_maps"]
 
 
 def __getattr__(name: str) -> Any:

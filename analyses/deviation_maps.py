@@ -1,4 +1,4 @@
-"""Deviations as maps in the brain: of one person, of a contrast, and of how a group overlaps."""
+"""Deviations as maps in the brain: of one person and of a contrast; and what lies far off."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -7,8 +7,7 @@ import pandas as pd
 
 from normfuse.errors import AtlasError, CohortError, ComparisonError, listed
 
-from .group_comparison import INDEX, GroupComparison
-from .groups import Scores, honest_people
+from .group_comparison import GroupComparison
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -95,6 +94,7 @@ def group_map(comparison: GroupComparison, modality: str, atlas: Atlas, column: 
     Examples
     --------
     >>> from normfuse import load_atlas
+    >>> from normfuse.analyses.group_comparison import INDEX
     >>> regions = [("AD - CN", "t1", "Left-Hippocampus"), ("AD - CN", "t1", "Brain-Stem")]
     >>> table = pd.DataFrame({"g": [-1.25, 0.5]}, pd.MultiIndex.from_tuples(regions, names=INDEX))
     >>> comparison = GroupComparison(table, "diagnosis", "CN", (), "", {"CN": 30, "AD": 20})
@@ -115,53 +115,6 @@ def group_map(comparison: GroupComparison, modality: str, atlas: Atlas, column: 
             raise ComparisonError(f"choose a {what} of this comparison: {listed(known, 30)}; "
                                   f"got {name!r}")
     return atlas.paint(table.loc[contrast].loc[modality][column].dropna())
-
-
-def overlap(deviations: Scores, group: str, *, threshold: float = 1.96,
-            direction: str = "both") -> pd.DataFrame:
-    r"""The share of each group beyond a threshold, per feature.
-
-    .. math:: o_k(r) = \frac{\#\{i \in k : |z_{ir}| > t\}}{\#\{i \in k : z_{ir}
-              \text{ measured}\}}
-
-    Groups overlap little even in illnesses with clear mean differences: people deviate in
-    different places. A healthy group shows 5 % everywhere at 1.96. People the model was trained
-    on are left out, and the held-out controls added, as in :func:`compare_groups`.
-
-    Parameters
-    ----------
-    deviations : Deviations or RegionalDeviations
-    group : str
-        Column of ``subjects``.
-    threshold : float
-        t, in units of z.
-    direction : {"both", "below", "above"}
-        Count \|z\| > t, z < -t or z > t.
-
-    Returns
-    -------
-    DataFrame, index (group, modality, feature)
-        ``share`` (0 to 1; NaN if nobody was measured), ``count`` and ``n`` measured. Paint one
-        with ``atlas.paint(table.loc["AD"].loc["t1"]["share"])``.
-
-    References
-    ----------
-    Wolfers et al. (2018), doi:10.1001/jamapsychiatry.2018.2467.
-
-    Examples
-    --------
-    >>> from normfuse.testing import tiny_deviations
-    >>> overlap(tiny_deviations(), "diagnosis").loc[("AD", "t1", "insula")].tolist()
-    [1.0, 1.0, 1.0]
-    """
-    people, levels, _ = honest_people(deviations, group)
-    far = beyond(people.z, threshold, direction)
-    parts = {}
-    for level in sorted(levels.unique()):
-        who = (levels == level).to_numpy()
-        count, n = far[who].sum(), people.z[who].notna().sum()
-        parts[level] = pd.DataFrame({"share": count / n, "count": count, "n": n})
-    return pd.concat(parts, names=["group", *INDEX[1:]])
 
 
 def beyond(z: pd.DataFrame, threshold: float, direction: str = "both") -> pd.DataFrame:

@@ -1,26 +1,22 @@
 """The numbers of a contrast: differences, Hedges' g, the linear model, and corrected p-values."""
 from __future__ import annotations
 
-from typing import Any, TypeAlias
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-Array: TypeAlias = NDArray[Any]
+from .cliff import cliffs_delta
+from .linear_terms import Array
+from .terms import Question, p_of_t
 
 CORRECTIONS = {"fdr_bh": "Benjamini-Hochberg", "fdr_by": "Benjamini-Yekutieli", "holm": "Holm"}
-_STATISTICS = ("difference", "ci_low", "ci_high", "g", "g_low", "g_high", "adjusted_difference",
-               "t", "df", "p", "q", "n_case", "n_baseline")
-# Rounding leaves about 1e-30 of a sum of squares that is zero in theory, 1e-16 of a projection
-# that is: both bounds lie far above the rounding and far below anything measured.
-_NO_RESIDUAL = 1e-20
-_COLLINEAR = 1e-10
+_STATISTICS = ("difference", "ci_low", "ci_high", "g", "g_low", "g_high", "delta", "delta_low",
+               "delta_high", "adjusted_difference", "t", "df", "p", "q", "n_case", "n_baseline")
 
 
-def compare_features(values: pd.DataFrame, case: Array, design: Array) -> pd.DataFrame:
+def compare_features(values: pd.DataFrame, case: Array, design: Array, test: str = "ols",
+                     alternative: str = "two-sided") -> pd.DataFrame:
     """One contrast: a row a feature; q is filled in when every contrast is there.
 
     Parameters
@@ -31,6 +27,8 @@ def compare_features(values: pd.DataFrame, case: Array, design: Array) -> pd.Dat
         Who belongs to the case group; the others are the baseline.
     design : array, shape (n_subjects, n_columns)
         The covariates with their constant.
+    test, alternative : str
+        See :data:`~normfuse.analyses.terms.TESTS` and :func:`~normfuse.analyses.terms.p_of_t`.
 
     Examples
     --------
@@ -55,15 +53,14 @@ def compare_features(values: pd.DataFrame, case: Array, design: Array) -> pd.Dat
     found.update(n_case=n1, n_baseline=n0)
     for name, numbers in _differences(y[case][:, spread], y[~case][:, spread]).items():
         found[name][spread] = numbers
-    # People with the same holes share one projection, so each pattern is solved once.
-    patterns, member = np.unique(known, axis=1, return_inverse=True)
-    for k, rows in enumerate(patterns.T):
-        chosen = np.flatnonzero((member.ravel() == k) & spread)
-        if len(chosen):
-            fit, problem = _linear_model(y[np.ix_(rows, chosen)], case[rows], design[rows])
-            reason[chosen] = problem
-            for name, numbers in fit.items():
-                found[name][chosen] = numbers
+    for column in np.flatnonzero(spread):
+        here = known[:, column]
+        found["delta"][column], found["delta_low"][column], found["delta_high"][column] = (
+            cliffs_delta(y[here & case, column], y[here & ~case, column]))
+    fitted, problem = Question(case, design, test).fit(y, spread)
+    reason[spread] = problem[spread]
+    found.update(fitted)
+    found["p"] = p_of_t(found["t"], found["df"], alternative)
     return pd.DataFrame({**found, "reason": reason.astype(str)}, index=values.columns)
 
 
@@ -112,30 +109,6 @@ def noncentrality_interval(t: Array, df: Array) -> tuple[Array, Array]:
         solved = np.abs(stats.nct.cdf(size, df, low) - level) < 1e-6
         ends.append(np.where(solved, low, np.nan))
     return np.where(t < 0, -ends[1], ends[0]), np.where(t < 0, -ends[0], ends[1])
-
-
-def _linear_model(y: Array, case: Array, design: Array) -> tuple[dict[str, Array], Array]:
-    """OLS of complete columns y on group and design, by projecting the design out of both."""
-    norms = np.linalg.norm(design, axis=0)
-    basis, singular, _ = np.linalg.svd(design[:, norms > 0] / norms[norms > 0],
-                                       full_matrices=False)
-    basis = basis[:, singular > _COLLINEAR * singular[0]]
-    df = len(y) - basis.shape[1] - 1
-    dummy, centred = case - case.mean(), y - y.mean(axis=0)
-    dummy_left, left = (x - basis @ (basis.T @ x) for x in (dummy, centred))
-    information = dummy_left @ dummy_left
-    problem = np.full(y.shape[1], "", dtype=object)
-    if information < _COLLINEAR * (dummy @ dummy):
-        return {}, problem + "the covariates tell the groups apart completely"
-    if df < 1:
-        return {}, problem + f"{len(y)} people are too few for group and covariates"
-    beta = dummy_left @ left / information
-    residual = ((left - np.outer(dummy_left, beta)) ** 2).sum(axis=0)
-    exact = residual <= _NO_RESIDUAL * (centred**2).sum(axis=0)
-    problem[exact] = "group and covariates explain it without residual"
-    t = beta / np.sqrt(np.where(exact, np.nan, residual) / df / information)
-    return {"adjusted_difference": beta, "t": t, "df": np.where(exact, np.nan, df),
-            "p": 2 * stats.t.sf(np.abs(t), df)}, problem
 
 
 def corrected(p: pd.Series, correction: str) -> pd.Series:

@@ -5,10 +5,16 @@ of a reference
 :func:`plot_training`                       loss of each epoch, and the weights that were kept
 :func:`plot_qq`                             quantiles of held-out controls' z against N(0, 1)
 :func:`plot_calibration`                    how often held-out controls exceed a threshold
-of groups
+of groups and scores
 :func:`plot_group_effects`                  forest plot of Hedges' g with 95 % intervals
+:func:`plot_associations`                   forest plot of correlations with a score
 :func:`plot_extremes`                       extreme deviations per person, by group
+:func:`plot_extreme_counts`                 the same of a result, for any threshold and direction
+:func:`plot_overlap`                        share of each group beyond a threshold, by region
 :func:`plot_distances`                      latent distance per person, by group
+:func:`plot_stability`                      clusters of people beside those of one cloud
+:func:`plot_consensus`                      who falls together with whom
+:func:`plot_profiles`                       mean z of each subtype
 of people
 :func:`plot_centiles`                       normal range of a feature by age, people and one person
 :func:`plot_missingness`                    which modalities people have together
@@ -24,12 +30,16 @@ from __future__ import annotations
 from .drawing import EXTREME, MARKERS, PALETTE, SIGNIFICANT
 from .figures_brain import AXIAL_CUTS, plot_brain, plot_glass
 from .figures_centiles import plot_centiles
-from .figures_groups import plot_distances, plot_extremes, plot_group_effects
+from .figures_counts import plot_extreme_counts, plot_overlap
+from .figures_forest import plot_associations, plot_group_effects
+from .figures_groups import plot_distances, plot_extremes
 from .figures_people import plot_attribution, plot_missingness, plot_subject
 from .figures_reference import plot_calibration, plot_qq, plot_training
+from .figures_subtypes import plot_consensus, plot_profiles, plot_stability
 from .wording import region_label
 
-__all__ = ["AXIAL_CUTS", "EXTREME", "MARKERS", "PALETTE", "SIGNIFICANT", "plot_attribution",
-           "plot_brain", "plot_calibration", "plot_centiles", "plot_distances", "plot_extremes",
-           "plot_glass", "plot_group_effects", "plot_missingness", "plot_qq", "plot_subject",
-           "plot_training", "region_label"]
+__all__ = ["AXIAL_CUTS", "EXTREME", "MARKERS", "PALETTE", "SIGNIFICANT", "plot_associations",
+           "plot_attribution", "plot_brain", "plot_calibration", "plot_centiles", "plot_consensus",
+           "plot_distances", "plot_extreme_counts", "plot_extremes", "plot_glass",
+           "plot_group_effects", "plot_missingness", "plot_overlap", "plot_profiles", "plot_qq",
+           "plot_stability", "plot_subject", "plot_training", "region_label"]

@@ -1,8 +1,7 @@
-"""Pictures of groups: effects with their intervals, extreme counts, latent distances."""
+"""Pictures of groups: extreme counts and latent distances of their people."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,72 +10,14 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from normfuse.deviations import JUDGES, ROLE, Deviations
-from normfuse.errors import ComparisonError, listed
+from normfuse.errors import ComparisonError
 
-from .drawing import (EXTREME, GREY, PALETTE, SIGNIFICANT, axis_or_new, legend_beside,
-                      modality_handles, modality_styles, name_rows, open_frame, person_strip,
-                      row_offset)
+from .drawing import (EXTREME, GREY, PALETTE, SIGNIFICANT, axis_or_new, legend_beside, name_rows,
+                      open_frame, person_strip, row_offset)
 from .groups import honest_people
-from .wording import minus, plain, region_label
-
-if TYPE_CHECKING:
-    from .group_comparison import GroupComparison
+from .wording import plain
 
 _MAX_GROUPS = 12  # more levels are a score or an id, not a grouping
-
-
-def plot_group_effects(comparison: GroupComparison, n: int = 20, *, contrast: str | None = None,
-                       ax: Axes | None = None) -> Axes:
-    """Forest plot of the n regions with the smallest p: Hedges' g and its 95 % interval.
-
-    Parameters
-    ----------
-    comparison : GroupComparison
-    n : int
-        Regions to draw, over all modalities.
-    contrast : str, optional
-        One of the comparison's contrasts; the first by default.
-
-    Raises
-    ------
-    ComparisonError
-        For an unknown contrast, or one in which nothing could be compared.
-
-    Examples
-    --------
-    >>> from normfuse.analyses import GroupComparison
-    >>> row = pd.MultiIndex.from_tuples([("AD - CN", "t1", "ctx-lh-insula")],
-    ...                                 names=["contrast", "modality", "feature"])
-    >>> table = pd.DataFrame({"g": -0.9, "g_low": -1.5, "g_high": -0.3, "p": 0.01, "q": 0.01}, row)
-    >>> comparison = GroupComparison(table, "diagnosis", "CN", (), "", {"CN": 30, "AD": 20})
-    >>> [label.get_text() for label in plot_group_effects(comparison).get_yticklabels()]
-    ['L insula']
-    """
-    known = comparison.table.index.get_level_values("contrast").unique()
-    if contrast is None and len(known):
-        contrast = known[0]
-    if contrast not in known:
-        raise ComparisonError(f"there is no contrast {contrast!r}; there are {listed(known)}")
-    table = comparison.table.xs(contrast, level="contrast")
-    styles = modality_styles(table.index.get_level_values("modality").unique())
-    top = table.assign(size=-table["g"].abs()).dropna(subset=["g", "p"])
-    top = top.sort_values(["p", "size"]).head(n).sort_values("g")
-    if top.empty:
-        raise ComparisonError(f"no region could be compared in {contrast}; see the column reason")
-    ax = axis_or_new(ax, (7.5, 1 + 0.26 * len(top)))
-    ax.axvline(0, color=GREY, lw=1)
-    for y, (modality, row) in enumerate(zip(top.index.get_level_values("modality"),
-                                            top.to_dict("records"))):
-        colour, marker = styles[modality]
-        ax.errorbar(row["g"], y, xerr=[[row["g"] - row["g_low"]], [row["g_high"] - row["g"]]],
-                    fmt=marker, color=colour, ms=6.5, lw=1.5, mew=1.4,
-                    mfc=colour if row["q"] < SIGNIFICANT else "white")
-    name_rows(ax, [plain(region_label(feature)) for _, feature in top.index])
-    ax.set_xlabel(f"Hedges' g of z, {minus(plain(contrast))}, with 95 % interval")
-    handles = modality_handles(styles, top.index.get_level_values("modality"))
-    handles += [Line2D([], [], ls="", marker="o", color=GREY, mfc=fill, label=label)
-                for fill, label in ((GREY, "q < .05"), ("white", "q ≥ .05"))]
-    return open_frame(legend_beside(ax, handles))
 
 
 def plot_extremes(deviations: Deviations, group: str, *, ax: Axes | None = None) -> Axes:

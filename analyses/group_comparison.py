@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from normfuse.errors import ModelFileError
 from normfuse.outputs import new_file, new_folder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 INDEX = ["contrast", "modality", "feature"]
 ALPHA = 0.05
@@ -39,6 +43,10 @@ class GroupComparison:
     kind : str
         Of the deviations that were compared (:mod:`normfuse.kinds`); empty if the numbers do not
         depend on it, as latent distances, or if an older file did not say.
+    omnibus : DataFrame or None, index (modality, feature)
+        Of more than two groups: whether any of them differ.
+    test : str
+        Which test p belongs to, and of how many sides.
 
     Examples
     --------
@@ -69,6 +77,8 @@ class GroupComparison:
     n: Mapping[str, int]
     notes: tuple[str, ...] = ()
     kind: str = ""
+    omnibus: pd.DataFrame | None = None
+    test: str = ""
 
     def significant(self, alpha: float = ALPHA) -> pd.DataFrame:
         """The rows with q < alpha, smallest p first."""
@@ -84,7 +94,19 @@ class GroupComparison:
             tested = part[part["p"].notna()]
             lines.append(f"{contrast}, {modality}: {int((part['q'] < ALPHA).sum())} of "
                          f"{len(tested)} at q < {ALPHA}{_strongest(tested)}")
-        return "\n".join([*lines, f"q: {self.family}", *(f"note: {note}" for note in self.notes)])
+        if self.omnibus is not None:
+            for modality, part in self.omnibus.groupby(level=0, sort=False):
+                lines.append(f"any group, {modality}: {int((part['q'] < ALPHA).sum())} of "
+                             f"{int(part['p'].notna().sum())} at q < {ALPHA} (omnibus F)")
+        tests = [f"test: {self.test}"] if self.test else []
+        return "\n".join([*lines, *tests, f"q: {self.family}",
+                          *(f"note: {note}" for note in self.notes)])
+
+    def plot(self, n: int = 20, *, contrast: str | None = None, ax: Axes | None = None) -> Axes:
+        """The n strongest regions: :func:`~normfuse.analyses.figures.plot_group_effects`."""
+        from .figures_forest import plot_group_effects
+
+        return plot_group_effects(self, n, contrast=contrast, ax=ax)
 
     def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the table to a new file."""
@@ -93,16 +115,19 @@ class GroupComparison:
         return Path(path)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write ``table.csv`` and ``comparison.json`` to a new folder.
+        """Write ``table.csv``, ``comparison.json`` and perhaps ``omnibus.csv`` to a new folder.
 
         Raises
         ------
         OutputExistsError
             If the folder is there and ``overwrite`` is not asked for.
         """
-        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "table"}
+        facts = {f.name: getattr(self, f.name) for f in fields(self)
+                 if f.name not in ("table", "omnibus")}
         with new_folder(Path(folder), overwrite=overwrite) as work:
             self.table.to_csv(work / "table.csv")
+            if self.omnibus is not None:
+                self.omnibus.to_csv(work / "omnibus.csv")
             (work / "comparison.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         return Path(folder)
 
@@ -111,13 +136,12 @@ class GroupComparison:
         """Read what :meth:`save` wrote."""
         folder = Path(folder)
         try:
-            # Only an empty cell is missing: a group or a region may well be called NA.
-            table = pd.read_csv(folder / "table.csv", dtype=dict.fromkeys(_TEXTS, str),
-                                keep_default_na=False, na_values=[""]).set_index(INDEX)
-            table = table.fillna({name: "" for name in _TEXTS if name in table})
+            table = _read_table(folder / "table.csv", INDEX)
+            omnibus = folder / "omnibus.csv"
             facts = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
             return cls(table, **{**facts, "adjust": tuple(facts["adjust"]),
-                                 "notes": tuple(facts["notes"])})
+                                 "notes": tuple(facts["notes"]), "omnibus":
+                                 _read_table(omnibus, INDEX[1:]) if omnibus.exists() else None})
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ModelFileError(f"{folder} is not a folder that GroupComparison.save wrote: "
                                  f"{problem}") from problem
@@ -129,6 +153,13 @@ class GroupComparison:
         text = escape(self.summary()).replace("\n", "<br>")
         strongest = self.table.sort_values("p").head(10)
         return text + strongest.to_html(float_format="{:.3g}".format)
+
+
+def _read_table(file: Path, index: list[str]) -> pd.DataFrame:
+    # Only an empty cell is missing: a group or a region may well be called NA.
+    table = pd.read_csv(file, dtype=dict.fromkeys(_TEXTS, str), keep_default_na=False,
+                        na_values=[""]).set_index(index)
+    return table.fillna({name: "" for name in _TEXTS if name in table})
 
 
 def _strongest(tested: pd.DataFrame) -> str:

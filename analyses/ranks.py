@@ -142,7 +142,7 @@ def _by_rank(shown: pd.DataFrame, ranked: pd.DataFrame, subjects: pd.DataFrame, 
                         for what in ("mean", "median")
                         for name, who in (("case", ones), ("baseline", zeros))}
             rows[(f"{case} - {base}", *key)] = {
-                **averages, **_rank_test(ranked.loc[ones, key], ranked.loc[zeros, key])}
+                **averages, **rank_test(ranked.loc[ones, key], ranked.loc[zeros, key])}
     index = pd.MultiIndex.from_tuples(rows, names=INDEX)
     table = pd.DataFrame(list(rows.values()), index=index)
     table["q"] = corrected(table["p"], "fdr_bh")
@@ -150,7 +150,7 @@ def _by_rank(shown: pd.DataFrame, ranked: pd.DataFrame, subjects: pd.DataFrame, 
     return GroupComparison(table, str(levels.name), base, (), family, n, (*notes, why))
 
 
-def _rank_test(case: pd.Series, base: pd.Series) -> dict[str, Any]:
+def rank_test(case: pd.Series, base: pd.Series) -> dict[str, Any]:
     sizes = {"n_case": len(case), "n_baseline": len(base)}
     nothing = dict.fromkeys(("u", "auc", "auc_low", "auc_high", "p", "q"), np.nan)
     if min(sizes.values()) < 2:

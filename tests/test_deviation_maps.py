@@ -162,7 +162,7 @@ def test_a_modality_that_is_no_file_name_is_refused(deviations, atlas, tmp_path)
 
 @pytest.mark.parametrize("direction", ["both", "below", "above"])
 def test_overlap_is_the_share_of_those_measured(deviations, direction):
-    found = overlap(deviations, "dx", threshold=0.7, direction=direction)
+    found = overlap(deviations, "dx", threshold=0.7, direction=direction).shares
     assert found.index.names == ["group", "modality", "feature"] and len(found) == 15
     for (level, *column), row in found.iterrows():
         z = deviations.z.loc[deviations.subjects["dx"] == level, tuple(column)].dropna()
@@ -175,10 +175,10 @@ def test_overlap_adds_controls_leaves_out_seen_people_and_refuses_nonsense(devia
     roles = deviations.subjects.assign(**{ROLE: "new"})
     roles.iloc[9:12, -1] = "training"
     with pytest.warns(UserWarning, match="left out 3 people"):
-        found = overlap(replace(deviations, subjects=roles), "dx")
+        found = overlap(replace(deviations, subjects=roles), "dx").shares
     assert found.loc["CN"]["n"].max() == 11
     parted = replace(deviations.select("dx == 'AD'"), controls=deviations.select("dx == 'CN'"))
-    assert set(overlap(parted, "dx").index.get_level_values(0)) == {"AD", "CN"}
+    assert set(overlap(parted, "dx").shares.index.get_level_values(0)) == {"AD", "CN"}
     with pytest.raises(CohortError, match="positive z; got -1.96"):
         overlap(deviations, "dx", threshold=-1.96)
     with pytest.raises(CohortError, match="got 'under'"):

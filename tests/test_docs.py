@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 import typer
@@ -91,6 +92,29 @@ def test_the_python_lines_of_the_page_on_atlases(tmp_path, monkeypatch, capsys):
     exec(compile(code, "atlases.md", "exec"), names)
     assert "labels: 2 regions in MNI152NLin6Asym" in capsys.readouterr().out
     assert nib.load("z.nii.gz").shape == names["space"].shape
+
+
+@pytest.mark.filterwarnings("ignore:.*overlap", "ignore:.*precision")
+def test_the_python_lines_of_the_page_on_groups(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    people = pd.DataFrame({"age": rng.normal(60, 8, 60), "sex": rng.choice(["F", "M"], 60),
+                           "site": rng.choice(["north", "south"], 60), "mmse": rng.normal(size=60),
+                           "diagnosis": np.repeat(["AD", "CN"], 30)},
+                          [f"sub-{i:02d}" for i in rng.permutation(60)])
+    columns = tiny_deviations().z.columns
+    z = pd.DataFrame(rng.normal(size=(60, 3)), people.index, columns)
+    d = replace(tiny_deviations(), z=z, observed=z, expected=z, subjects=people, latent=z[[]],
+                distance=z[[]], attribution=None)
+    (code,) = blocks("python", "docs/guide/group_statistics.md")
+    # three features in two modalities are too few to correlate people by
+    code = code.replace("subtypes(deviations, \"diagnosis == 'AD'\"",
+                        "subtypes(deviations, \"diagnosis == 'AD'\", metric='euclidean'")
+    exec(compile(code, "group_statistics.md", "exec"), {"deviations": d})
+    said = capsys.readouterr().out
+    assert "share of people with z < -1.96" in said and "Spearman" in said
+    assert Path("groups.csv").exists()
+    plt.close("all")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from scipy import integrate, optimize, stats
 
 from normfuse.analyses import GroupComparison, compare_groups
 from normfuse.analyses.effects import noncentrality_interval
-from normfuse.analyses.groups import _findings
+from normfuse.analyses.families import disagreement
 from normfuse.deviations import ROLE, Deviations
 from normfuse.errors import CohortError, ComparisonError, ModelFileError, OutputExistsError
 from normfuse.testing.fixtures import tiny_reference
@@ -361,7 +361,7 @@ def test_a_confounder_makes_z_and_raw_disagree_and_the_result_says_so():
 ])
 def test_a_row_at_the_border_is_no_disagreement(q, raw_q, said):
     table = pd.DataFrame({"q": q, "raw_q": raw_q, "p": 0.01})
-    notes = _findings(table)
+    notes = disagreement(table)
     assert [said in note for note in notes] == ([] if said is None else [True])
 
 

@@ -11,6 +11,9 @@ from ..errors import CohortError
 
 if TYPE_CHECKING:
     from ..fusion import Aggregator
+    from normfuse.analyses import MaxT
+
+    from ..deviations import Deviations
     from ..runners import Runner
 
 Fusion = StrEnum("Fusion", ["wasserstein", "gwb", "poe", "gpoe", "moment", "moe", "mopoe",
@@ -19,6 +22,12 @@ Fusion = StrEnum("Fusion", ["wasserstein", "gwb", "poe", "gpoe", "moment", "moe"
 Deviation = StrEnum("Deviation", ["focal", "leave_modality_out", "covariates",
                                   "reconstruction"])
 Statistic = StrEnum("Statistic", ["t", "extent", "mass", "tfce"])
+Correction = StrEnum("Correction", ["fdr_bh", "fdr_by", "holm", "max_t"])
+TestChoice = StrEnum("TestChoice", ["ols", "hc3", "welch"])
+Method = StrEnum("Method", ["spearman", "pearson"])
+# a member cannot be called two-sided in the functional form without its value
+Alternative = StrEnum("Alternative", {"two_sided": "two-sided", "greater": "greater",
+                                      "less": "less"})
 UnseenSite = StrEnum("UnseenSite", ["pooled"])
 
 AGAINST = {
@@ -65,6 +74,14 @@ NewFolder = Annotated[Path, typer.Option(help="A new folder for the result.")]
 Adjust = Annotated[str | None, typer.Option(
     metavar="NAMES", help="Covariates of the linear model, as age,sex; or none. By default all "
     "that the model knows.")]
+CorrectionChoice = Annotated[Correction, typer.Option(
+    help="Of p over all rows: false discovery rate (Benjamini-Hochberg, or Benjamini-Yekutieli "
+    "for any dependence), or family-wise (Holm, or the largest t of people who change places).")]
+AlternativeChoice = Annotated[Alternative, typer.Option(
+    help="Both sides, or one: greater or less.")]
+Permutations = Annotated[int, typer.Option(
+    min=1, help="For max_t: how often people change places, within sites.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of permutations.")]
 Overwrite = Annotated[bool, typer.Option(
     "--overwrite", help="Replace what an earlier run of normfuse left there.")]
 
@@ -98,6 +115,17 @@ def names(listed: str | None) -> list[str] | None:
     if listed is None:
         return None
     return [name.strip() for name in listed.split(",") if name.strip() not in ("", "none")]
+
+
+def correction_of(name: Correction, deviations: Deviations, permutations: int, seed: int
+                  ) -> str | MaxT:
+    """The word, or the object that shuffles people within the site that the model knows."""
+    if name is not Correction.max_t:
+        return str(name)
+    from normfuse.analyses import MaxT
+    from normfuse.analyses.comparable import site_column
+
+    return MaxT(permutations, blocks=site_column(deviations), seed=seed)
 
 
 def runner(scheduler: str | None, workers: int) -> Runner:

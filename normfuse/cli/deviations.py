@@ -1,4 +1,4 @@
-"""Verbs about people: score them, compare groups of them, write the report."""
+"""Verbs about people: score them, compare groups, correlate with scores, write the report."""
 from __future__ import annotations
 
 import warnings
@@ -9,8 +9,10 @@ import typer
 
 from ..errors import listed
 from .application import app, free_place
-from .choices import (AGAINST, Adjust, CohortFile, DeviationsFolder, KindChoice, ModelFolder,
-                      NewFolder, Only, Overwrite, Scheduler, SiteChoice, Workers, names, runner)
+from .choices import (AGAINST, Adjust, Alternative, AlternativeChoice, CohortFile, Correction,
+                      CorrectionChoice, DeviationsFolder, KindChoice, Method, ModelFolder,
+                      NewFolder, Only, Overwrite, Permutations, Scheduler, Seed, SiteChoice,
+                      TestChoice, Workers, correction_of, names, runner)
 from .people import chosen
 
 if TYPE_CHECKING:
@@ -61,6 +63,12 @@ def compare(deviations: DeviationsFolder, out: NewFolder,
             adjust: Adjust = None,
             baseline: Annotated[str | None, typer.Option(
                 help="The group all others are held against; else the controls'.")] = None,
+            test: Annotated[TestChoice, typer.Option(
+                help="One variance for all; errors for groups that differ in spread (HC3); or "
+                "Welch's t, which knows no covariates.")] = TestChoice.ols,
+            correction: CorrectionChoice = Correction.fdr_bh,
+            alternative: AlternativeChoice = Alternative.two_sided,
+            permutations: Permutations = 5000, seed: Seed = 0,
             overwrite: Overwrite = False) -> None:
     """Compare groups in every feature: effect, interval, p, q and n, in z and in raw values.
 
@@ -71,10 +79,42 @@ def compare(deviations: DeviationsFolder, out: NewFolder,
 
     from ..deviations import Deviations
 
-    found = compare_groups(Deviations.read(deviations), group, adjust=names(adjust),
-                           baseline=baseline)
+    people = Deviations.read(deviations)
+    found = compare_groups(people, group, adjust=names(adjust), baseline=baseline, test=str(test),
+                           correction=correction_of(correction, people, permutations, seed),
+                           alternative=str(alternative))
     found.save(out, overwrite=overwrite)
     typer.echo(f"groups: {out}\n{found.summary()}")
+
+
+@app.command()
+def associate(deviations: DeviationsFolder, out: NewFolder,
+              scores: Annotated[str, typer.Option(
+                  metavar="NAMES", help="Numeric columns of the subjects table, as mmse,updrs.")],
+              adjust: Adjust = None, subjects: Only = None,
+              method: Annotated[Method, typer.Option(help="Of ranks, or of values.")]
+              = Method.spearman,
+              correction: CorrectionChoice = Correction.fdr_bh,
+              alternative: AlternativeChoice = Alternative.two_sided,
+              permutations: Permutations = 5000, seed: Seed = 0,
+              overwrite: Overwrite = False) -> None:
+    """Correlate every feature with clinical scores, given covariates: r, interval, p, q and n.
+
+    Example: `normfuse associate deviations/ --scores mmse --subjects "diagnosis == 'AD'" --out
+    scores/`
+    """
+    free_place(out, overwrite, "facts.json")
+    from normfuse.analyses import associations
+
+    from ..deviations import Deviations
+
+    people = Deviations.read(deviations)
+    people = people if subjects is None else people.select(subjects)
+    found = associations(people, names(scores) or [], adjust=names(adjust), method=str(method),
+                         correction=correction_of(correction, people, permutations, seed),
+                         alternative=str(alternative))
+    found.save(out, overwrite=overwrite)
+    typer.echo(f"associations: {out}\n{found.summary()}")
 
 
 @app.command()
