@@ -143,11 +143,19 @@ class Cohort:
                    reference)
 
     @classmethod
-    def read(cls, path: str | Path) -> Cohort:
-        """Read a ``cohort.toml``; see :mod:`normfuse.cohort_file` for what it may say."""
+    def read(cls, path: str | Path, *, session: str | None = None) -> Cohort:
+        """Read a ``cohort.toml``; see :mod:`normfuse.cohort_file` for what it may say.
+
+        Parameters
+        ----------
+        path : path
+        session : str, optional
+            Which visit, in place of what the file says: ``"first"``, ``"last"``, the name of one,
+            or ``"all"``, with ids as ``sub-01_ses-2`` and columns ``person`` and ``session``.
+        """
         from .cohort_file import read_cohort
 
-        return read_cohort(Path(path))
+        return read_cohort(Path(path), session)
 
     def __len__(self) -> int:
         return len(self.subjects)

@@ -92,7 +92,7 @@ def _refuse_text(name: str, cells: pd.DataFrame, numbers: Mapping[str, pd.Series
     if not culprits:
         return
     who = cells.index[bad[culprits[0]].to_numpy()][0]
-    word = str(cells.loc[who, culprits[0]])
+    word = str(cells[culprits[0]].loc[who])
     n = sum(int(cell.sum()) for cell in bad.values())
     more = f" ({n} such cells in {listed(culprits)})" if n > 1 else ""
     hint = " (write decimals with a point, or decimal = \",\" for the whole table)" \

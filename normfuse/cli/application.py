@@ -15,7 +15,10 @@ from ..outputs import refuse_existing
 
 
 class Verbs(TyperGroup):
-    """A deliberate refusal is one line a problem and exit code 2; the unexpected keeps its traceback."""
+    """A deliberate refusal is a line a problem and exit code 2.
+
+    The unexpected keeps its traceback.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         with warnings.catch_warnings():

@@ -58,8 +58,8 @@ class Dialect:
             raise CohortError(f"{where}: thousands must be one of . , ' _ or a space; got "
                               f"{said['thousands']!r}")
         if "thousands" in said and said["thousands"] == said.get("decimal", "."):
-            raise CohortError(f"{where}: decimal and thousands are both {said['thousands']!r}; say "
-                              "decimal = \",\" too if numbers are written 1.234,5")
+            raise CohortError(f"{where}: decimal and thousands are both {said['thousands']!r}; "
+                              "say decimal = \",\" too if numbers are written 1.234,5")
         if len(said.get("separator", " ")) > 1:
             raise CohortError(f"{where}: separator must be one character, as \";\" or \" \"; got "
                               f"{said['separator']!r}")

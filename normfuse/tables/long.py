@@ -42,8 +42,9 @@ def pivoted(name: str, table: pd.DataFrame, long: Any) -> pd.DataFrame:
     words = table[parts].astype(str).apply(lambda column: column.str.strip())
     nameless = words.apply(lambda column: column.str.lower().isin(MISSING_WORDS)).any(axis=1)
     if nameless.any():
-        raise CohortError(f"modality {name}: {int(nameless.sum())} rows name no feature, the first "
-                          f"of {table.index[nameless.to_numpy()][0]}; fill in {listed(parts)}")
+        raise CohortError(f"modality {name}: {int(nameless.sum())} rows name no feature, the "
+                          f"first of {table.index[nameless.to_numpy()][0]}; fill in "
+                          f"{listed(parts)}")
     features = words.agg("_".join, axis=1)
     ids = pd.Series(table.index.astype(str).str.strip(), features.index)
     keys = pd.MultiIndex.from_arrays([ids, features])

@@ -79,8 +79,8 @@ def _unclear(path: Path, grouped: pd.Series, sure: pd.Series, points: pd.Series,
         return (f"{path} has numbers such as {commas.iloc[0]}, which may be a little over "
                 f"{commas.iloc[0].split(',')[0]} or a thousand times that: say decimal = \",\" "
                 "or thousands = \",\"")
-    return (f"{path} has numbers such as {listed(commas.unique(), 2)}; if the commas stand between "
-            "thousands, say thousands = \",\"")
+    return (f"{path} has numbers such as {listed(commas.unique(), 2)}; if the commas stand "
+            "between thousands, say thousands = \",\"")
 
 
 def _mostly_numbers(column: pd.Series) -> bool:
@@ -105,5 +105,5 @@ def _rewritten(table: pd.DataFrame, numeric: list[int], path: Path, dialect: Dia
                 raise CohortError(f"{path} should have decimal commas, but {table.columns[i]} "
                                   f"holds {pointed.iloc[0]}; write all numbers alike")
             words = words.str.replace(",", ".")
-        table.isetitem(i, words)
+        table.isetitem(i, words.array)
     return table

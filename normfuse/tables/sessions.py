@@ -127,12 +127,12 @@ def with_visits(people: pd.DataFrame, visits: pd.DataFrame, *, every: bool) -> p
     """
     strangers = pd.Index(visits[PERSON].unique()).difference(people.index)
     if len(strangers):
-        raise CohortError(f"there are sessions of {listed(strangers)}, who are not in the subjects "
-                          "table")
-    none = people.index.difference(visits[PERSON])
+        raise CohortError(f"there are sessions of {listed(strangers)}, who are not in the "
+                          "subjects table")
+    none = people.index.difference(pd.Index(visits[PERSON]))
     if len(none):
-        warnings.warn(f"left out {len(none)} of {len(people)} subjects without the session chosen: "
-                      f"{listed(none)}", stacklevel=4)
+        warnings.warn(f"left out {len(none)} of {len(people)} subjects without the session "
+                      f"chosen: {listed(none)}", stacklevel=4)
     own = visits.set_index(PERSON, drop=False)
     own = own.loc[[i for i in people.index if i in own.index]]
     both = [c for c in own if c in people and c not in (PERSON, SESSION)]
@@ -140,7 +140,7 @@ def with_visits(people: pd.DataFrame, visits: pd.DataFrame, *, every: bool) -> p
     joined = pd.concat([rows.reset_index(drop=True), own.reset_index(drop=True)], axis=1)
     for column in both:  # of a visit that says nothing, what is known of the person
         words = joined[column].astype(str).str.strip().str.lower()
-        known = people.loc[own.index, column].to_numpy()
+        known = people[column].loc[own.index].to_numpy()
         joined[column] = joined[column].where(~words.isin(["", "n/a"]), known)
     ids = [f"{person}_{name if name.startswith('ses-') else f'ses-{name}'}" if every else person
            for person, name in zip(joined[PERSON], joined[SESSION])]

@@ -77,8 +77,8 @@ def _decoded(path: Path, encoding: str | None) -> str:
 
 def _nul(path: Path) -> str:
     return (f"{path} is not a readable text table: it holds NUL characters. If it is UTF-16 "
-            "without a mark, say encoding = \"utf-16-le\"; if it is a workbook, give it its ending "
-            ".xlsx")
+            "without a mark, say encoding = \"utf-16-le\"; if it is a workbook, give it its "
+            "ending .xlsx")
 
 
 def _wrong_encoding(path: Path, content: bytes, problem: UnicodeDecodeError,
@@ -107,8 +107,9 @@ def _separator(path: Path, lines: list[str]) -> str:
     if len(likely) > 1:
         likely = [s for s in likely if all(_width(line, s) == most for line in lines)] or likely
     if len(likely) > 1:
-        raise CohortError(f"{path} has as many columns with {' as with '.join(map(repr, likely))} "
-                          f"between them; say separator = \"{likely[0]}\"")
+        raise CohortError(f"{path} has as many columns with "
+                          f"{' as with '.join(map(repr, likely))} between them; say separator = "
+                          f"\"{likely[0]}\"")
     return likely[0]
 
 
