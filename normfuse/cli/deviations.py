@@ -10,7 +10,8 @@ import typer
 from ..errors import listed
 from .application import app, free_place
 from .choices import (AGAINST, Adjust, CohortFile, DeviationsFolder, KindChoice, ModelFolder,
-                      NewFolder, Only, Overwrite, Scheduler, SiteChoice, Workers, names, runner)
+                      NewFolder, Only, Overwrite, Scheduler, Session, SiteChoice, Workers, names,
+                      runner)
 from .people import chosen
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only
           skip_uncalibrated: Annotated[bool, typer.Option(
               "--skip-uncalibrated", help="Leave out people with a set of scans that too few "
               "held-out controls have, instead of stopping.")] = False,
+          session: Session = None,
           scheduler: Scheduler = None, workers: Workers = 1,
           overwrite: Overwrite = False) -> None:
     """Score people and save their deviations."""
@@ -42,7 +44,7 @@ def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only
     from ..cohort import Cohort
     from ..normative import NormativeModel
 
-    fitted, people = NormativeModel.load(model), Cohort.read(cohort)
+    fitted, people = NormativeModel.load(model), Cohort.read(cohort, session=session)
     if subjects is not None:
         people = chosen(people, subjects)
     voxels = any(m.space for m in people.modalities)  # too many to hold those of all people

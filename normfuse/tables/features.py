@@ -160,8 +160,8 @@ def _of_folders(name: str, section: Mapping[str, Any], people: People | None, fo
     units = {UNITS.get(kind.measure, "") for kind in kinds}
     by_file = section.get("names") == "file"
     cortical = {kind.parcellation for kind in kinds if kind.sides != ("",)} - {"aparc"}
-    renamed = {} if by_file else atlas_names(map(str, table),
-                                                 "other" if cortical else "aparc")
+    made_with = "other" if cortical else "aparc"
+    renamed = {} if by_file else atlas_names(map(str, table), made_with)
     return Source(table, section["freesurfer"], renamed, tuple(left_out(map(str, table))),
                   units.pop() if len(units) == 1 else "")
 
