@@ -133,9 +133,9 @@ def _reference(cohort: Cohort, problems: Problems) -> Cohort | None:
 def as_far_as_read(draft: Draft) -> Cohort | None:
     """A cohort for description only: what was refused is missing in it.
 
-    None if the subjects or all modalities could not be read.
+    None if the subjects could not be read.
     """
-    if draft.people is None or not draft.frames:
+    if draft.people is None:
         return None
     kinds = {name: kind for name, kind in draft.covariates.items()
              if name in draft.people.table and kind in COVARIATE_KINDS}
@@ -156,7 +156,5 @@ def as_far_as_read(draft: Draft) -> Cohort | None:
             modalities.append(Modality(name, tuple(map(str, blocks[name])),
                                        draft.units.get(name, "")))
     names = [m.name for m in modalities]
-    if not names:
-        return None
     return Cohort(people, Blocks({name: blocks[name] for name in names}), tuple(modalities), kinds,
                   draft.spec.get("reference", {}).get("query"))

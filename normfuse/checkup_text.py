@@ -35,6 +35,8 @@ def in_numbers(checkup: Checkup) -> dict[str, Any]:
                          "query": cohort.reference, "groups": _groups(cohort)}
     found["covariates"] = {name: _covariate(cohort.subjects[name], kind, healthy)
                            for name, kind in cohort.covariates.items()}
+    if not cohort.modalities:
+        return found
     present = cohort.present
     found["modalities"] = {
         m.name: {"unit": m.unit, "features": checkup.images.get(m.name, m.n_features),
@@ -52,9 +54,10 @@ def in_words(checkup: Checkup) -> str:
     found = in_numbers(checkup)
     lines: list[str] = [f"{checkup.file}: nothing could be read"]
     if "subjects" in found:
-        lines = [*_people_lines(found), "", "covariates", *_covariate_lines(found["covariates"]),
-                 "", "modalities", *_modality_lines(found["modalities"]),
-                 "", "who has what", *_pattern_lines(found["patterns"])]
+        lines = [*_people_lines(found), "", "covariates", *_covariate_lines(found["covariates"])]
+    if "modalities" in found:
+        lines += ["", "modalities", *_modality_lines(found["modalities"]),
+                  "", "who has what", *_pattern_lines(found["patterns"])]
     for title, texts in (("notes", checkup.notes), ("suspicious", checkup.suspicious),
                          ("problems", checkup.problems)):
         if texts:

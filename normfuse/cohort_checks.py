@@ -87,19 +87,19 @@ def _as_numbers(column: pd.Series) -> pd.Series:
 
 
 def _refuse_text(name: str, cells: pd.DataFrame, numbers: Mapping[str, pd.Series]) -> None:
-    bad = {c: numbers[str(c)].isna() & without_missing_words(cells[c]).notna() for c in cells}
-    culprits = [c for c, cell in bad.items() if cell.any()]
+    bad = [(c, numbers[str(c)].isna() & without_missing_words(cells[c]).notna()) for c in cells]
+    culprits = [(who, c, str(cells[c].loc[who])) for c, cell in bad
+                for who in cells.index[cell.to_numpy()]]
     if not culprits:
         return
-    who = cells.index[bad[culprits[0]].to_numpy()][0]
-    word = str(cells[culprits[0]].loc[who])
-    n = sum(int(cell.sum()) for cell in bad.values())
-    more = f" ({n} such cells in {listed(culprits)})" if n > 1 else ""
-    hint = " (write decimals with a point, or decimal = \",\" for the whole table)" \
-        if "," in word else ""
-    raise CohortError(f"modality {name}: subject {who}, feature {culprits[0]} holds {word!r}, "
-                      f"which is not a number{hint}{more}; leave the cell empty or write n/a if "
-                      "the region failed, and a column that is no region out by exclude = [\"…\"]")
+    who, feature, word = culprits[0]
+    also = listed((f"{w!r} in {c} of {i}" for i, c, w in culprits[1:]), 4)
+    hint = " (write decimals with a point, or say decimal = \",\" or thousands = \",\" of the " \
+        "whole table)" if any("," in w for *_, w in culprits) else ""
+    raise CohortError(f"modality {name}: subject {who}, feature {feature} holds {word!r}, "
+                      f"which is not a number{hint}{f'; nor are {also}' if also else ''}; leave "
+                      "the cell empty or write n/a if the region failed, and a column that is no "
+                      "region out by exclude = [\"…\"]")
 
 
 def known_covariates(subjects: pd.DataFrame, covariates: Mapping[str, str],
@@ -154,9 +154,11 @@ def complete_people(subjects: pd.DataFrame, present: pd.DataFrame,
     subjects, problems = subjects.copy(), Problems()
     lacking = pd.Series(False, index=subjects.index)
     for name, kind in covariates.items():
+        words = without_missing_words(subjects[name])
+        with problems.caught():
+            lacking |= _missing(words, drop)
         with problems.caught():
             subjects[name] = _typed(subjects[name], kind)
-            lacking |= _missing(subjects[name], drop)
     nothing = ~present.any(axis=1)
     if nothing.any() and not drop:
         problems.add(f"{int(nothing.sum())} of {len(subjects)} subjects have no modality at "
@@ -191,7 +193,8 @@ def _typed(column: pd.Series, kind: str) -> pd.Series:
     bad = (numbers.isna() & words.notna()) | np.isinf(numbers)
     if bad.any():
         who = column.index[bad.to_numpy()][0]
-        more = f" (and {int(bad.sum()) - 1} more)" if bad.sum() > 1 else ""
+        others = [f"{column[i]!r} of {i}" for i in column.index[bad.to_numpy()][1:]]
+        more = f" (and {listed(others, 4)})" if others else ""
         # BIDS recommends 89+ for privacy
         hint = " by its number" if str(column[who]).strip().endswith("+") else ""
         raise CohortError(f"covariate {column.name}: subject {who} has {str(column[who])!r}"

@@ -42,7 +42,7 @@ lists its keys. ``docs/guide/input.md`` has an example of every form.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ class Draft:
         people = with_numbers(people.drop(columns=sorted(self.measured.difference(covariates))),
                               covariates)
         # a modality that could not be read is as good as there: its people are not to blame
-        unread = pd.DataFrame({"unread": 1.0}, people.index.unique())
+        unread = pd.DataFrame({"unread": 1.0}, people.index[people.index != ""].unique())
         frames = {name: self.frames.get(name, unread) for name in self.spec["modalities"]}
         return Cohort.from_frames(
             people, frames, covariates=covariates, units=self.units, spaces=self.spaces,
@@ -203,7 +203,7 @@ def _bring_covariates(draft: Draft, name: str, source: Source) -> None:
             values = known.where(known != "", values)
         draft.brought.setdefault(column, name)
         people = people.assign(**{column: values})
-    draft.people = People(people, draft.people.id_column, draft.people.visits)
+    draft.people = replace(draft.people, table=people)
 
 
 def _number(cell: str) -> float:

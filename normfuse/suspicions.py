@@ -68,6 +68,7 @@ def warn_of_values(cohort: Cohort, controls: Cohort, images: Collection[str]) ->
         _say(bad, block, f"modality {name}: {{n}} values of people who are no reference lie far "
              "beyond all that is healthy; codes for missing values or failed regions?")
         below = (block < 0) & (healthy.quantile(.05) > 0)
+        below &= ~far_out(block, healthy.median(), spread)  # those were said already
         _say(below, block, f"modality {name}: {{n}} values are negative in features that hardly "
              "ever are; codes for missing values?")
         _twins(name, block)

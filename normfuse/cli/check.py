@@ -53,7 +53,7 @@ def _write(found: Checkup, out: Path, numbers: str, words: str, overwrite: bool)
     with new_folder(out, overwrite=overwrite) as work:
         (work / "check.json").write_text(numbers + "\n", encoding="utf-8")
         (work / "check.txt").write_text(words + "\n", encoding="utf-8")
-        if found.cohort is not None:
+        if found.cohort is not None and found.cohort.modalities:
             from matplotlib import pyplot as plt
 
             from normfuse.analyses.figures import plot_missingness

@@ -131,15 +131,16 @@ def _rows(table: pd.DataFrame, section: Mapping[str, Any], people: People, file:
         raise CohortError(f"{file} has no column {column!r}; it has {listed(table.columns, 8)}")
     if not people.visits:
         return matched(table, people.table.index, file.name)
-    persons = pd.Index([person for person, _ in people.visits.values()])
-    table = matched(of_visits(table, people.visits, file.name),
+    persons = pd.Index(sorted(people.persons))
+    table = matched(of_visits(table, people.visits, people.persons, file.name),
                     people.table.index.union(persons), file.name)
-    if column not in table:
-        return table
+    if column not in table:  # of people who have the session chosen; others are not in the cohort
+        one = all(who == person for who, (person, _) in people.visits.items())
+        return table[~table.index.isin(persons.difference(people.table.index))] if one else table
     session = plain_ids(pd.Index(table[column]))
     session = session.map(lambda s: s if s.startswith("ses-") else f"ses-{s}")
     who = {visit: subject for subject, visit in people.visits.items()}
-    at = [who.get(visit) or ("" if visit[0] in set(persons) else visit[0])
+    at = [who.get(visit) or ("" if visit[0] in people.persons else visit[0])
           for visit in zip(table.index, session)]  # strangers stay, to be refused by name
     kept = table.set_axis(pd.Index(at, name=table.index.name), axis=0).drop(columns=column)
     return kept[kept.index != ""]

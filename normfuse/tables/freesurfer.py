@@ -169,4 +169,20 @@ def read_folders(name: str, folders: dict[str, Path], stats: Any) -> pd.DataFram
     if lacking:
         warnings.warn(f"modality {name}: not there, so not measured: {listed(lacking)}; did "
                       "recon-all end?", stacklevel=4)
-    return pd.DataFrame.from_dict(rows, orient="index").astype(np.float64)
+    return _one_thalamus(name, pd.DataFrame.from_dict(rows, orient="index").astype(np.float64))
+
+
+def _one_thalamus(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """One column where versions of FreeSurfer have given a region two names."""
+    for side in ("Left", "Right"):
+        new, old = f"{side}-Thalamus", f"{side}-Thalamus-Proper"
+        if {new, old}.issubset(table):
+            n = int(table[old].notna().sum())
+            if side == "Left":
+                warnings.warn(f"modality {name}: {n} of {len(table)} people were processed by a "
+                              "version before 7 of FreeSurfer, the others by a later one: volumes "
+                              "differ between versions; process all with one, or make it a "
+                              "covariate", stacklevel=5)
+            table[new] = table[new].fillna(table[old])
+            table = table.drop(columns=old)
+    return table

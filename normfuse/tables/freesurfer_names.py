@@ -95,14 +95,15 @@ def atlas_names(columns: Iterable[str], parcellation: str = "aparc") -> dict[str
     >>> atlas_names(["lh_insula_thickness"], "aparc.DKTatlas")
     {}
     """
-    names = {}
-    for column in columns:
+    names, every = {}, list(columns)
+    for column in every:
         found = _REGION.fullmatch(column)
         if found and found[2] in GYRI and parcellation in ("", "aparc"):
             names[column] = f"ctx-{found[1]}-{found[2]}"
         elif column in ("Left-Thalamus", "Right-Thalamus"):  # so called since version 7
             names[column] = f"{column}-Proper"
-    twice = {name for name in names.values() if list(names.values()).count(name) > 1}
+    taken = [*names.values(), *every]
+    twice = {name for name in names.values() if taken.count(name) > 1}
     return {old: new for old, new in names.items() if new not in twice}
 
 

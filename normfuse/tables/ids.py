@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import pandas as pd
 
@@ -76,8 +76,8 @@ sub-01; 1 of 1 fit)
     return table.set_axis(other.rename(ids.name), axis=0)
 
 
-def of_visits(table: pd.DataFrame, visits: Mapping[str, tuple[str, str]], where: str
-              ) -> pd.DataFrame:
+def of_visits(table: pd.DataFrame, visits: Mapping[str, tuple[str, str]],
+              persons: Collection[str], where: str) -> pd.DataFrame:
     """The rows whose id is a person and session, as ``sub-01_ses-2``, of the visits chosen.
 
     Parameters
@@ -86,15 +86,16 @@ def of_visits(table: pd.DataFrame, visits: Mapping[str, tuple[str, str]], where:
         Index: id.
     visits : dict
         Subject id of the cohort -> (person, session).
+    persons : collection of str
+        Everybody who is known; others stay, to be refused by name.
     where : str
         For messages.
     """
-    people = {person for person, _ in visits.values()}
     wanted = {f"{person}_{session}": who for who, (person, session) in visits.items()}
     ids = table.index
-    if not ids.isin(list(wanted)).any() or ids.isin(list(people)).any():
+    if not ids.isin(list(wanted)).any() or ids.isin(list(persons)).any():
         return table
-    other = [i for i in ids if i not in wanted and i.partition("_ses-")[0] in people]
+    other = [i for i in ids if i not in wanted and i.partition("_ses-")[0] in persons]
     if other:
         warnings.warn(f"{where}: {len(other)} rows of visits that were not chosen were left out "
                       f"({listed(other, 3)})", stacklevel=4)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..cohort_checks import MISSING_WORDS
-from ..errors import CohortError, listed
+from ..errors import CohortError
 from .dialect import Dialect
 
 _NUMBER = r"[+-]?(?:\d+(?:[.,' _\u00a0\u202f]\d{3})*|\d*)(?:[.,]\d*)?(?:[eE][+-]?\d+)?"
@@ -23,7 +23,8 @@ def with_points(table: pd.DataFrame, path: Path, dialect: Dialect, skip: str | N
     """The same text cells with decimal points, and without marks between thousands.
 
     A table is taken to have decimal commas if numbers in it have commas that can be nothing else
-    (``2,5``, ``0,123``, ``1234,567``) and none has a point; that is said in a warning.
+    (``2,5``, ``0,123``, ``1234,567``) and none has a point; that is said in a warning. Where
+    some have points, nothing is changed: no number has a comma then.
 
     Parameters
     ----------
@@ -38,7 +39,8 @@ def with_points(table: pd.DataFrame, path: Path, dialect: Dialect, skip: str | N
     Raises
     ------
     CohortError
-        If every comma may stand before thousands (``1,234``), or points may.
+        If every comma may stand before thousands (``1,234``), or a number has a point after
+        all.
 
     Examples
     --------
@@ -60,27 +62,16 @@ def with_points(table: pd.DataFrame, path: Path, dialect: Dialect, skip: str | N
                                                  and not _GROUPED.fullmatch(c)))
                    for c in commas]]
     points = cells[[bool(_POINT.fullmatch(c)) for c in cells]]
-    if len(sure) and points.empty and len(sure) + len(grouped) == len(commas):
-        several = [c for c in grouped if c.count(",") > 1]
-        if not several:
-            warnings.warn(f"{path} has decimal commas, as {sure.iloc[0]}: its numbers were read "
-                          "so. Say decimal = \",\" to be asked no more", stacklevel=4)
-            return _rewritten(table, numeric, path, Dialect(decimal=","))
-    raise CohortError(_unclear(path, grouped, sure, points, commas))
-
-
-def _unclear(path: Path, grouped: pd.Series, sure: pd.Series, points: pd.Series,
-             commas: pd.Series) -> str:
-    if len(points) and len(sure):
-        return (f"{path} has numbers with decimal commas ({listed(sure.unique(), 2)}) and with "
-                f"points ({listed(points.unique(), 2)}); write all of them with a point, or say "
-                "decimal = \",\" if points stand between thousands")
-    if len(grouped) == len(commas) and points.empty:
-        return (f"{path} has numbers such as {commas.iloc[0]}, which may be a little over "
-                f"{commas.iloc[0].split(',')[0]} or a thousand times that: say decimal = \",\" "
-                "or thousands = \",\"")
-    return (f"{path} has numbers such as {listed(commas.unique(), 2)}; if the commas stand "
-            "between thousands, say thousands = \",\"")
+    if len(grouped) == len(commas) and points.empty and len(sure) == 0:
+        raise CohortError(f"{path} has numbers such as {commas.iloc[0]}, which may be a little "
+                          f"over {commas.iloc[0].split(',')[0]} or a thousand times that: say "
+                          "decimal = \",\" or thousands = \",\"")
+    several = [c for c in grouped if c.count(",") > 1]
+    if len(sure) + len(grouped) < len(commas) or len(points) or several:
+        return table  # both are in use: cells with commas will be refused by name
+    warnings.warn(f"{path} has decimal commas, as {sure.iloc[0]}: its numbers were read so. Say "
+                  "decimal = \",\" to be told no more", stacklevel=4)
+    return _rewritten(table, numeric, path, Dialect(decimal=","))
 
 
 def _mostly_numbers(column: pd.Series) -> bool:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,14 @@ class People:
         What the index was called in its file.
     visits : dict
         Subject id -> (person, session); empty if sessions were not chosen.
+    persons : frozenset of str
+        Everybody in the subjects table, those without the session chosen, too.
     """
 
     table: pd.DataFrame
     id_column: str
-    visits: Mapping[str, tuple[str, str]]
+    visits: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    persons: frozenset[str] = frozenset()
 
     def pattern(self, pattern: str) -> str:
         """A pattern of files in which ``{id}`` is the person, whatever a visit is called."""
@@ -81,11 +84,12 @@ def read_people(section: Mapping[str, Any], folder: Path, session: str | None = 
         if "sessions" in section:
             raise CohortError("[subjects] names sessions but not which of them: say session = "
                               "\"first\", \"last\", \"all\" or the name of one, as \"ses-01\"")
-        return People(people, id_column, {})
+        return People(people, id_column)
+    persons = frozenset(people.index)
     people = _at(section, people, folder, dialect, str(session))
     visits = {str(who): (person, name if name.startswith("ses-") else f"ses-{name}")
               for who, person, name in zip(people.index, people[PERSON], people[SESSION])}
-    return People(people, id_column, visits)
+    return People(people, id_column, visits, persons)
 
 
 def _at(section: Mapping[str, Any], people: pd.DataFrame, folder: Path, dialect: Dialect,
