@@ -26,7 +26,9 @@ def people(n: int = 40, seed: int = 0) -> pd.DataFrame:
     """Ages, sexes and diagnoses; the last eighth are patients."""
     rng = np.random.default_rng(seed)
     ids = [f"sub-{i + 1:03d}" for i in rng.permutation(n)]
-    return pd.DataFrame({"age": rng.uniform(20, 80, n).round(1), "sex": rng.choice(["F", "M"], n),
+    age = rng.uniform(20, 80, n).round(1)
+    age[n - n // 8:] = age[n - n // 8:].clip(30, 70)  # nobody is to be extrapolated to
+    return pd.DataFrame({"age": age, "sex": rng.choice(["F", "M"], n),
                          "diagnosis": np.where(np.arange(n) < n - n // 8, "CN", "AD")},
                         pd.Index(ids, name="participant_id"))
 

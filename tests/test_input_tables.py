@@ -62,7 +62,8 @@ class TestFormats:
             (t1 + 9).to_excel(book, sheet_name="other")
         same(read(tmp_path, "t1.xlsx", 'sheet = "T1"'), t1)
         assert "has 2 sheets (T1, other); choose one" in refusal(tmp_path, "t1.xlsx")
-        assert "has no sheet 'T2'; it has T1, other" in refusal(tmp_path, "t1.xlsx", 'sheet = "T2"')
+        assert "has no sheet 'T2'; it has T1, other" in refusal(tmp_path, "t1.xlsx",
+                                                                'sheet = "T2"')
 
     def test_whole_numbers_are_ids_in_excel_and_parquet(self, tmp_path):
         table = pd.DataFrame({"participant_id": [7.0, 12.0], "insula": [2.5, 2.25]})

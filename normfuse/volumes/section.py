@@ -95,14 +95,15 @@ def read_sections(sections: Mapping[str, Mapping[str, Any]], people: pd.DataFram
 
 def look_at_sections(sections: Mapping[str, Mapping[str, Any]], people: pd.DataFrame,
                      folder: Path, settings: Mapping[str, Any]) -> tuple[Images, dict[str, int]]:
-    """Find the images and look at their headers; as :func:`read_sections`, but reads no voxels.
+    """Find the images and look at their headers; as :func:`read_sections`, but reads no voxels
+    and leaves no cache.
 
     Returns
     -------
     Images whose tables hold a 1 for everybody who has one, and the number of voxels a modality
     """
     every, drop = _image_sets(sections, people, folder, settings)
-    seen = [finding for images in every for finding in images.look()]
+    seen = [finding for images in every for finding in images.headers()]
     settle(seen, drop_failed=drop, n_images=sum(len(images.paths) for images in every))
     bad = {(f.modality, f.subject) for f in seen if f.problem.refuses}
     tables: dict[str, Block] = {
