@@ -89,3 +89,49 @@ def write_stats(folder: Path, thick: pd.Series | None, volume: pd.Series | None)
 def german(table: pd.DataFrame, path: Path, encoding: str = "utf-8-sig") -> None:
     """As Excel exports where the comma is decimal."""
     table.to_csv(path, sep=";", decimal=",", encoding=encoding)
+
+
+def study(folder: Path) -> None:
+    """Every file that the guide's examples name, of the same people."""
+    who, thick, volume = people(), thickness(people()), volumes(people())
+    folder.mkdir(parents=True, exist_ok=True)
+    who.to_csv(folder / "participants.tsv", sep="\t", na_rep="n/a")
+    _write_wide(folder, who, thick)
+    _write_visits(folder, who, thick)
+    for i, subject in enumerate(who.index):
+        write_stats(folder / "derivatives" / "freesurfer" / subject,
+                    None if i < 4 else thick.loc[subject],
+                    None if i >= 37 else volume.loc[subject])
+    for side in ("lh", "rh"):
+        own = thick[[c for c in thick if c.startswith(side)]].fillna(0.0)
+        own.to_csv(folder / f"{side}.thickness.tsv", sep="\t",
+                   index_label=f"{side}.aparc.thickness")
+    volume.to_csv(folder / "aseg.tsv", sep="\t", index_label="Measure:volume")
+
+
+def _write_wide(folder: Path, who: pd.DataFrame, thick: pd.DataFrame) -> None:
+    thick.to_csv(folder / "thickness.csv", na_rep="n/a")
+    with pd.ExcelWriter(folder / "uptake.xlsx") as book:
+        (thick / 2).iloc[8:].assign(remarks="none").to_excel(book, sheet_name="SUVR")
+        who.to_excel(book, sheet_name="people")
+    (thick.iloc[:, :4] / 5).to_parquet(folder / "fa_left.parquet")
+    (thick.iloc[5:, 4:] / 5).to_parquet(folder / "fa_right.parquet")
+    bare = who.index.str.removeprefix("sub-").rename("Kürzel")
+    german(who.set_axis(bare), folder / "personen.csv", "latin-1")
+    german(thick, folder / "dicke.csv")
+    long = thick.melt(ignore_index=False, var_name="name", value_name="thickness").reset_index()
+    parts = long["name"].str.split("_", expand=True)
+    long = long.assign(hemisphere=parts[0], region=parts[1]).drop(columns="name")
+    long.to_csv(folder / "long.csv", index=False)
+
+
+def _write_visits(folder: Path, who: pd.DataFrame, thick: pd.DataFrame) -> None:
+    rows = []
+    for number, later in (("ses-01", 0), ("ses-02", 2)):
+        again = thick.mul(1 - 0.002 * later).round(3)
+        rows.append(again.assign(session_id=number).reset_index())
+    pd.concat(rows).to_csv(folder / "visits.tsv", sep="\t", index=False, na_rep="n/a")
+    for subject, age in who["age"].items():
+        (folder / str(subject)).mkdir(exist_ok=True)
+        pd.DataFrame({"session_id": ["ses-01", "ses-02"], "age": [age, age + 2]}).to_csv(
+            folder / str(subject) / f"{subject}_sessions.tsv", sep="\t", index=False)

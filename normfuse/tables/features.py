@@ -104,7 +104,10 @@ def _one_table(name: str, section: Mapping[str, Any], people: People | None, fil
     id_column = section.get("id")
     if id_column is None and header is not None:
         id_column = str(read.columns[0])
-    table = by_id(read, id_column or (people.id_column if people else None), file)
+    if id_column is None and people is not None and (
+            people.id_column in read or "participant_id" not in read):
+        id_column = people.id_column
+    table = by_id(read, id_column, file)
     if "id_prefix" in section:
         table.index = prefixed(table.index, section["id_prefix"], where)
     if people is not None:
