@@ -131,7 +131,7 @@ def test_a_fold_with_one_person_of_a_pattern():
 
     class Few(Witness):
         def able(self, kept):
-            return torch.tensor([1][:self.people])
+            return torch.tensor([1][:self.people], dtype=torch.long)
 
     folds = [np.arange(2), np.arange(2)]
     assert Few(None, 1).folds(None, folds[0]).tolist() == [1]

@@ -150,6 +150,11 @@ class TestTables:
         assert list(block)[2:] == ["Left-Thalamus-Proper", "Brain-Stem"]
         np.testing.assert_array_equal(block.iloc[:, 0], volume.loc[block.index].iloc[:, 0])
 
+    def test_that_are_transposed(self, tmp_path):
+        volumes(people()).T.to_csv(tmp_path / "aseg.csv", index_label="Measure:volume")
+        with pytest.raises(CohortError, match="has people in its columns"):
+            read(tmp_path, '[modalities.volume]\ntable = "aseg.csv"\n')
+
     def test_that_contradict_each_other(self, tmp_path):
         self.made(tmp_path)
         table = volumes(people())

@@ -71,6 +71,13 @@ class TestFormats:
         assert read_table(tmp_path / "t.xlsx").to_numpy().tolist() == [["7", "2.5"],
                                                                        ["12", "2.25"]]
 
+    def test_numbered_people_in_parquet(self, tmp_path, t1):
+        ids = pd.RangeIndex(1, 41, name="participant_id")  # kept beside the columns
+        t1.set_axis(ids).to_parquet(tmp_path / "t1.parquet")
+        cohort = Cohort.read(write(tmp_path, WIDE.format("t1.parquet", ""),
+                                   who=people().set_axis(ids)))
+        assert cohort.features["t1"].loc["7"].tolist() == t1.iloc[6].tolist()
+
     def test_formulas_that_were_never_computed_are_refused(self, tmp_path):
         openpyxl = pytest.importorskip("openpyxl")
         book = openpyxl.Workbook()

@@ -110,6 +110,10 @@ def _one_table(name: str, section: Mapping[str, Any], people: People | None, fil
     table = by_id(read, id_column, file)
     if "id_prefix" in section:
         table.index = prefixed(table.index, section["id_prefix"], where)
+    if header is not None and people is not None \
+            and people.table.index.intersection(table.columns).size:
+        raise CohortError(f"modality {name}: {file} has people in its columns; write it without "
+                          "--transpose")
     if people is not None:
         table = _rows(table, section, people, file)
     if "long" in section:

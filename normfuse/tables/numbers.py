@@ -49,8 +49,12 @@ def with_points(table: pd.DataFrame, path: Path, dialect: Dialect, skip: str | N
     ['1,5', '2.531', 'n/a']
     """
     columns = [i for i, name in enumerate(table.columns) if name != skip]
+    said = dialect.decimal or dialect.thousands
+    if not said and not any(table.iloc[:, i].str.contains(",", regex=False).any()
+                            for i in columns):
+        return table
     numeric = [i for i in columns if _mostly_numbers(table.iloc[:, i])]
-    if dialect.decimal or dialect.thousands:
+    if said:
         return _rewritten(table, numeric, path, dialect)
     cells = pd.concat([table.iloc[:, i] for i in numeric]) if numeric else pd.Series(dtype=str)
     cells = cells[cells.str.contains("[,.]", na=False)].str.strip()

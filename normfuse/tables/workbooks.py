@@ -89,7 +89,8 @@ def read_parquet(path: Path) -> pd.DataFrame:
         found = table.to_pandas()
     except (pyarrow.ArrowException, ValueError, OSError) as problem:
         raise CohortError(f"{path} is not a readable Parquet file: {problem}") from problem
-    if not isinstance(found.index, pd.RangeIndex):  # what pandas keeps beside the columns
+    # what pandas keeps beside the columns
+    if not isinstance(found.index, pd.RangeIndex) or found.index.name:
         found = found.rename_axis(index=found.index.name or "participant_id").reset_index()
     return found.assign(**{c: found[c].astype(object).where(found[c].notna(), "").astype(str)
                            for c in found if not pd.api.types.is_numeric_dtype(found[c])
