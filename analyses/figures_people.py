@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from normfuse.cohort import Cohort
 from normfuse.deviations import Deviations
 from normfuse.errors import CohortError
 
@@ -36,8 +37,14 @@ def measured(z: pd.DataFrame) -> pd.DataFrame:
     return z.notna().T.groupby(level=0, sort=False).any().T
 
 
-def plot_missingness(deviations: Deviations, *, ax: Axes | None = None) -> Axes:
+def plot_missingness(people: Deviations | Cohort, *, ax: Axes | None = None) -> Axes:
     """Which modalities people have together, and how many people each combination counts.
+
+    Parameters
+    ----------
+    people : Deviations or Cohort
+        Those of whom z are known, or who were measured.
+    ax : Axes, optional
 
     Examples
     --------
@@ -45,7 +52,7 @@ def plot_missingness(deviations: Deviations, *, ax: Axes | None = None) -> Axes:
     >>> [bar.get_width() for bar in plot_missingness(tiny_deviations()).patches]
     [np.int64(1), np.int64(1)]
     """
-    have = measured(deviations.z)
+    have = people.present if isinstance(people, Cohort) else measured(people.z)
     combination = have.apply(lambda row: " + ".join(plain(n, 24) for n in have if row[n])
                              or "nothing", axis=1)
     counts = combination.value_counts()

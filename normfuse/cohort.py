@@ -11,6 +11,7 @@ from . import cohort_checks as checks
 from .blocks import Block, Blocks
 from .errors import CohortError, listed
 from .modality import Modality
+from .problems import Problems
 from .space import Space
 from .stored import StoredTable
 from .subject_query import matching
@@ -115,34 +116,46 @@ class Cohort:
             Duplicate or missing ids, a measured person who is not in ``subjects``, a cell that is
             not a finite number, a missing covariate, a person with nothing measured.
         """
-        subjects = checks.with_text_ids(subjects, "the subjects table")
-        covariates = checks.known_covariates(subjects, covariates)
-        units, spaces = dict(units or {}), dict(spaces or {})
         if not frames:
             raise CohortError("a cohort needs at least one modality; none was given")
+        problems = Problems()
+        subjects = checks.with_text_ids(subjects, "the subjects table", problems)
+        known = checks.known_covariates(subjects, covariates, problems)
         blocks: dict[str, Block] = {}
         modalities = []
         for name, frame in frames.items():
-            block = frame if isinstance(frame, StoredTable) else checks.numeric_block(name, frame)
-            checks.only_known_people(name, block.index, subjects)
-            checks.only_features(name, block.columns, covariates)
-            blocks[name] = block.reindexed(subjects.index) if isinstance(block, StoredTable) \
-                else block.reindex(subjects.index)
-            modalities.append(Modality(name, tuple(block.columns), units.get(name, ""),
-                                       space=spaces.get(name)))
-        kept = checks.complete_people(subjects, Blocks(blocks).present(), covariates,
-                                      drop_incomplete)
+            blocks[name] = frame
+            with problems.caught():
+                blocks[name] = _checked(name, frame, subjects, covariates)
+                modalities.append(Modality(name, tuple(blocks[name].columns),
+                                           (units or {}).get(name, ""),
+                                           space=(spaces or {}).get(name)))
+        kept = subjects
+        with problems.caught():
+            present = pd.DataFrame({name: _present(block, subjects.index)
+                                    for name, block in blocks.items()})
+            kept = checks.complete_people(subjects, present, known, drop_incomplete)
         if reference is not None:
-            matching(kept, reference)  # a bad query should fail here, not an hour later
+            with problems.caught():  # a bad query should fail here, not an hour later
+                matching(kept, reference)
+        problems.settle()
         return cls(kept, Blocks(blocks).select(kept.index), tuple(modalities), covariates,
                    reference)
 
     @classmethod
-    def read(cls, path: str | Path) -> Cohort:
-        """Read a ``cohort.toml``; see :mod:`normfuse.cohort_file` for what it may say."""
+    def read(cls, path: str | Path, *, session: str | None = None) -> Cohort:
+        """Read a ``cohort.toml``; see :mod:`normfuse.cohort_file` for what it may say.
+
+        Parameters
+        ----------
+        path : path
+        session : str, optional
+            Which visit, in place of what the file says: ``"first"``, ``"last"``, the name of one,
+            or ``"all"``, with ids as ``sub-01_ses-2`` and columns ``person`` and ``session``.
+        """
         from .cohort_file import read_cohort
 
-        return read_cohort(Path(path))
+        return read_cohort(Path(path), session)
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -251,3 +264,22 @@ class Cohort:
             "unit": {m.name: m.unit for m in self.modalities},
             "present": {m.name: int(self.present[m.name].sum()) for m in self.modalities}})
         return f"<b>Cohort</b> of {len(self)} subjects" + rows.to_html()
+
+
+def _checked(name: str, frame: Block, subjects: pd.DataFrame, covariates: Mapping[str, str]
+             ) -> Block:
+    """The modality's table on the subjects' index."""
+    if isinstance(frame, StoredTable):
+        checks.only_known_people(name, frame.index, subjects)
+        checks.only_features(name, frame.columns, covariates)
+        return frame.reindexed(subjects.index)
+    return checks.checked_block(name, frame, subjects, covariates).reindex(subjects.index)
+
+
+def _present(block: Block, ids: pd.Index) -> pd.Series:
+    """Who has something measured; of a table that was refused, who has a row."""
+    if isinstance(block, StoredTable):
+        return block.reindexed(ids).present
+    if block.index is ids or block.index.equals(ids):
+        return block.notna().any(axis=1)
+    return pd.Series(ids.isin(block.index.astype(str).str.strip()), ids)

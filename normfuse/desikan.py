@@ -51,6 +51,8 @@ _LOBES = {
     "insula": "insula",
 }
 _LOBE_OF = {gyrus: lobe for lobe, gyri in _LOBES.items() for gyrus in gyri.split()}
+GYRI = frozenset(_LOBE_OF)
+"""The gyri of a hemisphere, as FreeSurfer's ``aparc`` calls them."""
 _TISSUES = {
     "subcortex": ("Thalamus-Proper Caudate Putamen Pallidum Hippocampus Amygdala Accumbens-area "
                   "VentralDC"),

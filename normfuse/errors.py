@@ -14,7 +14,14 @@ class NormfuseError(Exception):
 
 
 class CohortError(NormfuseError):
-    """A cohort's tables cannot be understood, or do not fit the model they meet."""
+    """A cohort's tables cannot be understood, or do not fit the model they meet.
+
+    ``problems`` has one text a fault if there are several.
+    """
+
+    def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 class AtlasError(NormfuseError):

@@ -91,6 +91,10 @@ class Witness:
         """Positions of the people who have at least these modalities."""
         return torch.nonzero(self.people.present[kept].all(0)).ravel()
 
+    def folds(self, kept: Tensor, every: np.ndarray) -> np.ndarray:
+        """Those people's folds, of everybody's."""
+        return every[self.able(kept).numpy()]  # a tensor of one position would take a scalar
+
     def parts(self, kept: Tensor) -> np.ndarray:
         """Of the latent positions of those people measured with only these, in their frame."""
         with torch.no_grad():
@@ -145,7 +149,7 @@ def calibrate(witnesses: Sequence[Witness], frames: Mapping[Pattern, Frame],
     laws = {}
     for pattern, frame in frames.items():
         kept = torch.tensor(pattern)
-        who = np.concatenate([fold[w.able(kept)] for w, fold in zip(witnesses, folds)])
+        who = np.concatenate([w.folds(kept, fold) for w, fold in zip(witnesses, folds)])
         if len(who) < 2:
             continue
         features = {}
@@ -154,7 +158,7 @@ def calibrate(witnesses: Sequence[Witness], frames: Mapping[Pattern, Frame],
                 [(Witness(witnesses[0].vae, everybody[0]), everybody[1])]
             u = np.vstack([w.residuals(kept, kind, inference) for w, _ in judged])
             features[kind.name] = FeatureLaw.fit(
-                u, np.concatenate([fold[w.able(kept)] for w, fold in judged]), columns)
+                u, np.concatenate([w.folds(kept, fold) for w, fold in judged]), columns)
         law = PatternLaw.fit(features, np.concatenate([w.parts(kept) for w in witnesses], 1), who,
                              frame)
         if law.latent.usable:

@@ -62,7 +62,7 @@ def warn_of_reference_values(controls: Cohort) -> None:
         if len(piled):
             warnings.warn(f"modality {m.name}: in {listed(piled)} more than {PILE:.0%} of the "
                           "reference share one value; a normal likelihood does not fit them and "
-                          "their z will not be calibrated. Leave them out: "
+                          "their z will not be calibrated; "
                           + _how_to_drop(m.name, m.space is not None),
                           stacklevel=3)
 

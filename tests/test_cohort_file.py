@@ -136,7 +136,7 @@ class TestRefusals:
 
     def test_files_that_are_no_tables(self, refusal, tmp_path):
         assert "is empty; its first line must name the columns" in refusal(t1="")
-        assert "is not a readable text table" in refusal(people=PEOPLE.encode("utf-16"))
+        assert "is not a readable text table" in refusal(people=PEOPLE.encode("utf-16-le"))
         with pytest.raises(CohortError, match="there is no table .*relative to the file's own"):
             read_table(tmp_path / "nowhere.csv")
 

@@ -121,3 +121,18 @@ def test_a_frame_turns_and_scales_positions_back():
         np.testing.assert_allclose(np.cov(positions.T), np.eye(3), atol=1e-9)
         np.testing.assert_allclose(positions.mean(0), 0, atol=1e-9)
     np.testing.assert_allclose(*(np.linalg.norm(p, axis=1) for p in whole), rtol=1e-9)
+
+
+def test_a_fold_with_one_person_of_a_pattern():
+    """One position in a tensor took a scalar out of the folds, and the fit broke off."""
+    import torch
+
+    from normfuse.scoring import Witness, calibrate
+
+    class Few(Witness):
+        def able(self, kept):
+            return torch.tensor([1][:self.people], dtype=torch.long)
+
+    folds = [np.arange(2), np.arange(2)]
+    assert Few(None, 1).folds(None, folds[0]).tolist() == [1]
+    assert calibrate([Few(None, 1), Few(None, 0)], {(True,): None}, None, (), folds, {}) == {}

@@ -122,7 +122,7 @@ def test_the_command_lines(here):
     lines = [line for block in blocks("bash") for line in block.splitlines()
              if line.startswith("normfuse ") and "--voxels" not in block]
     verbs = [line.split()[1] for line in lines]
-    assert verbs == ["fit", "score", "compare", "evaluate", "report"]
+    assert verbs == ["check", "fit", "score", "compare", "evaluate", "report"]
     for line in lines:
         result = CliRunner().invoke(app, shlex.split(line)[1:])
         assert result.exit_code == 0, result.output

@@ -15,7 +15,10 @@ from ..outputs import refuse_existing
 
 
 class Verbs(TyperGroup):
-    """A deliberate refusal is one line and exit code 2; the unexpected keeps its traceback."""
+    """A deliberate refusal is a line a problem and exit code 2.
+
+    The unexpected keeps its traceback.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         with warnings.catch_warnings():
@@ -23,7 +26,8 @@ class Verbs(TyperGroup):
             try:
                 return super().invoke(ctx)
             except NormfuseError as problem:
-                typer.secho(f"error: {_one_line(problem)}", fg="red", err=True)
+                for text in getattr(problem, "problems", ()) or (problem,):
+                    typer.secho(f"error: {_one_line(text)}", fg="red", err=True)
                 raise typer.Exit(2) from None
 
 

@@ -63,6 +63,9 @@ SiteChoice = Annotated[UnseenSite | None, typer.Option(
     "are refused. `normfuse adapt` is better.")]
 Only = Annotated[str | None, typer.Option(
     metavar="QUERY", help="Only these people, as \"diagnosis == 'AD'\".")]
+Session = Annotated[str | None, typer.Option(
+    metavar="NAME", help="Which visit, in place of what the cohort file says: first, last, all or "
+    "the name of one, as ses-01.")]
 DeviationsFolder = Annotated[Path, typer.Argument(
     metavar="DEVIATIONS", help="A folder that `normfuse score` wrote.")]
 Scheduler = Annotated[str | None, typer.Option(

@@ -11,8 +11,8 @@ from ..errors import listed
 from .application import app, free_place
 from .choices import (AGAINST, Adjust, Alternative, AlternativeChoice, CohortFile, Correction,
                       CorrectionChoice, DeviationsFolder, KindChoice, Method, ModelFolder,
-                      NewFolder, Only, Overwrite, Permutations, Scheduler, Seed, SiteChoice,
-                      TestChoice, Workers, correction_of, names, runner)
+                      NewFolder, Only, Overwrite, Permutations, Scheduler, Seed, Session,
+                      SiteChoice, TestChoice, Workers, correction_of, names, runner)
 from .people import chosen
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only
           skip_uncalibrated: Annotated[bool, typer.Option(
               "--skip-uncalibrated", help="Leave out people with a set of scans that too few "
               "held-out controls have, instead of stopping.")] = False,
+          session: Session = None,
           scheduler: Scheduler = None, workers: Workers = 1,
           overwrite: Overwrite = False) -> None:
     """Score people and save their deviations."""
@@ -44,7 +45,7 @@ def score(model: ModelFolder, cohort: CohortFile, out: NewFolder, subjects: Only
     from ..cohort import Cohort
     from ..normative import NormativeModel
 
-    fitted, people = NormativeModel.load(model), Cohort.read(cohort)
+    fitted, people = NormativeModel.load(model), Cohort.read(cohort, session=session)
     if subjects is not None:
         people = chosen(people, subjects)
     voxels = any(m.space for m in people.modalities)  # too many to hold those of all people

@@ -9,7 +9,7 @@ import typer
 
 from .application import app, free_place
 from .choices import (WHEN, CohortFile, Fusion, KindChoice, ModelFolder, NewFolder, Only,
-                      Overwrite, SiteChoice, aggregator, sizes)
+                      Overwrite, Session, SiteChoice, aggregator, sizes)
 from .people import healthy
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def fit(cohort: CohortFile, out: NewFolder,
             min=1, help="Pieces of each batch, for several processes: `torchrun --nproc-per-node "
             "2 -m normfuse fit …` has 2 at least, and is repeated by one process with as many."
             )] = 1,
+        session: Session = None,
         overwrite: Overwrite = False) -> None:
     """Learn from the cohort's reference people and save the model."""
     free_place(out, overwrite, "model.json")
@@ -47,7 +48,7 @@ def fit(cohort: CohortFile, out: NewFolder,
     from ..processes import processes
     from ..training import TrainingPlan
 
-    controls = Cohort.read(cohort).reference_subjects()
+    controls = Cohort.read(cohort, session=session).reference_subjects()
     plan = TrainingPlan(parts=parts)
     if epochs is not None:  # the KL warm-up must end before the training does
         plan = replace(plan, max_epochs=epochs, warmup=min(plan.warmup, epochs // 4))

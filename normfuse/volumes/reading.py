@@ -78,6 +78,11 @@ class ImageSet:
         return [Finding(subject, self.name, self.paths[subject], problem) for subject in new
                 for problem in opened(self.paths[subject])[1] if problem.refuses]
 
+    def headers(self) -> list[Finding]:
+        """What every header has against it, whether its voxels were read before or not."""
+        return [Finding(subject, self.name, path, problem) for subject, path in self.paths.items()
+                for problem in opened(path)[1] if problem.refuses]
+
     def read(self) -> tuple[StoredTable | None, list[Finding]]:
         """The table of all images that can be used, if any can; what is wrong with any of them.
 

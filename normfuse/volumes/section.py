@@ -31,9 +31,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..blocks import Block
 from ..errors import CohortError
 from ..space import Space
-from ..stored import StoredTable
 from .findings import settle
 from .intensity import SCALINGS
 from .pattern import find_files
@@ -50,7 +50,7 @@ CACHE = "normfuse_cache"
 class Images:
     """What was read: tables and their spaces by modality."""
 
-    tables: dict[str, StoredTable]
+    tables: dict[str, Block]
     spaces: dict[str, Space]
 
 
@@ -76,6 +76,46 @@ def read_sections(sections: Mapping[str, Mapping[str, Any]], people: pd.DataFram
     ImageError
         If images cannot be used, unless ``drop_failed`` is set.
     """
+    every, drop = _image_sets(sections, people, folder, settings)
+    n = sum(len(images.paths) for images in every)
+    seen = [finding for images in every for finding in images.look()]
+    if not drop:  # say what headers show before hours of reading
+        settle(seen, n_images=n)
+    tables: dict[str, Block] = {}
+    findings = []
+    for images in every:
+        table, found = images.read()
+        findings += found
+        if table is not None:
+            tables[images.name] = table
+    settle(findings, drop_failed=drop, n_images=n, gone=[i.name for i in every
+                                                         if i.name not in tables])
+    return Images(tables, {images.name: images.plan.space for images in every})
+
+
+def look_at_sections(sections: Mapping[str, Mapping[str, Any]], people: pd.DataFrame,
+                     folder: Path, settings: Mapping[str, Any]) -> tuple[Images, dict[str, int]]:
+    """Find the images and look at their headers; as :func:`read_sections`, but reads no voxels
+    and leaves no cache.
+
+    Returns
+    -------
+    Images whose tables hold a 1 for everybody who has one, and the number of voxels a modality
+    """
+    every, drop = _image_sets(sections, people, folder, settings)
+    seen = [finding for images in every for finding in images.headers()]
+    settle(seen, drop_failed=drop, n_images=sum(len(images.paths) for images in every))
+    bad = {(f.modality, f.subject) for f in seen if f.problem.refuses}
+    tables: dict[str, Block] = {
+        images.name: pd.DataFrame({"image": 1.0}, pd.Index([who for who in images.paths
+                                                            if (images.name, who) not in bad]))
+        for images in every}
+    return Images(tables, {}), {images.name: images.plan.space.n_voxels for images in every}
+
+
+def _image_sets(sections: Mapping[str, Mapping[str, Any]], people: pd.DataFrame, folder: Path,
+                settings: Mapping[str, Any]) -> tuple[list[ImageSet], bool]:
+    """The images of every modality, and whether those that fail are left out."""
     threads, drop = settings.get("threads"), settings.get("drop_failed", False)
     if threads is not None and (type(threads) is not int or threads < 1):
         raise CohortError(f"threads under [images] must be a whole number from 1; got {threads!r}")
@@ -85,20 +125,8 @@ def read_sections(sections: Mapping[str, Mapping[str, Any]], people: pd.DataFram
     plans = {name: _plan(name, section, folder) for name, section in sections.items()}
     files = {name: find_files(name, _pattern(name, section), people, folder)
              for name, section in sections.items()}
-    every = [ImageSet(name, files[name], plan, cache, threads) for name, plan in plans.items()]
-    n = sum(len(images.paths) for images in every)
-    seen = [finding for images in every for finding in images.look()]
-    if not drop:  # say what headers show before hours of reading
-        settle(seen, n_images=n)
-    tables, findings = {}, []
-    for images in every:
-        table, found = images.read()
-        findings += found
-        if table is not None:
-            tables[images.name] = table
-    settle(findings, drop_failed=drop, n_images=n, gone=[i.name for i in every
-                                                         if i.name not in tables])
-    return Images(tables, {name: plan.space for name, plan in plans.items()})
+    return [ImageSet(name, files[name], plan, cache, threads)
+            for name, plan in plans.items()], drop
 
 
 def _cache(folder: Path, named: Any) -> Path:
