@@ -152,7 +152,7 @@ def extreme_counts(deviations: Scores, group: str, *,
     scaled = () if not short else (f"{short} of {len(levels)} people lack some features; their "
                                    "counts are scaled up to all of them",)
     asked = shuffles or MaxT(1000, blocks=site_column(people))
-    drawn, said = shuffles_for(asked, people.subjects, levels, tuple(n))
+    drawn, said = shuffles_for(asked, people.subjects, None, levels, tuple(n))
     design = covariate_columns(people.subjects, (asked.blocks,) if asked.blocks else (), group, {})
     table = pd.concat({f"{case} - {base}": _contrast(counts, levels, case, base, design, drawn)
                        for case in cases}, names=["contrast", *KEY])

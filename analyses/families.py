@@ -11,7 +11,7 @@ from normfuse.errors import ComparisonError, listed
 from .effects import CORRECTIONS, corrected
 from .group_comparison import ALPHA
 from .linear_terms import Array
-from .shuffles import Shuffles
+from .shuffles import Shuffles, changing_within
 from .terms import FARTHEST, TableNull
 from .voxel_corrections import MaxT, Shuffled, rank_p
 
@@ -49,21 +49,25 @@ def family(table: pd.DataFrame, correction: str | MaxT, tests: str = "tests") ->
             f"{'s' * (n > 1)}; {said}{' each' * (n > 1)}){raw}")
 
 
-def shuffles_of(correction: str | Shuffled, subjects: pd.DataFrame, levels: pd.Series,
-                groups: Sequence[str] = ()) -> tuple[Shuffles | None, tuple[str, ...]]:
+def shuffles_of(correction: str | Shuffled, subjects: pd.DataFrame, design: Array,
+                levels: pd.Series, groups: Sequence[str] = ()
+                ) -> tuple[Shuffles | None, tuple[str, ...]]:
     """As :func:`shuffles_for`; nothing for a correction that shuffles nobody."""
     if not isinstance(correction, Shuffled):
         return None, ()
-    return shuffles_for(correction, subjects, levels, groups)
+    return shuffles_for(correction, subjects, design, levels, groups)
 
 
-def shuffles_for(correction: Shuffled, subjects: pd.DataFrame, levels: pd.Series,
-                 groups: Sequence[str] = ()) -> tuple[Shuffles, tuple[str, ...]]:
+def shuffles_for(correction: Shuffled, subjects: pd.DataFrame, design: Array | None,
+                 levels: pd.Series, groups: Sequence[str] = ()
+                 ) -> tuple[Shuffles, tuple[str, ...]]:
     """The shuffles that a correction asks for, and a note for each contrast that has few.
 
-    Raises ComparisonError for an unknown or incomplete column of blocks, or one within which
-    nobody can change places. ``groups``: the baseline first;
-    none if it is no groups that are compared.
+    Two groups without covariates that vary within blocks are dealt out in every way, if there are
+    not more ways than shuffles. Raises ComparisonError for an unknown or incomplete column of
+    blocks, or one within which nobody can change places. ``groups``: the baseline first; none if
+    it is no groups that are compared. ``design``: the columns of the covariates, if there are any
+    but the blocks.
     """
     name = correction.blocks
     if name is not None and name not in subjects:
@@ -78,13 +82,18 @@ def shuffles_for(correction: Shuffled, subjects: pd.DataFrame, levels: pd.Series
             raise ComparisonError(f"{name} is missing for {len(lacking)} people "
                                   f"({listed(lacking)}), who cannot be shuffled within it")
         blocks = pd.factorize(subjects[name].astype(str), sort=True)[0]
+    n, seed = correction.n_permutations, correction.seed
+    varying = (design is not None
+               and changing_within(np.linalg.qr(design)[0], blocks).shape[1] > 0)
     notes = []
     for case in groups[1:]:
         rows = levels.isin([case, groups[0]]).to_numpy()
-        inside = Shuffles(blocks[rows], correction.n_permutations, correction.seed)
-        notes += [f"{case} - {groups[0]}: {note}" for note in
-                  inside.check((levels[rows] == case).to_numpy(), name)]
-    return Shuffles(blocks, correction.n_permutations, correction.seed), tuple(notes)
+        made, said = Shuffles.dealing(blocks[rows], n, seed, (levels[rows] == case).to_numpy(),
+                                      name, varying or not rows.all())
+        if rows.all():
+            return made, said
+        notes += [f"{case} - {groups[0]}: {note}" for note in said]
+    return Shuffles(blocks, n, seed), tuple(notes)
 
 
 def correct(p: pd.Series, statistic: pd.Series, correction: str | MaxT, alternative: str,

@@ -106,7 +106,7 @@ def compare_groups(deviations: Scores, group: str, *,
     n, why = group_sizes(people.subjects, levels, baseline)
     base, *cases = n
     design = covariate_columns(people.subjects, adjust, group, people.reference.covariates)
-    shuffles, said = shuffles_of(correction, people.subjects, levels, tuple(n))
+    shuffles, said = shuffles_of(correction, people.subjects, design, levels, tuple(n))
     parts, omnibus = {}, {}
     for prefix, values in (("", people.z), ("raw_", people.observed)):
         found = Contrasts(values, levels, (base, *cases), design, test, alternative)

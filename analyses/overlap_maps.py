@@ -138,7 +138,7 @@ def overlap(deviations: Scores, group: str, *, threshold: float = 1.96, directio
     of = {level: _shares(far[(levels == level).to_numpy()]) for level in n}
     site = site_column(people)
     asked = shuffles or MaxT(1000, blocks=site)
-    drawn, said = shuffles_for(asked, people.subjects, levels, tuple(n))
+    drawn, said = shuffles_for(asked, people.subjects, None, levels, tuple(n))
     design = covariate_columns(people.subjects, (asked.blocks,) if asked.blocks else (), group, {})
     parts = {f"{case} - {base}": _contrast(
         far, of[case], of[base], Question((levels == case).to_numpy(), design),

@@ -102,7 +102,7 @@ def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame,
     if both:
         raise ComparisonError(f"{listed(both)} is both a score and adjusted for")
     design = covariate_columns(people.subjects, adjust, "", known_covariates(deviations))
-    shuffles, _ = shuffles_of(correction, people.subjects, pd.Series(dtype=str))
+    shuffles, _ = shuffles_of(correction, people.subjects, design, pd.Series(dtype=str))
     asked = _Asked(table, design, method == "spearman", alternative)
     found = pd.concat([asked.of(values, correction, shuffles).add_prefix(prefix)
                        for prefix, values in (("", people.z), ("raw_", people.observed))], axis=1)
