@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -20,6 +22,14 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the real data kept beside the repository in ../shared/data")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def no_picture_stays_open() -> Iterator[None]:
+    """Whoever looks which pictures are open sees those of this test alone."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analyses.indices import (abnormal, abnormal_share, dissimilarity, severity_index,
-                              significance_ratio)
-from analyses.longitudinal import compare_visits
+from normfuse.analyses.indices import (abnormal, abnormal_share, dissimilarity, severity_index,
+                                       significance_ratio)
+from normfuse.analyses.longitudinal import compare_visits
 from normfuse.errors import ComparisonError
 from normfuse.testing import tiny_deviations
 
