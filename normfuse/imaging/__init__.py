@@ -1,0 +1,1 @@
+"""Image methods beside the normative path, on the same fusion core."""

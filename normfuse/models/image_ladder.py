@@ -1,0 +1,202 @@
+"""Latent images at several resolutions, each fused from the modalities that are there."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ..fusion import Aggregator, Mixture, component_kl, gaussian
+from ..fusion.experts import moments
+from ..networks.pyramid import LAYERS, Looking, Pyramid, Residual, Widening, soft_clamped
+from .vae import hide_some
+
+
+@dataclass(frozen=True, eq=False)
+class Fused:
+    """One resolution of some images: what was drawn, and from what.
+
+    Attributes
+    ----------
+    z : Tensor, shape (n_images, n_latent, *sides)
+    kl : Tensor, shape (n_images,)
+        KL(q || p) of this level given the draws above, in nats, summed over the image.
+    experts, posterior : Distribution
+        Every pixel a row: batch shapes (n_modalities, n_images * n_pixels) and without the first.
+    """
+
+    z: Tensor
+    kl: Tensor
+    experts: Distribution
+    posterior: Distribution
+
+
+class ImageLadder(nn.Module):
+    r"""z = (z_L, …, z_1), images of latent vectors, the innermost and coarsest first.
+
+    At every pixel of every level, with h the features computed from the levels above,
+
+    .. math:: p_{lm}(z_l | z_{>l}) = N(a_{lm}(h), b_{lm}(h)^2), \quad
+              q_{lm} = N(a_{lm} + b_{lm} d_l(h, x_m), (b_{lm} r_l(h, x_m))^2)
+
+    and prior and posterior are the aggregator's, as in :class:`~normfuse.models.LadderVAE`: what is
+    absent is left out, or stands there as its prior, as ``fusion.missing`` says; where nothing is
+    known q = p and the KL is 0. d and r are the same networks for all modalities; the encoders
+    that give x_m are each modality's own. A mixture over subsets is one over whole ladders: one
+    subset for all pixels of all levels of an image.
+
+    Parameters
+    ----------
+    n_modalities, dimensions : int
+        2 or 3 dimensions.
+    fusion : Aggregator
+    sizes : Pyramid
+    shared_prior : bool
+        One prior for all modalities in the place of one for each.
+
+    References
+    ----------
+    Dorent et al. (2025), arXiv 2410.19378: image ladders, products with the conditional prior.
+    Precisions add here, as in the article; in the released code reciprocals of sds do.
+
+    Examples
+    --------
+    >>> from normfuse.fusion import WassersteinBarycenter
+    >>> ladder = ImageLadder(2, 2, WassersteinBarycenter(), Pyramid((8, 8), (2, 4)))
+    >>> there = torch.tensor([[True, False, True], [True, True, False]])
+    >>> seen = ladder.look(torch.randn(2, 3, 16, 12), there)
+    >>> state, levels = ladder.climb(seen, there)
+    >>> state.shape, [tuple(level.z.shape) for level in levels]
+    (torch.Size([3, 8, 8, 6]), [(3, 4, 4, 3), (3, 2, 8, 6)])
+    """
+
+    def __init__(self, n_modalities: int, dimensions: int, fusion: Aggregator, sizes: Pyramid,
+                 shared_prior: bool = False) -> None:
+        super().__init__()
+        self.n_modalities, self.sizes, self.dimensions = n_modalities, sizes, dimensions
+        self.shared_prior = shared_prior
+        self.encoders = nn.ModuleList(Looking(dimensions, sizes) for _ in range(n_modalities))
+        widths, latents = sizes.channels[::-1], sizes.latents[::-1]
+        conv = LAYERS[dimensions][0]
+        self.start = nn.Parameter(torch.zeros(widths[0], *(1,) * dimensions))
+        inner = fusion.inner if isinstance(fusion, Mixture) else fusion
+        self.mixture = fusion.sized(n_modalities, sum(latents)) \
+            if isinstance(fusion, Mixture) else None
+        self.fusions = nn.ModuleList(inner.sized(n_modalities, c) if c else nn.Identity()
+                                     for c in latents)
+        n_priors = 1 if shared_prior else n_modalities
+        self.priors = nn.ModuleList(
+            _nothing_yet(conv(width, 2 * c * n_priors, 1)) if c and k else nn.Identity()
+            for k, (width, c) in enumerate(zip(widths, latents)))
+        self.experts = nn.ModuleList(nn.Sequential(
+            nn.SiLU(), conv(2 * width, width, 3, padding=1), nn.SiLU(),
+            _nothing_yet(conv(width, 2 * c, 1))) if c else nn.Identity()
+            for width, c in zip(widths, latents))
+        self.told = nn.ModuleList(nn.Sequential(conv(c, width, 3, padding=1),
+                                                Residual(width, dimensions))
+                                  if c else nn.Identity() for width, c in zip(widths, latents))
+        self.widen = nn.ModuleList(Widening(wide, narrow, dimensions)
+                                   for wide, narrow in zip(widths, widths[1:]))
+
+    def look(self, images: Tensor, present: Tensor) -> list[Tensor]:
+        """Features (n_modalities, n_images, channels, *sides) at each level, the coarsest first.
+
+        Absent images are not looked at: their features are 0, whatever stands in ``images``.
+        """
+        found: list[list[Tensor]] = [[] for _ in self.sizes.channels]
+        for m, encode in enumerate(self.encoders):
+            rows = torch.nonzero(present[m]).ravel()
+            seen = encode(images[m].index_select(0, rows).unsqueeze(1)) if len(rows) else None
+            for k, level in enumerate(found):
+                shape = (images.shape[1], self.sizes.channels[k],
+                         *(side >> (k + 1) for side in images.shape[2:]))
+                empty = images.new_zeros(shape)
+                level.append(empty if seen is None else empty.index_copy(0, rows, seen[k]))
+        return [torch.stack(level) for level in found[::-1]]
+
+    def climb(self, seen: Sequence[Tensor], fused: Tensor, temperature: float = 1.0
+              ) -> tuple[Tensor, list[Fused]]:
+        """Draw from the coarsest level to the finest: the finest features, and every level.
+
+        Parameters
+        ----------
+        seen : sequence of Tensor
+            From :meth:`look`.
+        fused : bool Tensor, shape (n_modalities, n_images)
+            Which of the images that were looked at are fused.
+        temperature : float
+            Multiplies the sd of draws; 0 takes means.
+        """
+        n_images, sides = seen[0].shape[1], seen[0].shape[3:]
+        h = self.start.expand(n_images, -1, *sides)
+        levels = []
+        for k, features in enumerate(seen):
+            if k:
+                h = self.widen[k - 1](h)
+            if self.sizes.latents[-1 - k]:
+                level = self.level(k, h, features, fused, temperature)
+                h = h + self.told[k](level.z)
+                levels.append(level)
+        return h, levels
+
+    def level(self, k: int, h: Tensor, features: Tensor, fused: Tensor, temperature: float
+              ) -> Fused:
+        """Level k from the coarsest, given the features of those above."""
+        fuse: Any = self.fusions[k]
+        n_images, sides = h.shape[0], h.shape[2:]
+        priors = self._priors(k, h)
+        origin, unit = moments(priors)
+        rows = torch.nonzero(fused.ravel()).ravel()
+        beside = h.repeat(self.n_modalities, *(1,) * (h.dim() - 1)).index_select(0, rows)
+        said = self.experts[k](torch.cat([beside, features.flatten(0, 1).index_select(0, rows)],
+                                         1))
+        said = soft_clamped(said)
+        everyone = said.new_zeros(fused.numel(), *said.shape[1:]).index_copy(0, rows, said)
+        shift, log_ratio = (_by_pixel(t, self.n_modalities)
+                            for t in everyone.chunk(2, 1))
+        experts = gaussian(origin + unit * shift, unit * log_ratio.exp(), check=False)
+        pixels = sides.numel()
+        posterior = fuse(experts, fused.repeat_interleave(pixels, 1), priors)
+        prior = fuse.prior(priors)
+        loc, scale = moments(posterior)
+        z = loc if temperature == 0 else loc + temperature * scale * torch.randn_like(loc)
+        kl = component_kl(posterior, prior).unflatten(0, (n_images, pixels)).sum(1)
+        z = z.unflatten(0, (n_images, *sides)).movedim(-1, 1)
+        return Fused(z, kl, experts, posterior)
+
+    def _priors(self, k: int, h: Tensor) -> Distribution:
+        """Each modality's own, every pixel a row; N(0, I) at the coarsest level."""
+        n_pixels, c = h.shape[0] * h.shape[2:].numel(), self.sizes.latents[-1 - k]
+        if k == 0:
+            origin = h.new_zeros(self.n_modalities, n_pixels, c)
+            return gaussian(origin, torch.ones_like(origin), check=False)
+        said = soft_clamped(self.priors[k](h))
+        said = said.unflatten(1, (-1, 2 * c)).movedim(1, 0)
+        loc, log_scale = (_by_pixel(t.flatten(0, 1), len(said)) for t in said.chunk(2, 2))
+        every = (self.n_modalities, n_pixels, c)
+        return gaussian(loc.expand(every), log_scale.exp().expand(every), check=False)
+
+    def fused_in_training(self, present: Tensor, hide: float) -> Tensor:
+        """Which modalities a training step sees: a subset by chance, drawn for each image.
+
+        By the weights of a mixture; else each modality is hidden with probability ``hide``.
+        """
+        if self.mixture is None:
+            return hide_some(present, hide)
+        drawn = torch.multinomial(self.mixture.chances(present).T, 1)[:, 0]
+        return self.mixture.table(len(present)).bool()[drawn].T & present
+
+
+def _by_pixel(images: Tensor, n_modalities: int) -> Tensor:
+    """(n_modalities * n_images, c, *sides) -> (n_modalities, n_images * n_pixels, c)."""
+    return images.movedim(1, -1).reshape(n_modalities, -1, images.shape[1])
+
+
+def _nothing_yet(conv: nn.Module) -> nn.Module:
+    """A layer that starts at 0: priors are N(0, I) and experts say nothing new."""
+    for weight in conv.parameters():
+        nn.init.zeros_(weight)
+    return conv
