@@ -1,4 +1,4 @@
-"""Maps that a reader can walk through: nilearn's viewer, inside the page, asking nobody for anything.
+"""Maps that a reader can walk through: nilearn's viewer inside the page, loading nothing.
 
 nilearn's page of a map brings its own libraries and anatomy along. Of several maps in one page
 these would lie there several times over; here they are kept once, and ``templates/viewer.js`` puts

@@ -46,7 +46,8 @@ def plot_extremes(deviations: Deviations, group: str, *, ax: Axes | None = None)
             values = counts.loc[of == level, name].dropna()
             person_strip(ax, values, i + row_offset(j, len(levels)), PALETTE[j % len(PALETTE)],
                          0.7 / len(levels))
-        chance = 2 * stats.norm.sf(EXTREME) * people.z[name].shape[1]
+        width = people.z[name].notna().sum(axis=1)  # not all features: some are nobody's
+        chance = 2 * stats.norm.sf(EXTREME) * width[width > 0].mean()
         ax.plot([chance, chance], [i - 0.42, i + 0.42], color=GREY, lw=1.2, ls="--")
     name_rows(ax, [plain(name) for name in names])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

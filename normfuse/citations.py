@@ -1,7 +1,6 @@
 """How a model is described in a paper: a paragraph and its sources, of what was really used."""
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -152,14 +151,11 @@ def _scored(reference: Reference) -> Citation:
 
 
 def _calibrated(reference: Reference) -> Citation:
-    n = reference.n_calibration
-    how = "in turn by models that had not seen them" if "cross_fitted" in reference.n_subjects \
-        else "who trained nothing"
+    how = "each scored by a model that had not seen them" \
+        if "cross_fitted" in reference.n_subjects else "who had no part in the training"
     return sentence(
-        f"z-scores were calibrated on {n} healthy people, scored {how}, with moderated variances "
-        "and adjusted tails" if "cross_fitted" in reference.n_subjects else
-        f"z-scores were calibrated on {n} healthy people {how}, with moderated variances and "
-        "adjusted tails", ("smyth2004", "jones2009")) + sentence(
+        f"z-scores were calibrated on {reference.n_calibration} healthy people, {how}, with "
+        "moderated variances and adjusted tails", ("smyth2004", "jones2009")) + sentence(
         "The latent distance is Hotelling's, among calibration people measured with the same "
         "modalities", ("hotelling1931",))
 

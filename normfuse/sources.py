@@ -95,7 +95,8 @@ _ALL = (
            "of Effect Size and Related Estimators", "Journal of Educational Statistics",
            "10.3102/10769986006002107"),
     Source("hinton2002", ("Hinton, Geoffrey E.",), 2002, "Training Products of Experts by "
-           "Minimizing Contrastive Divergence", "Neural Computation", "10.1162/089976602760128018"),
+           "Minimizing Contrastive Divergence", "Neural Computation",
+           "10.1162/089976602760128018"),
     Source("holm1979", ("Holm, Sture",), 1979, "A Simple Sequentially Rejective Multiple Test "
            "Procedure", "Scandinavian Journal of Statistics"),
     Source("hotelling1931", ("Hotelling, Harold",), 1931, "The Generalization of Student's Ratio",
@@ -105,8 +106,8 @@ _ALL = (
     Source("kim2018", ("Kim, Yoon", "others"), 2018, "Semi-Amortized Variational Autoencoders",
            "Proceedings of the International Conference on Machine Learning",
            arxiv="1802.02550"),
-    Source("kingma2014", ("Kingma, Diederik P.", "Welling, Max"), 2014, "Auto-Encoding Variational "
-           "Bayes", "International Conference on Learning Representations", arxiv="1312.6114"),
+    Source("kingma2014", ("Kingma, Diederik P.", "Welling, Max"), 2014,
+           "Auto-Encoding Variational Bayes", "International Conference on Learning Representations", arxiv="1312.6114"),
     Source("lawryaguila2023", ("Lawry Aguila, Ana", "Chapman, James", "Altmann, Andre"), 2023,
            "Multi-modal Variational Autoencoders for Normative Modelling Across Multiple Imaging "
            "Modalities", "Medical Image Computing and Computer Assisted Intervention",
@@ -117,15 +118,15 @@ _ALL = (
     Source("mann1947", ("Mann, H. B.", "Whitney, D. R."), 1947, "On a Test of Whether one of Two "
            "Random Variables is Stochastically Larger than the Other",
            "Annals of Mathematical Statistics", "10.1214/aoms/1177730491"),
-    Source("newcombe1998", ("Newcombe, Robert G.",), 1998, "Interval estimation for the difference "
-           "between independent proportions: comparison of eleven methods",
+    Source("newcombe1998", ("Newcombe, Robert G.",), 1998, "Interval estimation for the "
+           "difference between independent proportions: comparison of eleven methods",
            "Statistics in Medicine",
            "10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I"),
     Source("paszke2019", ("Paszke, Adam", "others"), 2019, "PyTorch: An Imperative Style, "
            "High-Performance Deep Learning Library", "Advances in Neural Information Processing "
            "Systems", arxiv="1912.01703"),
-    Source("qiu2025", ("Qiu, Peijie", "others"), 2025, "Multimodal Variational Autoencoder: A "
-           "Barycentric View", "Proceedings of the AAAI Conference on Artificial Intelligence",
+    Source("qiu2025", ("Qiu, Peijie", "others"), 2025,
+           "Multimodal Variational Autoencoder: A Barycentric View", "Proceedings of the AAAI Conference on Artificial Intelligence",
            "10.1609/aaai.v39i19.34209", "2412.20487"),
     Source("seabold2010", ("Seabold, Skipper", "Perktold, Josef"), 2010, "statsmodels: Econometric "
            "and Statistical Modeling with Python", "Proceedings of the 9th Python in Science "

@@ -22,7 +22,7 @@ from test_figures import realistic_deviations, settings
 
 from normfuse import Evaluation, NormativeModel, TrainingPlan, load_atlas, z_checks
 from normfuse.analyses import compare_distances, compare_groups, write_report
-from normfuse.analyses.report_people import most_deviant
+from normfuse.analyses.ranking import most_deviant
 from normfuse.deviations import ROLE
 from normfuse.errors import ComparisonError, OutputExistsError
 from normfuse.testing import tiny_cohort
