@@ -1,6 +1,7 @@
 """Parts of a report on scores, overlap, extreme counts and subtypes: words, tables, pictures."""
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,13 +21,15 @@ from .results import Found
 from .subtype_table import Subtypes
 from .wording import minus, region_label
 
+_MINUS = re.compile(r"(?<![\w-])-(?=\d)")
+
 
 def finding_facts(contents: Contents, result: Found, key: str) -> dict[str, Any]:
     """One result: its title, summary without notes, notes, pictures, tables, maps."""
     title, make = next(parts for kind, parts in SHOWN.items() if isinstance(result, kind))
     notes = tuple(getattr(result, "notes", ()))
     summary = [line for line in result.summary().splitlines() if not line.startswith("note: ")]
-    return {"key": key, "title": title, "summary": [minus(line) for line in summary],
+    return {"key": key, "title": title, "summary": [_MINUS.sub("−", minus(line)) for line in summary],
             "notes": notes, **make(contents, result, key)}
 
 

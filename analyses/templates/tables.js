@@ -166,8 +166,15 @@
     find("tools").hidden = false;
     find("foot").hidden = false;
     show();
-    // On paper a page of 25 rows cannot be turned: print what the filter leaves, up to a limit.
-    window.addEventListener("beforeprint", function () { draw(state.rows.slice(0, 300)); });
+    // Paper cannot be turned to the next rows: the first ones, and whatever is significant.
+    window.addEventListener("beforeprint", function () {
+      var some = state.rows.filter(function (row, k) {
+        return k < table.page || (table.q !== null && table.data[table.q][row] !== null &&
+          table.data[table.q][row] < 0.05);
+      }).slice(0, 300);
+      draw(some);
+      find("status").textContent = some.length + " of " + all.length + " rows";
+    });
     window.addEventListener("afterprint", show);
   }
   document.querySelectorAll("[data-table]").forEach(start);
