@@ -84,12 +84,12 @@ if TYPE_CHECKING:
 __all__ = ["Associations", "BenjaminiHochberg", "ClusterExtent", "ClusterMass", "ExtremeCounts",
            "GroupComparison", "MaxT", "OlsT", "OverlapMaps", "RegionalDeviations", "Report",
            "StabilityPlan", "Subtypes", "Tfce", "VisitChanges", "VoxelComparison",
-           "VoxelFindings", "VoxelTable", "WelchT", "abnormal_share", "associations", "attribution_table", "compare_distances",
-           "compare_extremes", "compare_groups", "compare_visits", "compare_voxels",
-           "dissimilarity", "extreme_counts", "group_map", "modality_shares", "overlap",
-           "overlap_voxels", "parcellate", "profile_dissimilarity", "severity_index",
-           "significance_ratio", "subject_map", "subtypes", "unparcellate", "write_maps",
-           "write_report", "write_voxel_maps"]
+           "VoxelFindings", "VoxelTable", "WelchT", "abnormal_share", "associations",
+           "attribution_table", "compare_distances", "compare_extremes", "compare_groups",
+           "compare_visits", "compare_voxels", "dissimilarity", "extreme_counts", "group_map",
+           "modality_shares", "overlap", "overlap_voxels", "parcellate", "profile_dissimilarity",
+           "severity_index", "significance_ratio", "subject_map", "subtypes", "unparcellate",
+           "write_maps", "write_report", "write_voxel_maps"]
 
 
 def __getattr__(name: str) -> Any:

@@ -53,7 +53,7 @@ class Shown:
     how: str = "text"
     digits: int = 2
 
-    def cell(self, row: Mapping[str, Any]) -> str:
+    def cell(self, row: Mapping[Any, Any]) -> str:
         """What stands in the page."""
         return _SHOWN[self.how](self.digits, *(row[name] for name in self.of))
 

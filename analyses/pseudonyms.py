@@ -56,10 +56,6 @@ class Pseudonyms:
         """A result with its notes told so."""
         return replace(result, notes=tuple(map(self.note, result.notes)))
 
-    def table(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """A table with a row a person; people who are not known here are left out."""
-        return frame[frame.index.isin(list(self.names))].rename(index=dict(self.names))
-
     def deviations(self, deviations: Deviations, columns: Iterable[str]) -> Deviations:
         """The same people by their new names, and of the subjects table just these columns."""
         shown = [c for c in dict.fromkeys((*columns, ROLE)) if c in deviations.subjects]

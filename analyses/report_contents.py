@@ -151,5 +151,10 @@ def _everybody(report: Report, ranked: pd.Index, voxels: VoxelFindings) -> list[
 def _renamed(result: Any, called: Pseudonyms) -> Any:
     """A result that names nobody."""
     told = called.notes(result)
-    return replace(told, table=called.table(result.table)) if isinstance(result, Subtypes) \
-        else told
+    if not isinstance(result, Subtypes):
+        return told
+    names = dict(called.names)
+    pairs = {name: getattr(result, name).rename(index=names, columns=names)
+             for name in ("dissimilarity", "consensus")}
+    return replace(told, table=result.table.rename(index=names),
+                   candidates=result.candidates.rename(index=names), **pairs)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from normfuse.errors import ComparisonError
 
@@ -28,17 +29,26 @@ def finding_facts(contents: Contents, result: Found, key: str) -> dict[str, Any]
     """One result: its title, summary without notes, notes, pictures, tables, maps."""
     title, make = next(parts for kind, parts in SHOWN.items() if isinstance(result, kind))
     notes = tuple(getattr(result, "notes", ()))
-    summary = [line for line in result.summary().splitlines() if not line.startswith("note: ")]
-    return {"key": key, "title": title, "summary": [_MINUS.sub("−", minus(line)) for line in summary],
-            "notes": notes, **make(contents, result, key)}
+    summary = [_MINUS.sub("−", minus(line)) for line in result.summary().splitlines()
+               if not line.startswith("note: ")]
+    return {"key": key, "title": title, "summary": summary, "notes": notes,
+            **make(contents, result, key)}
 
 
-def _drawn(draw: Callable[[Any], object], rows: int) -> list[Picture]:
+def _drawn(plot: Callable[..., object], rows: int, **given: Any) -> list[Picture]:
     """A picture, or none if nothing could be tested."""
     try:
-        return [picture(draw, (WIDTH, 0.9 + 0.26 * rows))]
+        return [_sized(plot, (WIDTH, 0.9 + 0.26 * rows), **given)]
     except ComparisonError:
         return []
+
+
+def _sized(plot: Callable[..., object], size: tuple[float, float], *of: Any, **given: Any
+           ) -> Picture:
+    def draw(ax: Axes) -> object:
+        return plot(*of, **given, ax=ax)
+
+    return picture(draw, size)
 
 
 def _labelled(frame: pd.DataFrame) -> dict[str, Any]:
@@ -59,7 +69,7 @@ def _associations(contents: Contents, found: Associations, key: str) -> dict[str
     drawn = min(TOP, int(found.table["p"].notna().sum()))
     return {"tables": [table], "pictures": [
         (f"Strongest correlations with {score}", made) for score in found.scores
-        for made in _drawn(lambda ax, s=score: found.plot(TOP, score=s, ax=ax), drawn)],
+        for made in _drawn(found.plot, drawn, n=TOP, score=score)],
         "viewers": _painted(contents, found.table["r"], "score", key, 0.5, "r")}
 
 
@@ -79,8 +89,7 @@ def _overlap(contents: Contents, found: OverlapMaps, key: str) -> dict[str, Any]
     names = found.table.index.get_level_values("contrast").unique()
     return {"tables": [table], "pictures": [
         (f"Overlap: {minus(name)}", made) for name in names
-        for made in _drawn(lambda ax, c=name: found.plot(TOP, contrast=c, ax=ax),
-                           min(TOP, len(frame)))],
+        for made in _drawn(found.plot, min(TOP, len(frame)), n=TOP, contrast=name)],
         "viewers": _painted(contents, found.table["difference"], "contrast", key, 0.5,
                             "difference of shares")}
 
@@ -104,7 +113,7 @@ def _extremes(contents: Contents, found: ExtremeCounts, key: str) -> dict[str, A
     rows = len(found.n) * found.people.columns.get_level_values("modality").nunique()
     return {"tables": [table], "viewers": [], "pictures": [
         ("Extreme deviations per person", made)
-        for made in _drawn(lambda ax: found.plot(ax=ax), 1 + 2 * rows)]}
+        for made in _drawn(found.plot, 1 + 2 * rows)]}
 
 
 def _subtypes(contents: Contents, found: Subtypes, key: str) -> dict[str, Any]:
@@ -130,7 +139,7 @@ def _subtypes(contents: Contents, found: Subtypes, key: str) -> dict[str, Any]:
              (plot_consensus, "Who falls together with whom", (5.6, 4.6)),
              (plot_profiles, "Mean z of the subtypes", (WIDTH, 1 + 0.28 * TOP)))
     return {"tables": tables, "viewers": [], "pictures": [
-        (what, picture(lambda ax, d=draw: d(found, ax=ax), size)) for draw, what, size in sizes]}
+        (what, _sized(draw, size, found)) for draw, what, size in sizes]}
 
 
 def _painted(contents: Contents, values: pd.Series, level: str, key: str, limit: float, unit: str
@@ -145,11 +154,10 @@ def _maps(contents: Contents, values: pd.Series, level: str) -> Iterator[tuple[s
     atlas, (regional, _) = contents.atlas, contents.regional
     if atlas is None or regional is None:
         return
-    for (name, modality), part in values.dropna().groupby(level=[level, "modality"], sort=False):
-        known = part.droplevel([level, "modality"])
-        known = known[known.index.isin(atlas.regions["name"])]
-        if len(known):
-            yield f"{minus(str(name))}, {modality}", atlas.paint(known)
+    known = values[values.index.get_level_values("feature").isin(atlas.regions["name"])].dropna()
+    for key, part in known.groupby(level=[level, "modality"], sort=False):
+        name, modality = map(str, key)  # type: ignore[arg-type]
+        yield f"{minus(name)}, {modality}", atlas.paint(part.droplevel([level, "modality"]))
 
 
 SHOWN: dict[type[Found], tuple[str, Callable[..., dict[str, Any]]]] = {

@@ -48,8 +48,8 @@ def methods(reference: Reference, results: Iterable[GroupComparison | Found] = (
     tools = (["seabold2010"] if every else []) + (
         ["abraham2014"] if atlas is not None or voxels is not None else [])
     names = {"seabold2010": "statsmodels", "abraham2014": "nilearn"}
-    return found + (sentence(f"Statistics and maps used {' and '.join(map(names.get, tools))}",
-                             tools) if tools else Citation(""))
+    used = " and ".join(names[key] for key in tools)
+    return found + (sentence(f"Statistics and maps used {used}", tools) if used else Citation(""))
 
 
 def _people(n: Any) -> str:

@@ -140,4 +140,6 @@ def _reference_facts(reference: Reference) -> dict[str, Any]:
 
 
 def _only(reference: Reference, shares: pd.DataFrame) -> Reference:
-    return replace(reference, calibration=shares.to_dict("records"))
+    rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()}
+                                  for row in shares.to_dict("records")]
+    return replace(reference, calibration=rows)

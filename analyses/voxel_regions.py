@@ -138,10 +138,10 @@ def with_regions(kept: Deviations, made: Mapping[str, VoxelRegions], order: Sequ
         return part.changed(**tables, conformal=None, reference=reference)
 
     controls = None if kept.controls is None else joined(kept.controls, "controls")
-    found = joined(kept, "people").changed(controls=controls)
-    reference = replace(reference, **_calibration(found))
-    return found.changed(reference=reference, controls=None if controls is None
-                         else controls.changed(reference=reference))
+    regional = joined(kept, "people").changed(controls=controls)
+    reference = replace(reference, **_calibration(regional))
+    return regional.changed(reference=reference, controls=None if controls is None
+                            else controls.changed(reference=reference))
 
 
 def _calibration(regional: Deviations) -> dict[str, Any]:
