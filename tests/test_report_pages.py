@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -331,3 +332,14 @@ def test_people_seen_in_training_are_in_no_table(deviations):
     page = Report(deviations.changed(subjects=deviations.subjects.assign(**{ROLE: role})),
                   n_subjects=0).html()
     assert len(frame_of(tables_of(page)["people-table.csv"])) == 57
+
+
+def test_the_python_lines_of_the_guide(deviations, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    guide = Path(__file__).resolve().parents[1] / "docs" / "guide" / "report.md"
+    code = re.search(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.S)[1]
+    # without maps, which other tests draw
+    exec(compile(code.replace(', atlas=load_atlas("dk")', ""), guide.name, "exec"),
+         {"deviations": deviations})
+    assert capsys.readouterr().out.startswith("Deviations were computed with normfuse")
+    assert {f.name for f in tmp_path.iterdir()} == {"report.html", "people"}

@@ -162,10 +162,10 @@ def report(deviations: DeviationsFolder,
     made = Report(found, results, _atlas_of(found, atlas),
                   None if evaluation is None else Evaluation.read(evaluation),
                   VoxelFindings.read(voxel_groups, voxels), group, with_ids=with_ids)
-    made.write(out, overwrite=overwrite)
-    typer.echo(f"report: {out}")
     if subjects is not None:
         typer.echo(f"people: {made.write_subjects(subjects, overwrite=overwrite)}")
+    made.write(out, overwrite=overwrite)
+    typer.echo(f"report: {out}")
 
 
 def _atlas_of(deviations: Deviations, name: str) -> Atlas:
