@@ -85,7 +85,9 @@ def people_table(contents: Contents, files: dict[str, str] | None = None) -> Dat
              Shown("smallest q of a feature", ("feature_p",), "p"),
              *(Shown(f"{m} beyond {EXTREME}", (f"extreme_{m}",)) for m in people.modalities)]
     return DataTable("people-table", frame.reset_index(drop=True), tuple(shown),
-                     "Everybody scored whom the model was not trained on, the most deviant first.")
+                     "Each name leads to that person's page; the most deviant come first." if files
+                     else "Everybody scored whom the model was not trained on, the most deviant "
+                     "first.")
 
 
 def _free(name: str, taken: pd.DataFrame) -> str:

@@ -497,3 +497,7 @@ def test_the_sentence_comes_from_the_model():
         reference = model.deviations(cohort.select("diagnosis == 'AD'"), kind=kind).reference
         assert (reference.kind, reference.meaning, reference.use) == (
             kind.name, kind.meaning, kind.use)
+    said = model.citation()
+    assert reference.choices == {"inference": "Refined()"} and "was refined" in said.text
+    assert f"{sum(reference.n_subjects.values())} reference people" in said.text
+    assert "@article{bingham2019," in said.bibtex

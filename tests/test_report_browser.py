@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -176,6 +177,33 @@ def test_a_phone_need_not_scroll_the_page_sideways(page, groups):
     page.set_viewport_size({"width": 420, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
     page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_nothing_that_somebody_wrote_is_run(browser, comparison, tmp_path):
+    attack = "</script><img src=x onerror=\"window.hacked=1\"><script>window.hacked=1</script>"
+    deviations, found = comparison
+    first, modality = deviations.z.index[0], {"pet": f"pet{attack}"}
+    tables = {name: table.rename(index={first: attack}) for name, table in
+              deviations.tables().items()}
+    for name in ("z", "observed", "expected"):
+        tables[name] = tables[name].rename(columns=modality, level=0).rename(
+            columns={"Left-Hippocampus": attack}, level=1)
+    reference = replace(deviations.reference, notes=(attack,), fusion=attack, meaning=attack)
+    odd = deviations.changed(**tables, controls=None, reference=reference)
+    told = replace(found, notes=(attack,), family=attack, table=found.table.rename(
+        index={"Left-Hippocampus": attack}, level=2))
+    report = Report(odd, told, n_subjects=1, with_ids=True)
+    path, opened = report.write(tmp_path / "report.html"), browser.new_page()
+    opened.goto(path.as_uri())
+    table = opened.locator("#people-table")
+    table.locator("[data-part=text]").fill("onerror")
+    assert shown(table, 0) == [attack]
+    opened.locator("#g1-1-table [data-part=text]").fill("onerror")
+    assert len(shown(opened.locator("#g1-1-table"))) == 1
+    opened.wait_for_timeout(200)
+    assert opened.evaluate("window.hacked") is None
+    assert opened.locator("img[src=x]").count() == 0
+    opened.close()
 
 
 def test_nothing_was_asked_for_and_nothing_complained(page):

@@ -268,7 +268,7 @@ class TestWhatChanceGives:
 
 
 class TestRegionsOfVoxels:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def regional(self):
         made = tiny_voxel_deviations(n_controls=60)
         rows = [{"quantity": f"z {m}", "nominal": 0.05, "share": 0.31, "low": 0.3, "high": 0.32,
