@@ -88,13 +88,13 @@ def _overlapped(found: OverlapMaps) -> Citation:
     return sentence(f"Overlap is the share of people with {found.what}, compared between groups "
                     f"of {found.group} ({_people(found.n)}) by permutation",
                     ("wolfers2018", "newcombe1998")) + sentence(
-        found.family[0].upper() + found.family[1:], _corrected(found.family))
+        f"In it, {found.family}", _corrected(found.family))
 
 
 def _counted(found: ExtremeCounts) -> Citation:
     return sentence(f"Counts of extreme deviations were compared between groups of {found.group} "
                     f"({_people(found.n)}) by ranks", ("mann1947", "brunner2000")) + sentence(
-        found.family[0].upper() + found.family[1:], _corrected(found.family))
+        f"In it, {found.family}", _corrected(found.family))
 
 
 def _clustered(found: Subtypes) -> Citation:

@@ -64,8 +64,10 @@ class Citation:
         return "\n\n".join(source.bibtex for source in self.sources) + "\n"
 
     def __add__(self, other: Citation) -> Citation:
-        every = dict.fromkeys((*self.sources, *other.sources))
-        return Citation(f"{self.text} {other.text}".strip(), tuple(every))
+        every, text = dict.fromkeys((*self.sources, *other.sources)), other.text
+        for source in self.sources:  # a number is told once
+            text = text.replace(source.short, source.name)
+        return Citation(f"{self.text} {text}".strip(), tuple(every))
 
     def __str__(self) -> str:
         return self.text

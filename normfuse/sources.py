@@ -35,13 +35,18 @@ class Source:
     arxiv: str = ""
 
     @property
-    def short(self) -> str:
-        """As one writes it in a sentence."""
+    def name(self) -> str:
+        """Who and when."""
         families = [name.split(",")[0] for name in self.authors]
         who = families[0] if len(families) == 1 else " and ".join(families) if (
             len(families) == 2 and families[1] != "others") else f"{families[0]} et al."
+        return f"{who} ({self.year})"
+
+    @property
+    def short(self) -> str:
+        """As one writes it in a sentence, the first time."""
         found = f", doi:{self.doi}" if self.doi else f", arXiv:{self.arxiv}" if self.arxiv else ""
-        return f"{who} ({self.year}){found}"
+        return self.name + found
 
     @property
     def bibtex(self) -> str:

@@ -306,7 +306,8 @@ class TestMethods:
                     "mann1947", "abraham2014"):
             assert key in keys and f"{{{key}," in found.bibtex
         assert "cao2014" not in keys and "holm1979" not in keys
-        assert all(source.short in found.text for source in found.sources)
+        assert all(found.text.count(source.short) == 1 for source in found.sources)
+        assert found.text.count("Benjamini and Hochberg (1995)") == 4
         assert found.bibtex.count("@article{") == len(keys)
 
     @pytest.mark.parametrize("fusion, key, other", [
