@@ -20,6 +20,7 @@ _UNSAFE = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}  # wo
 _SHOWN: dict[str, Callable[..., str]] = {
     "text": lambda digits, value: wording.word(value),
     "number": lambda digits, value: wording.number(value, digits),
+    "value": lambda digits, value: wording.measure(value),
     "percent": lambda digits, value: wording.percent(value),
     "p": lambda digits, value: wording.p_value(value),
     "link": lambda digits, text, to: wording.word(text),
@@ -38,7 +39,7 @@ class Shown:
     title : str
     of : tuple of str
         ``interval`` takes value, low and high; ``pair`` two counts; ``link`` a text and a file.
-    how : {"text", "number", "percent", "p", "interval", "pair", "link"}
+    how : {"text", "number", "value", "percent", "p", "interval", "pair", "link"}
     digits : int
 
     Examples

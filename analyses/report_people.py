@@ -153,8 +153,8 @@ def features_table(people: Deviations, subject: str, key: str) -> DataTable:
     ranks = [Shown("p by rank", ("p_rank",), "p")] if "p_rank" in frame else []
     return DataTable(
         key, frame, (Shown("region", ("feature",)), Shown("modality", ("modality",)),
-                     Shown("observed", ("observed",), "number", 3),
-                     Shown("expected", ("expected",), "number", 3), Shown("z", ("z",), "number"),
+                     Shown("observed", ("observed",), "value"),
+                     Shown("expected", ("expected",), "value"), Shown("z", ("z",), "number"),
                      Shown("p", ("p",), "p"), Shown("q", ("q",), "p"), *ranks),
         "Every feature measured, the farthest from expectation first. q: Benjamini-Hochberg over "
         "this person's features.",

@@ -102,6 +102,19 @@ def test_a_header_sorts_by_click_and_by_key(groups, comparison):
     assert groups.locator("thead th[aria-sort=none]").count() == 8
 
 
+def test_a_script_shows_the_same_as_none(browser, page):
+    page.reload()
+    without = browser.new_context(java_script_enabled=False).new_page()
+    without.goto(page.url)
+    tables = page.locator("[data-table]")
+    assert tables.count() == 3
+    for k in range(3):
+        rows = shown(tables.nth(k))
+        assert rows == shown(without.locator("[data-table]").nth(k)) and len(rows) == 25
+    assert without.locator("noscript").first.inner_text().startswith("The first 25 of 218 rows")
+    without.context.close()
+
+
 def test_filters_leave_what_they_say(groups, comparison):
     table = wanted(comparison[1])
     groups.locator("[data-part=modality]").select_option("pet")

@@ -17,6 +17,10 @@
     text: function (d, v) { return word(v); },
     link: function (d, v) { return word(v); },
     number: function (d, v) { return number(v, d); },
+    value: function (d, v) {
+      var size = v ? Math.floor(Math.log10(Math.abs(v))) : 0;
+      return number(v, Math.min(Math.max(3 - size, 0), 12));
+    },
     percent: function (d, v) { return v === null ? DASH : (100 * v).toFixed(1) + " %"; },
     p: function (d, v) {
       if (v === null) return DASH;
