@@ -1,13 +1,17 @@
 """What went with which score: a table, what it rests on, and ways to keep and show it."""
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from .group_comparison import ALPHA
+from normfuse.errors import ModelFileError
+
+from .group_comparison import ALPHA, read_table
 from .results import Found
 
 if TYPE_CHECKING:
@@ -62,6 +66,25 @@ class Associations(Found):
     notes: tuple[str, ...] = ()
     kind: str = ""
     alternative: str = "two-sided"
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Associations:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ModelFileError
+            If it is no such folder.
+        """
+        folder = Path(folder)
+        try:
+            facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+            told = {f.name: facts[f.name] for f in fields(cls) if f.name != "table"}
+            lists = {name: tuple(told[name]) for name in ("scores", "adjust", "notes")}
+            return cls(read_table(folder / "table.csv", INDEX), **{**told, **lists})
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise ModelFileError(f"{folder} is not a folder that Associations.save wrote: "
+                                 f"{problem}") from problem
 
     def significant(self, alpha: float = ALPHA) -> pd.DataFrame:
         """The rows with q < alpha, smallest p first."""

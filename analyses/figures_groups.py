@@ -40,13 +40,15 @@ def plot_extremes(deviations: Deviations, group: str, *, ax: Axes | None = None)
     """
     people, of, levels = _grouped(deviations, group)
     counts, names = people.extreme(EXTREME), people.modalities
+    measured = people.z.notna().T.groupby(level=0).sum().T
     ax = axis_or_new(ax, (7, 1.2 + 0.38 * len(levels) * len(names)))
     for i, name in enumerate(names):
         for j, level in enumerate(levels):
             values = counts.loc[of == level, name].dropna()
             person_strip(ax, values, i + row_offset(j, len(levels)), PALETTE[j % len(PALETTE)],
                          0.7 / len(levels))
-        chance = 2 * stats.norm.sf(EXTREME) * people.z[name].shape[1]
+        width = measured[name]  # of each person: some features may be nobody's
+        chance = 2 * stats.norm.sf(EXTREME) * width[width > 0].mean()
         ax.plot([chance, chance], [i - 0.42, i + 0.42], color=GREY, lw=1.2, ls="--")
     name_rows(ax, [plain(name) for name in names])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 INDEX = ["contrast", "modality", "feature"]
 ALPHA = 0.05
-_TEXTS = (*INDEX, "reason", "raw_reason")
+_TEXTS = (*INDEX, "score", "reason", "raw_reason")
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,12 +136,12 @@ class GroupComparison:
         """Read what :meth:`save` wrote."""
         folder = Path(folder)
         try:
-            table = _read_table(folder / "table.csv", INDEX)
+            table = read_table(folder / "table.csv", INDEX)
             omnibus = folder / "omnibus.csv"
             facts = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
             return cls(table, **{**facts, "adjust": tuple(facts["adjust"]),
                                  "notes": tuple(facts["notes"]), "omnibus":
-                                 _read_table(omnibus, INDEX[1:]) if omnibus.exists() else None})
+                                 read_table(omnibus, INDEX[1:]) if omnibus.exists() else None})
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ModelFileError(f"{folder} is not a folder that GroupComparison.save wrote: "
                                  f"{problem}") from problem
@@ -155,7 +155,8 @@ class GroupComparison:
         return text + strongest.to_html(float_format="{:.3g}".format)
 
 
-def _read_table(file: Path, index: list[str]) -> pd.DataFrame:
+def read_table(file: Path, index: list[str]) -> pd.DataFrame:
+    """A saved table of features."""
     # Only an empty cell is missing: a group or a region may well be called NA.
     table = pd.read_csv(file, dtype=dict.fromkeys(_TEXTS, str), keep_default_na=False,
                         na_values=[""]).set_index(index)

@@ -62,14 +62,22 @@ class VoxelFindings:
 
     def person(self, subject: str, limit: float) -> list[Picture]:
         """z-maps of one person; none if their voxels are not at hand."""
+        return [brain_picture(_img(space, values), f"{m}, voxel by voxel", limit, "deviation, z",
+                              _marks(space, _significant(values)))
+                for m, space, values in self._of(subject)]
+
+    def maps_of(self, subject: str) -> list[tuple[str, Any]]:
+        """The same as (modality, image)."""
+        return [(f"{m}, voxel by voxel", _img(space, values))
+                for m, space, values in self._of(subject)]
+
+    def _of(self, subject: str) -> list[tuple[str, Space, Array]]:
         if self.deviations is None or subject not in self.deviations.subjects.index:
             return []
         z = self.deviations.select([subject]).blocks()
-        found = {m: (space, z[m].to_numpy(float)[0])
-                 for m, space in voxel_spaces(self.deviations).items()}
-        return [brain_picture(_img(space, values), f"{m}, voxel by voxel", limit, "deviation, z",
-                              _marks(space, _significant(values)))
-                for m, (space, values) in found.items() if np.isfinite(values).any()]
+        found = [(m, space, z[m].to_numpy(float)[0])
+                 for m, space in voxel_spaces(self.deviations).items()]
+        return [(m, space, values) for m, space, values in found if np.isfinite(values).any()]
 
     def notes(self) -> list[str]:
         """Of the comparisons; those of one modality with its name."""
@@ -80,12 +88,19 @@ class VoxelFindings:
         return refused + shared + [f"{m}: {note}" for m, notes in of.items() for note in notes
                                    if note not in shared]
 
+    def contrast_maps(self) -> tuple[list[tuple[str, Any]], float]:
+        """t of each modality as an image, and where their colours end."""
+        return [(m, _img(c.space, c.maps["t"])) for m, c in self.groups.items()], self._limit()
+
     def contrasts(self) -> list[dict[str, Any]]:
         """Of each modality: words, a picture of t, and the strongest peaks."""
+        limit = self._limit()
+        return [_facts(m, comparison, limit) for m, comparison in self.groups.items()]
+
+    def _limit(self) -> float:
         largest = [np.nanmax(np.abs(c.maps["t"])) for c in self.groups.values()
                    if np.isfinite(c.maps["t"]).any()]
-        limit = float(np.ceil(max(largest, default=1.0)))
-        return [_facts(m, comparison, limit) for m, comparison in self.groups.items()]
+        return float(np.ceil(max(largest, default=1.0)))
 
 
 def _facts(modality: str, comparison: VoxelComparison, limit: float) -> dict[str, Any]:

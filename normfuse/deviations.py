@@ -78,6 +78,8 @@ class Reference:
     meaning, use : str
         What a deviation of this kind is, and what it is for, each as the end of a sentence; empty
         if nobody said.
+    choices : dict of str
+        What else was chosen, as one would write it: ``inference``. Empty in older files.
     """
 
     kind: str
@@ -97,6 +99,7 @@ class Reference:
     notes: tuple[str, ...] = ()
     meaning: str = ""
     use: str = ""
+    choices: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n_calibration(self) -> int:

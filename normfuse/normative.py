@@ -14,6 +14,7 @@ import torch
 
 from .calibration import CrossFit, HeldOut
 from .calibration_check import check_calibration, notes_on_outliers
+from .citations import Citation, cite
 from .cohort import Cohort
 from .covariate_checks import warn_of_covariates, warn_of_thin_sites
 from .deviations import ADAPTED, Deviations, Reference
@@ -290,6 +291,10 @@ class NormativeModel:
                 self._scored[kind] = self.fitted.score(held_out, self.kind_called(kind),
                                                        self.inference)
         return self._scored[kind].changed(reference=self.fitted.references[kind])
+
+    def citation(self, kind: str | Kind | None = None) -> Citation:
+        """A methods paragraph on this model and deviations of this kind; ``.bibtex`` of it."""
+        return cite(self.fitted.references[self.kind_called(kind).name])
 
     def predict(self, cohort: Cohort) -> pd.DataFrame:
         """Expected features of every modality, measured or not, in the modality's unit.

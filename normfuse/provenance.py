@@ -76,7 +76,7 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
                     for m in controls.modalities},
         history=cast(list[dict[str, float]], history.table.to_dict("records")),
         best_epoch=history.best_epoch, versions=versions(), notes=notes,
-        model=repr(vae.recipe),
+        model=repr(vae.recipe), choices={"inference": repr(model.inference)},
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     return {kind.name: replace(reference, kind=kind.name, meaning=kind.meaning, use=kind.use,
                                notes=(*notes, *rank_notes(kind.name, laws, names)))

@@ -22,7 +22,7 @@ from test_report import Page
 import normfuse as nf
 from normfuse.analyses import attribution_table, figures, modality_shares, write_report
 from normfuse.analyses.drawing import modality_styles
-from normfuse.analyses.report_people import most_deviant
+from normfuse.analyses.ranking import most_deviant
 from normfuse.deviations import Deviations
 from normfuse.errors import CohortError
 from normfuse.testing import tiny_cohort, tiny_deviations

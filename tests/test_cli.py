@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import normfuse as nf
 from normfuse.cli import WHEN, Fusion, app
 from normfuse.simulate import write_cohort
-from normfuse.testing import tiny_cohort
+from normfuse.testing import tiny_cohort, tiny_deviations
 
 FIT = "fit {home}/cohort/cohort.toml --out {home}/model --latent 2 --epochs 6"
 SCORE = "score {home}/model {home}/cohort/cohort.toml --out {home}/deviations"
@@ -91,6 +91,21 @@ class TestTheVerbs:
         page = (results["home"] / "report.html").read_text(encoding="utf-8")
         assert page.startswith("<!DOCTYPE html>") and "diagnosis" in page
         assert "no brain maps: none of the 15 features" in results["report"].stderr
+
+    def test_report_has_a_page_a_person_and_ids_only_if_asked_for(self, tmp_path):
+        tiny_deviations().save(tmp_path / "scored")
+        places = {"scored": tmp_path / "scored", "out": tmp_path / "r.html",
+                  "people": tmp_path / "people"}
+        line = "report {scored} --out {out} --subjects {people} --group diagnosis"
+        assert run(line, **places).exit_code == 0
+        assert contents(places["people"]) == {"index.html", "person-1.html", "person-2.html"}
+        assert "sub-" not in places["out"].read_text(encoding="utf-8")
+        again = run(line + " --with-ids --overwrite", **places)  # the older pages would be lost
+        assert again.exit_code == 2 and "person-1.html" in again.stderr
+        places["people"] = tmp_path / "named"
+        assert run(line + " --with-ids --overwrite", **places).exit_code == 0
+        assert contents(places["people"]) == {"index.html", "sub-a.html", "sub-b.html"}
+        assert "sub-b" in places["out"].read_text(encoding="utf-8")
 
     def test_nothing_else_is_left_behind(self, results):
         assert contents(results["home"]) == {"cohort", "model", "deviations", "groups",

@@ -133,22 +133,38 @@ def report(deviations: DeviationsFolder,
            atlas: Annotated[str, typer.Option(
                help="Paints the features that are its regions; left out if none is. A name, "
                     "or a labels image with its table beside it.")] = "dk",
+           scores: Annotated[Path | None, typer.Option(
+               help="A folder that `normfuse associate` wrote.")] = None,
+           group: Annotated[str | None, typer.Option(
+               help="Column of the subjects table by which extreme deviations are told apart; "
+                    "else that of --groups.")] = None,
+           subjects: Annotated[Path | None, typer.Option(
+               help="A new folder for a page a person, and an index of them.")] = None,
+           with_ids: Annotated[bool, typer.Option(
+               "--with-ids", help="Call people by their ids; else they are numbered, and no id "
+               "is in any file.")] = False,
            overwrite: Overwrite = False) -> None:
-    """Write one self-contained HTML page: calibration, top regions, brain maps, groups, people.
+    """Write one self-contained HTML page: calibration, groups, maps, tables, people, methods.
 
-    Example: `normfuse report deviations/ --groups groups/ --out report.html`
+    Example: `normfuse report deviations/ --groups groups/ --out report.html --subjects people/`
     """
     free_place(out, overwrite, None)
-    from normfuse.analyses import GroupComparison, VoxelFindings, write_report
+    if subjects is not None:
+        free_place(subjects, overwrite, "index.html")
+    from normfuse.analyses import Associations, GroupComparison, Report, VoxelFindings
 
     from ..deviations import Deviations
     from ..evaluation import Evaluation
 
     found = Deviations.read(deviations)
-    write_report(found, out, atlas=_atlas_of(found, atlas), overwrite=overwrite,
-                 comparison=None if groups is None else GroupComparison.read(groups),
-                 voxels=VoxelFindings.read(voxel_groups, voxels),
-                 evaluation=None if evaluation is None else Evaluation.read(evaluation))
+    results = [kind.read(folder) for kind, folder in ((GroupComparison, groups),
+                                                      (Associations, scores)) if folder]
+    made = Report(found, results, _atlas_of(found, atlas),
+                  None if evaluation is None else Evaluation.read(evaluation),
+                  VoxelFindings.read(voxel_groups, voxels), group, with_ids=with_ids)
+    if subjects is not None:
+        typer.echo(f"people: {made.write_subjects(subjects, overwrite=overwrite)}")
+    made.write(out, overwrite=overwrite)
     typer.echo(f"report: {out}")
 
 
