@@ -28,8 +28,9 @@ def plot_latent(deviations: Deviations, group: str, *, dimensions: Sequence[str]
 
     Within the solid circle, of radius :math:`\sqrt{\chi^2_2(.95)} = 2.45`, 95 % of healthy people
     lie if the dimensions are independent, :math:`N(0, I)`. The dashed ellipse holds as much of a
-    normal law with the held-out controls' own mean and covariance, if there are ten of them: where
-    it leaves the circle, the dimensions are correlated, and the ellipse is to be believed.
+    normal law with the held-out controls' own mean and covariance, if there are ten of them. It
+    leaves the circle where dimensions are correlated in healthy people, as they usually are:
+    then believe the ellipse.
 
     **It shows two of many dimensions**: people inside may lie far out in another, and the latent
     distance (:func:`plot_distances`) takes all of them.
@@ -41,14 +42,17 @@ def plot_latent(deviations: Deviations, group: str, *, dimensions: Sequence[str]
     dimensions : two names, optional
         Columns of ``deviations.latent``; the first two by default.
     principal : bool
-        The two directions in which the people shown vary most, in the place of two dimensions.
-        Any direction of :math:`N(0, I)` is standard normal, so that the circle stays; but these
-        are **chosen to look far apart**, and no test.
+        In the place of two dimensions, the two directions in which the people shown deviate
+        most, once the latent space is made white by the held-out controls' mean and covariance:
+        there every direction is standard normal in healthy people, and the distance from 0 is the
+        part of the Mahalanobis distance that lies in the plane. These directions are **chosen to
+        show much**, and no test.
 
     Raises
     ------
     ComparisonError
-        Dimensions that are not there, or fewer than two.
+        Dimensions that are not there, or fewer than two; too few held-out controls to make the
+        space white: ten more than it has dimensions.
 
     Examples
     --------
@@ -59,14 +63,14 @@ def plot_latent(deviations: Deviations, group: str, *, dimensions: Sequence[str]
     """
     people, of, levels = grouped(deviations, group)
     latent = people.latent.dropna()
-    at, names = _principal(latent) if principal else _chosen(latent, dimensions)
+    judges = people.subjects.loc[latent.index, ROLE].isin(JUDGES).to_numpy() \
+        if ROLE in people.subjects else np.zeros(len(latent), bool)
+    at, names = _principal(latent, judges) if principal else _chosen(latent, dimensions)
     ax = axis_or_new(ax, (6.6, 4.6))
     radius = float(np.sqrt(stats.chi2.ppf(MASS, 2)))
     ax.add_patch(Ellipse((0, 0), 2 * radius, 2 * radius, fill=False, ec=GREY, lw=1.3, zorder=1))
     handles = [Line2D([], [], color=GREY, lw=1.3, label="95 % of N(0, I)")]
-    judges = people.subjects.loc[at.index, ROLE].isin(JUDGES).to_numpy() \
-        if ROLE in people.subjects else np.zeros(len(at), bool)
-    if judges.sum() >= FEWEST:
+    if judges.sum() >= FEWEST and not principal:
         _ellipse(ax, at[judges].to_numpy(), radius)
         handles.append(Line2D([], [], color=GREY, lw=1.3, ls="--",
                               label=f"95 % as {int(judges.sum())} held-out\ncontrols vary"))
@@ -93,15 +97,20 @@ def _chosen(latent: pd.DataFrame, dimensions: Sequence[str] | None
     return latent[names], [f"{plain(name, 30)} (z)" for name in names]
 
 
-def _principal(latent: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """By orthonormal directions around the controls' mean, which is 0 and not the people's own."""
-    if latent.shape[1] < 2 or len(latent) < 2:
-        raise ComparisonError(f"two directions need two people and two latent dimensions; there "
-                              f"are {len(latent)} and {latent.shape[1]}")
-    _, size, towards = np.linalg.svd(latent.to_numpy(dtype=float), full_matrices=False)
+def _principal(latent: pd.DataFrame, judges: Array) -> tuple[pd.DataFrame, list[str]]:
+    """By orthonormal directions from the controls' mean, which is not the people's own."""
+    n, width = int(judges.sum()), latent.shape[1]
+    if width < 2 or n < width + FEWEST:
+        raise ComparisonError(f"two directions of a white latent space need two dimensions and "
+                              f"{width + FEWEST} held-out controls; there are {width} and {n}. "
+                              "Take two dimensions=, or people with their controls")
+    healthy = latent.to_numpy(dtype=float)[judges]
+    root = np.linalg.cholesky(np.cov(healthy.T))
+    white = np.linalg.solve(root, (latent.to_numpy(dtype=float) - healthy.mean(axis=0)).T).T
+    _, size, towards = np.linalg.svd(white, full_matrices=False)
     shares = size**2 / (size**2).sum()
     towards *= np.sign(towards[np.arange(len(towards)), np.abs(towards).argmax(axis=1)])[:, None]
-    return (pd.DataFrame(latent.to_numpy(dtype=float) @ towards[:2].T, latent.index),
+    return (pd.DataFrame(white @ towards[:2].T, latent.index),
             [f"direction {k + 1} (z; {shares[k]:.0%} of all squares)" for k in range(2)])
 
 

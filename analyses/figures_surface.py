@@ -98,7 +98,7 @@ def plot_surface(img: Nifti1Image, title: str = "", *, limit: float | None = Non
         ax.text((i + 0.5) / len(panels), 0, f"{side[0].upper()} {view}", ha="center", va="bottom",
                 fontsize="small", transform=ax.transAxes)
     ax.set_axis_off()
-    ax.set_title(plain(title), loc="left")
+    ax.set_title(plain(title), loc="left", y=1)  # else it would move above the panels' own room
     return ax
 
 
@@ -120,15 +120,18 @@ def cortical(img: Nifti1Image, side: str) -> Array:
     >>> values.shape, float(np.nanmin(values).round(3)), bool(np.isfinite(values).mean() < .1)
     ((10242,), -2.4, True)
     """
-    from nilearn.datasets import load_fsaverage
+    from nilearn.datasets import load_fsaverage, load_fsaverage_data
     from nilearn.image import new_img_like
     from nilearn.surface import vol_to_surf
 
     mesh = load_fsaverage(MESH)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice")  # a vertex without a value
-        return vol_to_surf(new_img_like(img, _reaching(img)), mesh["pial"].parts[side],
-                           inner_mesh=mesh["white_matter"].parts[side])
+        values = vol_to_surf(new_img_like(img, _reaching(img)), mesh["pial"].parts[side],
+                             inner_mesh=mesh["white_matter"].parts[side])
+    # between the hemispheres there is no cortex, and deep nuclei would show through
+    thick = load_fsaverage_data(MESH, data_type="thickness").data.parts[side]
+    return np.where(thick > 0, values, np.nan)
 
 
 def _reaching(img: Nifti1Image) -> Array:
