@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 INDEX = ["contrast", "modality", "feature"]
 ALPHA = 0.05
 _TEXTS = (*INDEX, "reason", "raw_reason")
+_CARD = ("g", "g_low", "g_high", "auc", "auc_low", "auc_high", "t", "p", "q", "n_case",
+         "n_baseline", "raw_g", "raw_q")
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +154,9 @@ class GroupComparison:
 
     def _repr_html_(self) -> str:
         first, *more = self.summary().splitlines()
-        return Card("GroupComparison", first, {}, {"": self.table.sort_values("p")}, more).html()
+        columns = [name for name in _CARD if name in self.table]
+        return Card("GroupComparison", first, {}, {"": self.table.sort_values("p")[columns]},
+                    more).html()
 
 
 def _read_table(file: Path, index: list[str]) -> pd.DataFrame:

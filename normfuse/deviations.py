@@ -107,9 +107,9 @@ class Reference:
 
     def __repr__(self) -> str:
         # a mask or a training's history would fill pages
-        people = ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in self.n_subjects.items())
-        return (f"<Reference of {self.kind or 'no'} z: {some(self.modalities)} of {people}; "
-                f"{short(self.fusion, 200)}, {self.n_latent} latent dimensions>")
+        people = some(f"{n} {role.replace('_', ' ')}" for role, n in self.n_subjects.items())
+        return (f"<Reference of {short(self.kind) or 'no'} z: {some(self.modalities)} of "
+                f"{people}; {short(self.fusion, 200)}, {self.n_latent} latent dimensions>")
 
     def _repr_html_(self) -> str:
         return reference_card(self).html()
