@@ -88,7 +88,7 @@ def plot_radar(regional: RegionalDeviations, subject: str, modality: str, *, by:
     _draw(ax, mine, low, high, absolute)
     handles = [Line2D([], [], color=PALETTE[1], marker="o", label=plain(subject, 30)),
                Patch(color=PALETTE[0], alpha=0.25, label=f"5 to 95 % of {n}\nhealthy people")]
-    ax.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1.12, 1.05))
+    ax.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1.2, 1.12))
     ax.set_title(f"{plain(modality, 24)}: mean {'|z|' if absolute else 'z'} by {by}", loc="left",
                  pad=18)
     return ax
