@@ -83,7 +83,7 @@ def test_notebook_is_thin_and_stored_without_outputs(name):
 
 
 def test_both_statistics_notebooks_start_from_the_same_folder():
-    (one,), (other,) = ([re.search(r"^folder = .*", cell.source, re.DOTALL | re.MULTILINE)[0]
-                         for cell in code_of(read(name)) if "\nfolder = " in cell.source]
+    (one,), (other,) = ([cell.source for cell in code_of(read(name))
+                         if cell.source.startswith("folder = ")]
                         for name in ("group_comparison", "regional_statistics"))
     assert one == other
