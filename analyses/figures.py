@@ -15,7 +15,7 @@ of groups and scores
 :func:`plot_distances`                      latent distance per person, by group
 :func:`plot_latent`                         people in two latent dimensions, by group
 :func:`plot_heatmap`                        z of everybody in every region
-:func:`plot_changes`                        change between two visits, beside controls'
+:func:`plot_changes`                        change between two visits, beside controls
 :func:`plot_stability`                      clusters of people beside those of one cloud
 :func:`plot_consensus`                      who falls together with whom
 :func:`plot_profiles`                       mean z of each subtype

@@ -46,7 +46,8 @@ def plot_latent(deviations: Deviations, group: str, *, dimensions: Sequence[str]
         most, once the latent space is made white by the held-out controls' mean and covariance:
         there every direction is standard normal in healthy people, and the distance from 0 is the
         part of the Mahalanobis distance that lies in the plane. These directions are **chosen to
-        show much**, and no test.
+        show much**, and no test; and people who did not make the space white scatter a little
+        wider than those who did, healthy ones, too.
 
     Raises
     ------
