@@ -4,10 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench study figures clean
+.PHONY: help demo test bench study figures notebooks clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Run everything on a simulated cohort and say where the report is
 	$(BIN)/normfuse demo --out out/ --overwrite
@@ -30,6 +30,12 @@ study: $(INSTALLED) ## Which fusion to use: hours; goes on where it stopped; the
 
 figures: $(INSTALLED) ## The pictures of docs/guide
 	set -e; for script in docs/gallery/plot_*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script --out docs/guide/images; done
+
+# They write beside themselves, so they run on a copy.
+notebooks: $(INSTALLED) ## The notebooks at full settings, with outputs, as HTML in out/notebooks
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[notebooks]'
+	mkdir -p out/notebooks && cp analyses/notebooks/*.ipynb out/notebooks
+	set -e; for name in out/notebooks/*.ipynb; do OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to html --execute $$name; done
 
 clean: ## Remove everything these commands made, .venv and out/ included
 	rm -rf .venv .venv-pcn .venv-peers out build dist *.egg-info .mypy_cache .pytest_cache .import_linter_cache .hypothesis

@@ -17,7 +17,7 @@ from .drawing import (EXTREME, GREY, PALETTE, SIGNIFICANT, axis_or_new, legend_b
 from .groups import honest_people
 from .wording import plain
 
-_MAX_GROUPS = 12  # more levels are a score or an id, not a grouping
+MAX_GROUPS = 12  # more levels are a score or an id, not a grouping
 
 
 def plot_extremes(deviations: Deviations, group: str, *, ax: Axes | None = None) -> Axes:
@@ -38,7 +38,7 @@ def plot_extremes(deviations: Deviations, group: str, *, ax: Axes | None = None)
     >>> plot_extremes(tiny_deviations(), "diagnosis").get_xlabel()
     'features beyond |z| 1.96 per person (dashed: expected by chance)'
     """
-    people, of, levels = _grouped(deviations, group)
+    people, of, levels = grouped(deviations, group)
     counts, names = people.extreme(EXTREME), people.modalities
     measured = people.z.notna().T.groupby(level=0).sum().T
     ax = axis_or_new(ax, (7, 1.2 + 0.38 * len(levels) * len(names)))
@@ -69,7 +69,7 @@ def plot_distances(deviations: Deviations, group: str, *, ax: Axes | None = None
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['CN (n = 1)', 'AD (n = 1)']
     """
-    people, of, levels = _grouped(deviations, group)
+    people, of, levels = grouped(deviations, group)
     table = people.distance.dropna(subset=["distance"])
     ax = axis_or_new(ax, (7, 1 + 0.5 * len(levels)))
     for j, level in enumerate(levels):
@@ -81,14 +81,14 @@ def plot_distances(deviations: Deviations, group: str, *, ax: Axes | None = None
     return open_frame(legend_beside(ax, _group_handles(levels, of)))
 
 
-def _grouped(deviations: Deviations, group: str) -> tuple[Deviations, pd.Series, list[str]]:
+def grouped(deviations: Deviations, group: str) -> tuple[Deviations, pd.Series, list[str]]:
     """The people to draw, their groups, and the groups' order: the controls' own first."""
     people, of, _ = honest_people(deviations, group)
     held_out = of[people.subjects[ROLE].isin(JUDGES)] if ROLE in people.subjects else of[:0]
     levels = sorted(of.unique(), key=lambda level: (-(held_out == level).sum(), level))
-    if len(levels) > _MAX_GROUPS:
+    if len(levels) > MAX_GROUPS:
         raise ComparisonError(f"{group!r} has {len(levels)} values among {len(of)} people; a "
-                              f"figure has room for {_MAX_GROUPS}: choose a column of groups")
+                              f"figure has room for {MAX_GROUPS}: choose a column of groups")
     return people, of, levels
 
 

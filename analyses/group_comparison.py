@@ -4,12 +4,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from normfuse.cards import Card, short
 from normfuse.errors import ModelFileError
 from normfuse.outputs import new_file, new_folder
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 INDEX = ["contrast", "modality", "feature"]
 ALPHA = 0.05
 _TEXTS = (*INDEX, "score", "reason", "raw_reason")
+_CARD = ("g", "g_low", "g_high", "auc", "auc_low", "auc_high", "t", "p", "q", "n_case",
+         "n_baseline", "raw_g", "raw_q")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +149,14 @@ class GroupComparison:
                                  f"{problem}") from problem
 
     def __repr__(self) -> str:
-        return f"<GroupComparison of {self.group}: {len(self.table)} rows; {self.family}>"
+        return (f"<GroupComparison of {short(self.group)}: {len(self.table)} rows; "
+                f"{short(self.family, 200)}>")
 
     def _repr_html_(self) -> str:
-        text = escape(self.summary()).replace("\n", "<br>")
-        strongest = self.table.sort_values("p").head(10)
-        return text + strongest.to_html(float_format="{:.3g}".format)
+        first, *more = self.summary().splitlines()
+        columns = [name for name in _CARD if name in self.table]
+        return Card("GroupComparison", first, {}, {"": self.table.sort_values("p")[columns]},
+                    more).html()
 
 
 def read_table(file: Path, index: list[str]) -> pd.DataFrame:

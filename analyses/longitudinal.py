@@ -2,18 +2,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from normfuse.cards import Card
 from normfuse.deviations import Deviations
 from normfuse.errors import ComparisonError, listed
 from normfuse.subject_query import matching
 
 from .effects import corrected
 from .judging import MIN_JUDGES, judged
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +86,19 @@ class VisitChanges:
                 f"{(np.abs(naive) > 1.96).mean():.3f}. The controls' own mean change is "
                 f"{self.controls['mean'].mean():+.3f} reference sd, and is taken as normal.")
 
+    def plot(self, n: int = 12, *, ax: Axes | None = None) -> Axes:
+        """The n strongest features: :func:`~normfuse.analyses.figures.plot_changes`."""
+        from .figures_changes import plot_changes
+
+        return plot_changes(self, n, ax=ax)
+
     def __repr__(self) -> str:
         return f"<VisitChanges of {len(self.z)} people, {self.z.shape[1]} features>"
 
     def _repr_html_(self) -> str:
-        most = self.z.abs().max(axis=1).rename("largest |z| of change").to_frame().describe()
-        return f"<p>{self.summary()}</p>" + most.round(2).to_html()
+        return Card("VisitChanges", self.summary(), {}, {
+            "features in which the others change otherwise than controls do":
+                self.group_table().sort_values("p")}).html()
 
 
 def compare_visits(deviations: Deviations, visits: tuple[str, str], *, controls: str,

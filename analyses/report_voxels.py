@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from normfuse.cards import Card, some
 from normfuse.deviations import Deviations
 from normfuse.errors import ComparisonError, ModelFileError
 from normfuse.space import Space
@@ -43,6 +44,17 @@ class VoxelFindings:
     groups: Mapping[str, VoxelComparison] = field(default_factory=dict)
     deviations: Deviations | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        scored = "no maps of people" if self.deviations is None else repr(self.deviations)
+        return f"<VoxelFindings: {some(self.groups)} compared; {scored}>"
+
+    def _repr_html_(self) -> str:
+        return Card("VoxelFindings", "for a report", {
+            "compared": some(f"{name}: {found!r}" for name, found in self.groups.items()),
+            "maps of people": repr(self.deviations).strip("<>") if self.deviations else "none"},
+            notes=[f"{name} was not compared: {why}" for name, why in self.refused.items()]
+        ).html()
 
     @classmethod
     def read(cls, groups: str | Path | None, deviations: str | Path | None) -> VoxelFindings:

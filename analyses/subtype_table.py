@@ -78,6 +78,9 @@ class Subtypes(Found):
         return "\n".join([*lines, f"{self.how}, deviations of kind {self.kind}; {self.plan}",
                           *(f"note: {note}" for note in self.notes)])
 
+    def _shown(self) -> pd.DataFrame:
+        return self.stability  # the table names people
+
     def plot(self, what: str = "stability", *, ax: Axes | None = None) -> Axes:
         """``stability``, ``consensus`` or ``profiles``."""
         from . import figures_subtypes as figures

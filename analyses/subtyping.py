@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import silhouette_samples
 
+from normfuse.cards import Shown
 from normfuse.deviations import JUDGES, ROLE
 from normfuse.errors import ComparisonError, listed
 
@@ -22,7 +23,7 @@ _SMALL = 5  # people: a smaller cluster is somebody who stands apart, not a subt
 
 
 @dataclass(frozen=True)
-class StabilityPlan:
+class StabilityPlan(Shown):
     """How stability is measured.
 
     Parameters

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from normfuse import __version__
+from normfuse.cards import Card, short
 from normfuse.errors import ComparisonError, ModelFileError, listed
 from normfuse.outputs import new_folder
 from normfuse.space import Space
@@ -290,12 +290,13 @@ class VoxelComparison:
                                  f"{problem}") from problem
 
     def __repr__(self) -> str:
-        return (f"<VoxelComparison of {self.group}: {self.case} - {self.baseline}, "
-                f"{self.space.n_voxels} voxels; {self.correction}>")
+        return (f"<VoxelComparison of {short(self.group)}: {short(self.case)} - "
+                f"{short(self.baseline)}, {self.space.n_voxels} voxels; "
+                f"{short(self.correction, 200)}>")
 
     def _repr_html_(self) -> str:
-        text = escape(self.summary()).replace("\n", "<br>")
-        return text + self.table.head(10).to_html(float_format="{:.3g}".format, index=False)
+        first, *more = self.summary().splitlines()
+        return Card("VoxelComparison", first, {}, {"": self.table}, more).html()
 
 
 def _nothing(column: str) -> float:

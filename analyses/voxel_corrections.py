@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from normfuse.cards import Shown
 from normfuse.errors import ComparisonError
 
 from .clusters import Box, Clusters, tfce
@@ -76,7 +77,7 @@ class Corrected:
 
 
 @dataclass(frozen=True)
-class BenjaminiHochberg:
+class BenjaminiHochberg(Shown):
     """The share of false discoveries among the voxels called different, by their p: ``q``.
 
     References
@@ -93,7 +94,7 @@ class BenjaminiHochberg:
 
 
 @dataclass(frozen=True)
-class Shuffled:
+class Shuffled(Shown):
     """Family-wise error by shuffling people; see its kinds.
 
     Parameters

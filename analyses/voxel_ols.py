@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from normfuse.cards import Shown
 from normfuse.errors import ComparisonError
 
 from .effects import Array
@@ -113,7 +114,7 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class OlsT:
+class OlsT(Shown):
     """t of the group in a linear model with the covariates, by ordinary least squares.
 
     Parameters

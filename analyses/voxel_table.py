@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from normfuse.cards import Card, some
 from normfuse.errors import CohortError, ComparisonError, SpaceMismatchError, listed
 from normfuse.space import Space
 from normfuse.stored import COLUMNS, StoredTable
@@ -233,6 +234,11 @@ class VoxelTable:
         return (f"<VoxelTable of {len(self)} people, {self.space.n_voxels} voxels of "
                 f"{self.space.name}>")
 
+    def _repr_html_(self) -> str:
+        return Card("VoxelTable", f"of {len(self)} people", {
+            "voxels": repr(self.space).strip("<>"),
+            "columns of the subjects": some(self.subjects.columns)}).html()
+
 
 def measured(table: StoredTable) -> pd.Index:
     """Who has a value in any voxel.
@@ -243,9 +249,9 @@ def measured(table: StoredTable) -> pd.Index:
     found = np.zeros(len(table), bool)
     for start in range(0, table.shape[1], COLUMNS):
         at = slice(start, min(start + COLUMNS, table.shape[1]))
-        for some in (asked[k:k + _ROWS] for k in range(0, len(asked), _ROWS)):
-            part = table.select(table.index[some]).values(features=at)
-            found[some] = ~np.isnan(part).all(axis=1)
+        for asking in (asked[k:k + _ROWS] for k in range(0, len(asked), _ROWS)):
+            part = table.select(table.index[asking]).values(features=at)
+            found[asking] = ~np.isnan(part).all(axis=1)
         asked = asked[~found[asked]]
         if not len(asked):
             break

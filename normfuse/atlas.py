@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import numpy as np
 from .atlas_checks import (centroids_of, check_labels, check_same_labels, check_sides,
                            check_table, similar)
 from .atlas_parts import UNKNOWN_SPACE, fetched, from_file
+from .cards import Card, short
 from .errors import AtlasError, SpaceMismatchError, listed
 
 if TYPE_CHECKING:  # nibabel, pandas and scipy load inside the functions: importing stays fast
@@ -253,15 +253,16 @@ class Atlas:
                       "that space", stacklevel=3)
 
     def __repr__(self) -> str:
-        return f"<Atlas {self.name}: {len(self.regions)} regions in {self.space}>"
+        return (f"<Atlas {short(self.name)}: {len(self.regions)} regions in "
+                f"{short(self.space)}>")
 
     def _repr_html_(self) -> str:
         known = self.regions["tissue"].fillna("unknown")
         tissue = self.regions.groupby(known)["volume_ml"].agg(["size", "sum"]).round(0)
         tissue = tissue.astype(int).set_axis(["regions", "mL"], axis=1)
-        return (f"<b>Atlas {escape(self.name)}</b>: {len(self.regions)} regions in "
-                f"{escape(self.space)}{tissue.to_html()}"
-                f"<small>{escape('. '.join([self.licence, self.citation, *self.notes]))}</small>")
+        return Card("Atlas", f"{self.name}: {len(self.regions)} regions in {self.space}",
+                    {"licence": self.licence, "citation": self.citation}, {"": tissue},
+                    self.notes).html()
 
 
 def load_atlas(name_or_path: str | Path, table: str | Path | pd.DataFrame | None = None, *,

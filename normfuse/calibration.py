@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import interpolate, optimize, special, stats
 
+from .cards import Shown
 from .errors import CalibrationError
 
 SPLIT = ("training", "early_stop", "calibration")
@@ -21,7 +22,7 @@ _SHAPE_LEVELS = np.array([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOut(Shown):
     """Split the reference by subject into training, early-stopping and calibration people.
 
     Parameters
@@ -96,7 +97,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class CrossFit:
+class CrossFit(Shown):
     """Calibrate on everybody: a model for each fold of the reference, fitted on the others.
 
     Each healthy person is scored by the model that did not see them; what is normal is learned

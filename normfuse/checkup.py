@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from .blocks import Blocks
+from .cards import Card, short
 from .cohort import Cohort
 from .cohort_checks import COVARIATE_KINDS, with_text_ids, without_missing_words
 from .cohort_file import Draft, read_draft
@@ -54,8 +55,14 @@ class Checkup:
         return not self.problems
 
     def __repr__(self) -> str:
-        return (f"<Checkup of {self.file}: {len(self.problems)} problems, "
+        return (f"<Checkup of {short(self.file, 100)}: {len(self.problems)} problems, "
                 f"{len(self.suspicious)} suspicions>")
+
+    def _repr_html_(self) -> str:
+        said = [*self.problems, *self.suspicious, *self.notes]
+        card = Card("Checkup", f"of {self.file}: {len(self.problems)} problems, "
+                    f"{len(self.suspicious)} suspicions", notes=said).html()
+        return card + ("" if self.cohort is None else self.cohort._repr_html_())
 
 
 def examine(path: str | Path, *, session: str | None = None) -> Checkup:

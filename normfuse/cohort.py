@@ -9,8 +9,10 @@ import pandas as pd
 
 from . import cohort_checks as checks
 from .blocks import Block, Blocks
+from .cards import short, some
 from .errors import CohortError, listed
 from .modality import Modality
+from .noun_cards import cohort_card
 from .problems import Problems
 from .space import Space
 from .stored import StoredTable
@@ -254,16 +256,12 @@ class Cohort:
 
     def __repr__(self) -> str:
         present = self.present.sum()
-        shares = ", ".join(f"{m.name} {m.n_features} features, {present[m.name]} people"
-                           for m in self.modalities)
+        shares = some(f"{short(m.name, 20)} {m.n_features} features, {present[m.name]} people"
+                      for m in self.modalities)
         return f"<Cohort of {len(self)} subjects: {shares}>"
 
     def _repr_html_(self) -> str:
-        rows = pd.DataFrame({
-            "features": {m.name: m.n_features for m in self.modalities},
-            "unit": {m.name: m.unit for m in self.modalities},
-            "present": {m.name: int(self.present[m.name].sum()) for m in self.modalities}})
-        return f"<b>Cohort</b> of {len(self)} subjects" + rows.to_html()
+        return cohort_card(self).html()
 
 
 def _checked(name: str, frame: Block, subjects: pd.DataFrame, covariates: Mapping[str, str]

@@ -11,7 +11,9 @@ import pandas as pd
 from scipy import stats
 
 from .blocks import Blocks
+from .cards import short, some
 from .errors import CohortError, listed
+from .noun_cards import deviations_card, reference_card
 from .outputs import new_folder
 from .space import Space
 from .stored import ROWS
@@ -108,9 +110,12 @@ class Reference:
 
     def __repr__(self) -> str:
         # a mask or a training's history would fill pages
-        people = ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in self.n_subjects.items())
-        return (f"<Reference of {self.kind or 'no'} z: {', '.join(self.modalities)} of {people}; "
-                f"{self.fusion}, {self.n_latent} latent dimensions>")
+        people = some(f"{n} {role.replace('_', ' ')}" for role, n in self.n_subjects.items())
+        return (f"<Reference of {short(self.kind) or 'no'} z: {some(self.modalities)} of "
+                f"{people}; {short(self.fusion, 200)}, {self.n_latent} latent dimensions>")
+
+    def _repr_html_(self) -> str:
+        return reference_card(self).html()
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -375,15 +380,11 @@ class Deviations:
         width = sum(block.shape[1] for block in held.as_is().values()) \
             if isinstance(held, Blocks) else held.shape[1]
         return (f"<Deviations of {len(self)} subjects, {width} features of "
-                f"{', '.join(self.modalities)}; reference n = "
-                f"{sum(self.reference.n_subjects.values())}, {self.reference.fusion}>")
+                f"{some(self.modalities)}; reference n = "
+                f"{sum(self.reference.n_subjects.values())}, {short(self.reference.fusion, 200)}>")
 
     def _repr_html_(self) -> str:
-        summary = self.extreme(1.96).describe().loc[["mean", "min", "max"]].round(1)
-        return (f"<b>Deviations</b> of {len(self)} subjects from "
-                f"{sum(self.reference.n_subjects.values())} reference people "
-                f"({self.reference.fusion})<br>features beyond |z| 1.96 per subject:"
-                + summary.to_html())
+        return deviations_card(self).html()
 
 
 for _name in (*MAPS, "conformal"):

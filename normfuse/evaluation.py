@@ -7,12 +7,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from .cards import Card, short
 from .errors import ModelFileError
 from .outputs import new_file, new_folder
 
@@ -183,12 +183,16 @@ class Evaluation:
                                  f"Evaluation.save wrote: {problem}") from problem
 
     def __repr__(self) -> str:
-        return f"<Evaluation: {self.summary().splitlines()[0]}; {self.summary().splitlines()[1]}>"
+        first, second, *_ = self.summary().splitlines()
+        return f"<Evaluation: {short(first, 200)}; {short(second, 200)}>"
 
     def _repr_html_(self) -> str:
-        text = escape(self.summary()).replace("\n", "<br>")
-        parts = [self.beside_rival, self.coverage, self.outer, self.leftover, self.sites]
-        return text + "".join(part.to_html(float_format="{:.4g}".format) for part in parts)
+        said, *more = self.summary().splitlines()
+        return Card("Evaluation", said, {}, {
+            "model beside spline regression, means over features": self.beside_rival,
+            "share of z inside a central interval": self.coverage,
+            "share beyond a centile": self.outer, "what covariates still tell": self.leftover,
+            "sites": self.sites}, more).html()
 
 
 def holds(row: Mapping[Any, Any] | pd.Series) -> bool:

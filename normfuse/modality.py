@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .cards import Card, short, some
 from .errors import CohortError, listed
 from .space import Space
 
@@ -61,6 +62,20 @@ class Modality:
         if self.likelihood != "normal":
             raise CohortError(f"modality {self.name} asks for likelihood {self.likelihood!r}; "
                               "only 'normal' is available")
+
+    def __repr__(self) -> str:
+        # the names of 100,000 voxels would fill pages
+        where = some(self.features, 3) if self.space is None else repr(self.space)
+        unit = f", unit={short(self.unit, 20)!r}" if self.unit else ""
+        return f"<Modality {short(self.name, 40)!r}: {where}{unit}>"
+
+    def _repr_html_(self) -> str:
+        facts = {"features": f"{self.n_features}: {some(self.features)}",
+                 "unit": self.unit, "likelihood": self.likelihood,
+                 "voxels": "" if self.space is None else repr(self.space).strip("<>")}
+        if self.space is not None:
+            facts.pop("features")
+        return Card("Modality", self.name, facts).html()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; voxels by their mask."""

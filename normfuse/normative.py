@@ -28,6 +28,7 @@ from .inference import Inference, Refined
 from .kinds import Kind, Reconstruction, default_kinds
 from .learning import learn
 from .models import OneLatent, Recipe
+from .noun_cards import model_card
 from .processes import processes
 from .runners import Runner, one_after_the_other
 from .streaming import Scorer, score_to
@@ -402,6 +403,9 @@ class NormativeModel:
         from .model_file import read_model
 
         return read_model(Path(folder), fusion)
+
+    def _repr_html_(self) -> str:
+        return model_card(self, None if self._fitted is None else self._fitted.reference).html()
 
     def __repr__(self) -> str:
         if self._fitted is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .cards import Shown
 from .errors import AtlasError, SpaceMismatchError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Parcels:
 
 
 @dataclass(frozen=True, eq=False)
-class RegionMean(ABC):
+class RegionMean(Shown, ABC):
     """One value a region from the values of its voxels.
 
     Parameters

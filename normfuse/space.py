@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .cards import Card, short
 from .errors import SpaceMismatchError
 
 if TYPE_CHECKING:
@@ -171,5 +172,10 @@ class Space:
 
     def __repr__(self) -> str:
         sides = " x ".join(map(str, self.shape))
-        return (f"<Space {self.name}: {self.n_voxels} voxels of {sides}, "
+        return (f"<Space {short(self.name)}: {self.n_voxels} voxels of {sides}, "
                 f"{' x '.join(f'{v:g}' for v in self.voxel_size)} mm>")
+
+    def _repr_html_(self) -> str:
+        return Card("Space", self.name, {
+            "voxels": f"{self.n_voxels} in the mask, of {' x '.join(map(str, self.shape))}",
+            "voxel size": f"{' x '.join(f'{v:g}' for v in self.voxel_size)} mm"}).html()

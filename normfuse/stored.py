@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .cards import Card
 from .errors import CohortError, ModelFileError, listed
 
 ROWS, COLUMNS = 64, 16_384
@@ -165,3 +166,7 @@ class StoredTable:
 
     def __repr__(self) -> str:
         return f"<StoredTable of {self.shape[0]} people, {self.shape[1]} features>"
+
+    def _repr_html_(self) -> str:
+        return Card("StoredTable", f"of {self.shape[0]} people and {self.shape[1]} features, on "
+                    "disk", {"held": f"{4 * self.array.size / 2 ** 20:.0f} MiB of float32"}).html()

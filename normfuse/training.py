@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import pyro
 
 from .batch_parts import Parts
+from .cards import Card, Shown
 from .checkpoint import Checkpoint, fingerprint
 from .errors import TrainingError
 from .processes import Processes, processes
@@ -30,7 +31,7 @@ class Sliceable(Protocol):
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
+class TrainingPlan(Shown):
     """How to train.
 
     Parameters
@@ -96,6 +97,15 @@ class History:
 
     table: pd.DataFrame
     best_epoch: int
+
+    def __repr__(self) -> str:
+        return f"<History of {len(self.table)} epochs, the best the {self.best_epoch}th>"
+
+    def _repr_html_(self) -> str:
+        near = self.table[self.table["epoch"] >= self.best_epoch - 2]
+        return Card("History", f"of {len(self.table)} epochs; weights kept of epoch "
+                    f"{self.best_epoch}", {}, {"from there on (nats a person)":
+                                               near.set_index("epoch")}).html()
 
 
 @dataclass

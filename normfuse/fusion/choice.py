@@ -4,10 +4,12 @@ from __future__ import annotations
 import inspect
 from typing import Any, TypeVar
 
+from ..cards import Shown
+
 T = TypeVar("T")
 
 
-class Choice:
+class Choice(Shown):
     """An object that stands for a choice, rebuilt by ``type(choice)(**choice.options())``.
 
     Constructor arguments are kept as attributes of the same name and are JSON-ready values or
