@@ -45,8 +45,8 @@ def demo(out: NewFolder,
         typer.secho(f"\n$ {commands[-1]}", bold=True)
         if code := app(shlex.split(line), standalone_mode=False):
             raise typer.Exit(code)
-    return Made("demo", out, f"\ndemo: {out}\nopen {out / 'report.html'}", {"commands": len(commands)},
-                result={"commands": commands})
+    return Made("demo", out, f"\ndemo: {out}\nopen {out / 'report.html'}",
+                {"commands": len(commands)}, result={"commands": commands})
 
 
 def _regions(out: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:

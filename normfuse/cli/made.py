@@ -64,7 +64,8 @@ def answer(verb: str, made: Made | None, *, exit_code: int, warnings: list[str],
     >>> said["ok"], said["errors"], said["made"], said["counts"]
     (False, ['no'], None, {})
     """
-    nothing: dict[str, Any] = {"made": None, "where": None, "counts": {}, "notes": [], "result": {}}
+    nothing: dict[str, Any] = {"made": None, "where": None, "counts": {}, "notes": [],
+                               "result": {}}
     return {"schema": SCHEMA, "normfuse": __version__, "verb": verb, "ok": exit_code == 0,
             "exit_code": exit_code, **(nothing if made is None else made.to_dict()),
             "command": None if command is None else command.as_posix(), "warnings": warnings,

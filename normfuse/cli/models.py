@@ -97,7 +97,8 @@ def fit(cohort: CohortFile, out: NewFolder,
 
 
 @verb("""
-normfuse adapt model/ new_site.toml --out adapted/ --subjects "site == 'north'"
+normfuse adapt model/ new_site.toml --subjects "site == 'north'" \\
+    --out adapted/
 # then score others of that site
 normfuse score adapted/ new_site.toml --out deviations/
 """)

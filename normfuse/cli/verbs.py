@@ -17,6 +17,7 @@ import typer
 
 from ..errors import NormfuseError
 from . import command_file
+from .advice import as_options
 from .application import INTERRUPTED, REFUSED, app
 from .made import Made, answer
 from .notes import Notes, as_written, indented
@@ -120,7 +121,8 @@ class _Run:
     def _refused(self, problem: NormfuseError) -> int:
         if self.verbose:
             traceback.print_exc()
-        self.errors = [as_written(text) for text in getattr(problem, "problems", ()) or (problem,)]
+        self.errors = [as_written(as_options(text))
+                       for text in getattr(problem, "problems", ()) or (problem,)]
         for text in self.errors:
             typer.secho(indented(f"error: {text}"), fg="red", err=True)
         return REFUSED

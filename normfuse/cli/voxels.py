@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import BegunWorkError, CohortError, ComparisonError, listed
+from .advice import as_options
 from .application import free_place
 from .choices import (Adjust, DeviationsFolder, NewFolder, Only, Overwrite, Scheduler, Statistic,
                       Workers, names, runner)
@@ -21,20 +21,6 @@ if TYPE_CHECKING:
     from normfuse.analyses import VoxelComparison
 
     from ..deviations import Deviations
-
-_OPTIONS = {
-    "contrast is (case, baseline)": "--contrast is CASE,BASELINE",
-    "give blocks=None": "give --blocks none", "Give blocks=None": "Give --blocks none",
-    "name another with baseline=": "name it with --contrast CASE,BASELINE",
-    "fill it in, leave them out with deviations.select(), or do not adjust for":
-        "fill it in before `normfuse score`, or name the others with --adjust, without",
-    "with resume=…": "with --out",
-    "or leave it out with deviations.select()": "or leave it out with --contrast",
-    "score the controls too: model.deviations(cohort) on the whole cohort, from which the people "
-    "the model was fitted on are left out": "score the controls too: `normfuse score` of the "
-    "whole cohort, from which the people the model was fitted on are left out",
-    "compare_groups compares": "`normfuse compare` compares"}
-"""What messages advise in Python, and the same on the command line."""
 
 
 @verb("""
@@ -165,13 +151,13 @@ def _each(modalities: list[str], compared: Callable[[str], VoxelComparison], wor
         try:
             found = compared(m)
         except BegunWorkError as problem:  # of the command, not of the modality
-            raise BegunWorkError(_as_options(problem)) from problem
+            raise BegunWorkError(as_options(problem)) from problem
         except (CohortError, ComparisonError) as problem:
-            refused[m] = _as_options(problem)
+            refused[m] = as_options(problem)
             continue
         found.save(work / m)
         made.append(m)
-        typer.echo(f"{m}: {_as_options(found.summary())}")
+        typer.echo(f"{m}: {as_options(found.summary())}")
     if not made:
         whys = set(refused.values())
         raise ComparisonError(whys.pop() if len(whys) == 1 else "; ".join(
@@ -207,11 +193,3 @@ def _blocks(found: Deviations, asked: str | None) -> str | None:
         raise ComparisonError(f"the model knows {listed(sites)} as sites; say within which people "
                               f"change places, as --blocks {sites[0]}, or --blocks none")
     return sites[0] if sites else None
-
-
-def _as_options(problem: Exception | str) -> str:
-    """A message whose advice is what one types here."""
-    said = re.sub(r"contrast=\('([^']*)', '([^']*)'\)", r"--contrast \1,\2", str(problem))
-    for written, typed in _OPTIONS.items():
-        said = said.replace(written, typed)
-    return said
