@@ -90,7 +90,7 @@ def in_proportion(sites: pd.Series, seed: int) -> pd.Index:
 
 
 def residual_sd(cohort: nf.Cohort) -> np.ndarray:
-    """Of least squares on age (spline), sex and site, in everybody: the unit of what is planted."""
+    """Of least squares on age (spline), sex and site, in everybody: the unit of the planted."""
     who, y = cohort.subjects, cohort.features["thickness"].to_numpy()
     design = np.hstack([SplineTransformer(n_knots=5).fit_transform(who[["age"]]),
                         pd.get_dummies(who[["sex", "site"]].astype(str)).to_numpy(float)])
@@ -113,8 +113,8 @@ def one_fit(people: People, n: int, seed: int) -> list[dict[str, float | str]]:
         rows.append({
             "n": n, "seed": seed, "kind": kind, "fit_cpu_seconds": seconds,
             "beyond_1.96": (np.abs(z) > 1.96).mean(), "beyond_2.58": (np.abs(z) > 2.5758).mean(),
-            "sd_z": z.std(ddof=1), **means[["MACE", "EXPV", "MSLL", "EXPV_spline", "MSLL_spline",
-                                            "beyond_1.96_spline"]],
+            "sd_z": z.std(ddof=1),
+            **means[["MACE", "EXPV", "MSLL", "EXPV_spline", "MSLL_spline", "beyond_1.96_spline"]],
             "auc": roc_auc_score(marked.ravel(), np.abs(ill.to_numpy()).ravel()),
             "found": (along[marked] > 1.96).mean()})
     return rows
@@ -133,16 +133,42 @@ def summary(table: pd.DataFrame) -> dict[str, object]:
     return found
 
 
+def markdown(table: pd.DataFrame, source: str) -> str:
+    """The table of the guide: mean and 95 % interval over seeds."""
+    rows = table[table["source"] == source]
+    columns = {"beyond 1.96, `focal`": ("focal", "beyond_1.96"),
+               "`covariates`": ("covariates", "beyond_1.96"),
+               "spline": ("covariates", "beyond_1.96_spline"),
+               "sd of z, `covariates`": ("covariates", "sd_z"),
+               "MSLL, `covariates`": ("covariates", "MSLL"),
+               "spline ": ("covariates", "MSLL_spline"),
+               "AUC, `focal`": ("focal", "auc"), "`covariates` ": ("covariates", "auc")}
+    lines = [f"| n | {' | '.join(name.strip() for name in columns)} |",
+             "|" + "---:|" * (len(columns) + 1)]
+    for n, part in rows.groupby("n"):
+        cells = []
+        for kind, name in columns.values():
+            values = part.loc[part["kind"] == kind, name]
+            half = stats.t.isf(0.025, len(values) - 1) * values.std() / np.sqrt(len(values))
+            cells.append(f"{values.mean():.3f} ± {half:.3f}")
+        lines.append(f"| {n:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sources", nargs="+", default=list(SOURCES), choices=list(SOURCES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--markdown", action="store_true", help="print the guide's tables only")
     parser.add_argument("--file", type=Path, default=FILE)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     torch.set_num_threads(1)
     table = pd.read_csv(arguments.file) if arguments.file.exists() else pd.DataFrame()
+    if arguments.markdown:
+        print("\n\n".join(markdown(table, source) for source in arguments.sources))
+        return
     for seed in range(arguments.seeds):
         for source in arguments.sources:
             people = SOURCES[source](seed)

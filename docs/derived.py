@@ -42,7 +42,7 @@ def public_names(package: str) -> list[str]:
 
 
 def write_all(docs: Path) -> None:
-    """Everything under ``docs/generated``, anew only where it changed, so that builds stay short."""
+    """Everything under ``docs/generated``; written where it changed."""
     made = docs / "generated"
     wanted = {**_api(), **_gallery(docs), **_from_the_top(docs.parent),
               **_notebooks(docs.parent / "analyses" / "notebooks")}
@@ -88,8 +88,9 @@ def _gallery(docs: Path) -> dict[str, str]:
         parts += ["", f"## {title}", "", said.split("\n\n")[0].replace("\n", " "), ""]
         parts += [f"![{title}](../images/{name}.png)\n"
                   for name in re.findall(r"``(\w+)\.png``", said)]
-        parts += [f"```{{literalinclude}} ../../gallery/{script.name}", ":language: python",
-                  f":caption: docs/gallery/{script.name}", ":start-after: from __future__", "```"]
+        parts += [f"<details><summary>docs/gallery/{script.name}</summary>", "",
+                  f"```{{literalinclude}} ../../gallery/{script.name}", ":language: python",
+                  ":start-after: from __future__ import annotations", "```", "", "</details>"]
     return {"gallery/index.md": "\n".join([*parts, ""])}
 
 

@@ -24,6 +24,6 @@ def _block(page: Any, node: nodes.Element) -> None:
     latex = node.astext().strip()
     if any(sign in latex for sign in _ALIGNED) and r"\begin{" not in latex:
         latex = r"\begin{aligned}" + latex + r"\end{aligned}"
-    page.body.append(f'<div class="math-block" style="overflow-x:auto;margin:1em 0">'
+    page.body.append('<div style="overflow:auto hidden;margin:1em 0;padding:.4em 0">'
                      f'{convert(latex, display="block")}</div>')
     raise nodes.SkipNode

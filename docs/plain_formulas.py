@@ -20,17 +20,25 @@ def _process(app: Any, what: str, name: str, obj: object, options: object, lines
 
 
 def in_blocks(lines: list[str]) -> list[str]:
-    r"""Paragraphs that are formulas, indented below ``::``.
+    r"""Paragraphs that are formulas, as code.
 
-    >>> in_blocks(["Meaning.", "", "z = (y - m) / s,", "s > 0", "", "Prose = says more than that."])
-    ['Meaning.', '', '::', '', '    z = (y - m) / s,', '    s > 0', '', 'Prose = says more than that.']
+    >>> for line in in_blocks(["Meaning.", "", "z = (y - m) / s,", "s > 0", "", "With z = 1."]):
+    ...     print(line or "-")
+    Meaning.
+    -
+    .. code-block:: text
+    -
+        z = (y - m) / s,
+        s > 0
+    -
+    With z = 1.
     >>> in_blocks(["Tensor, shape (n, *event)"])
     ['Tensor, shape (n, \\*event)']
     """
     found: list[str] = []
     for at, part in enumerate(_paragraphs(lines)):
         if at and _is_formula(part):  # the first is the sentence that lists quote
-            found += ["::", "", *(f"    {line}" for line in part)]
+            found += [".. code-block:: text", "", *(f"    {line}" for line in part)]
         else:
             found += [line if ">>>" in line else _STAR.sub(r"\\*", line) for line in part]
     return found
@@ -50,6 +58,6 @@ def _paragraphs(lines: list[str]) -> list[list[str]]:
 def _is_formula(part: list[str]) -> bool:
     first, text = part[0], " ".join(part)
     return bool(first[:1].strip() and _RELATION.search(first) and not _PROSE.search(text)
-                and not re.match(r"[*>.\-]|``|\w+ : ", first)
+                and not re.match(r"[*>.\-]|``|\w+ : |[A-Z][a-z]+ [a-z]+[ :]", first)
                 and not (len(part) > 1 and set(part[1].strip()) <= {"-"})
                 and "``" not in text and ":" + "math:" not in text)

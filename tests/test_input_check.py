@@ -73,7 +73,7 @@ class TestUnderstood:
         assert run(made(), "--out", out, "--overwrite").exit_code == 0
 
     def test_help_has_an_example_and_nothing_loads_torch(self, made):
-        assert "Example: normfuse check cohort.toml" in " ".join(run("--help").output.split())
+        assert "Examples normfuse check cohort.toml" in " ".join(run("--help").output.split())
         code = ("import sys; from normfuse.cli import app\n"
                 f"try: app(['check', {str(made())!r}])\n"
                 "except SystemExit as end: assert not end.code, end.code\n"

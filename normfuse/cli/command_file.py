@@ -14,6 +14,7 @@ import typer
 
 from ..errors import listed
 from ..outputs import COMMAND, new_file
+from ..versions import versions
 
 OWN = frozenset({"as_json", "verbose", "overwrite", "config", "context"})
 """Options about how a command speaks, or whether it may replace: no part of what it computes."""
@@ -32,8 +33,6 @@ def place(where: Path) -> Path:
 
 def write(verb: str, options: Mapping[str, Any], where: Path, inputs: Mapping[str, str]) -> Path:
     """Write it where the result is."""
-    from ..provenance import versions
-
     content = {"verb": verb, "options": plain(options), "versions": versions(),
                "inputs": dict(inputs),
                "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")}
@@ -119,8 +118,6 @@ def take_options(context: typer.Context, file: Path | None) -> Path | None:
 
 def note_changes(context: typer.Context, options: Mapping[str, Any]) -> None:
     """Say what is not as it was when the file was written, as the result may then differ."""
-    from ..provenance import versions
-
     before = context.meta.get(_OF_CONTEXT)
     if before is None:
         return
