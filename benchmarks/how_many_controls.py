@@ -11,7 +11,7 @@ Per size and kind (``focal``, ``covariates``): share of the held-out people's |z
 fit), the last two also of the spline regression of the same people; ROC AUC of planted cells
 against the others of the same people, and the share of planted cells beyond 1.96 in the planted
 direction. Rows go to ``how_many_controls.csv``; what is there is not done again. Prints JSON:
-means over seeds with 95 % t intervals. An hour for one core.
+means over seeds with 95 % t intervals. Half an hour for one core.
 """
 from __future__ import annotations
 
@@ -142,7 +142,8 @@ def markdown(table: pd.DataFrame, source: str) -> str:
                "sd of z, `covariates`": ("covariates", "sd_z"),
                "MSLL, `covariates`": ("covariates", "MSLL"),
                "spline ": ("covariates", "MSLL_spline"),
-               "AUC, `focal`": ("focal", "auc"), "`covariates` ": ("covariates", "auc")}
+               "AUC, `focal`": ("focal", "auc"), "`covariates` ": ("covariates", "auc"),
+               "found, `focal`": ("focal", "found")}
     lines = [f"| n | {' | '.join(name.strip() for name in columns)} |",
              "|" + "---:|" * (len(columns) + 1)]
     for n, part in rows.groupby("n"):
