@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench study figures notebooks clean
+.PHONY: help demo test docs bench study figures notebooks clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,12 @@ test: $(INSTALLED) ## Style, import contracts, types, then all tests and doctest
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+# Every warning is an error. `make docs NOTEBOOKS=cache` also runs the notebooks, and shows what they
+# draw; without it their pages have the code only.
+docs: .venv/.docs ## These pages as HTML, offline: docs/_build/html/index.html
+	NOTEBOOKS=$(or $(NOTEBOOKS),off) $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
 
 # Other packages live in environments of their own: their pins and ours need not agree.
 bench: $(INSTALLED) .venv-pcn/.installed .venv-peers/.installed ## Speed and quality, beside others; needs ../shared
@@ -38,12 +44,16 @@ notebooks: $(INSTALLED) ## The notebooks at full settings, with outputs, as HTML
 	set -e; for name in out/notebooks/*.ipynb; do OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to html --execute $$name; done
 
 clean: ## Remove everything these commands made, .venv and out/ included
-	rm -rf .venv .venv-pcn .venv-peers out build dist *.egg-info .mypy_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-pcn .venv-peers docs/_build docs/generated out build dist *.egg-info .mypy_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+.venv/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,docs]'
 	touch $@
 
 .venv-pcn/.installed: benchmarks/pcntoolkit_requirements.txt

@@ -158,7 +158,7 @@ class Report:
         if twice:
             raise CohortError(f"subject id {twice[0]!r} would name the file {INDEX}, which leads "
                               "to the others; rename the subject, or write without ids")
-        with new_folder(Path(folder), overwrite=overwrite) as work:
+        with new_folder(Path(folder), overwrite=overwrite, ours=is_page) as work:
             for who, name in files.items():
                 (work / name).write_text(subject_page(contents, who), encoding="utf-8")
             (work / INDEX).write_text(index_page(contents, files), encoding="utf-8")
@@ -184,6 +184,14 @@ class Report:
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(repr(self))}</p><p>{escape(self.citation().text)}</p>"
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that a report wrote, which a new one may replace."""
+    if path.suffix != ".html" or not path.is_file():
+        return False
+    with path.open("rb") as page:
+        return b'<meta name="generator" content="normfuse">' in page.read(500)
 
 
 def write_report(deviations: Deviations, path: str | Path, *,

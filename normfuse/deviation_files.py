@@ -16,6 +16,18 @@ from .stored import ROWS, StoredTable
 NARROW = ("latent", "distance", "subjects")
 
 
+_OURS = {"reference.json", *MAPS, *(f"{name}.csv" for name in (*WIDE, *NARROW))}
+
+
+def is_ours(path: Path) -> bool:
+    """Whether something in a folder of deviations is part of them, as tables or as arrays.
+
+    >>> is_ours(Path("deviations/z.csv")), is_ours(Path("deviations/thesis.doc"))
+    (True, False)
+    """
+    return path.name in _OURS
+
+
 def write(deviations: Deviations, work: Path) -> None:
     """Everything into an empty folder."""
     stored = any(deviations.space(m) for m in deviations.modalities)

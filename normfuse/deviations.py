@@ -362,9 +362,9 @@ class Deviations:
         OutputExistsError
             If the folder is there and ``overwrite`` is not asked for.
         """
-        from .deviation_files import write
+        from .deviation_files import is_ours, write
 
-        with new_folder(Path(folder), overwrite=overwrite) as work:
+        with new_folder(Path(folder), overwrite=overwrite, ours=is_ours) as work:
             write(self, work)
         return Path(folder)
 

@@ -1,11 +1,9 @@
 """Where a model comes from: counts, ranges and versions, none of them about one person."""
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, cast
 
 from .cohort import Cohort
@@ -17,14 +15,13 @@ from .networks import BentDecoder, WideDecoder
 from .pattern_law import PatternLaw
 from .scoring import Pattern
 from .training import History
+from .versions import versions
 
 if TYPE_CHECKING:
     from .normative import NormativeModel
 
 LEVEL = 0.05
 """A p-value by rank that cannot be smaller tells nothing by the field's habits."""
-
-_PACKAGES = ("normfuse", "torch", "pyro-ppl", "numpy", "scipy", "pandas", "scikit-learn")
 
 
 def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapping[str, Cohort],
@@ -101,14 +98,3 @@ def thin_levels(training: Mapping[str, Any], calibration: Mapping[str, Any]) -> 
     return [f"{name} {level} (n = {n})" for name, found in training.items()
             for level, n in found.get("levels", {}).items()
             if n < THIN or not calibration[name].get("levels", {}).get(level, 0)]
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

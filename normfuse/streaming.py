@@ -17,6 +17,7 @@ import pandas as pd
 
 from .cohort import Cohort
 from .deviation_files import (NARROW, read_narrow, read_wide, write_reference, write_table)
+from .deviation_files import is_ours
 from .deviation_files import read as read_deviations
 from .deviations import MAPS, Deviations, Reference
 from .errors import OutputExistsError
@@ -90,6 +91,7 @@ def score_to(folder: Path, cohort: Cohort, score: Scorer, *, overwrite: bool = F
     if folder.exists() and not (folder / "reference.json").exists():
         raise OutputExistsError(f"{folder} was not written by scoring (it holds no "
                                 "reference.json) and will not be replaced; choose another name")
+    refuse_existing(folder, overwrite, is_ours)
     _begin(work, cohort, score)
     task = _Piece(work.absolute(), list(cohort.ids), score)
     pieces = range(-(-len(cohort) // task.people))
@@ -159,7 +161,7 @@ def _finish(work: Path, folder: Path, n_pieces: int, reference: Reference) -> De
         if (parts[0] / f"{name}.csv").exists():
             _join(parts, name, result)
     write_reference(reference, result)
-    take_name(result, folder)
+    take_name(result, folder, is_ours)
     shutil.rmtree(work)
     return read_deviations(folder)
 

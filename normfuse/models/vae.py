@@ -96,7 +96,7 @@ class Vae(nn.Module, ABC):
     def convolve(self, masks: Sequence[Tensor | None]) -> None:
         """Add the recipe's convolutions to modalities of images, where there are masks.
 
-        To a model that was :meth:`widen`ed; it expects what it did until they are trained.
+        To a model after :meth:`widen`; it expects what it did until they are trained.
         """
         networks = self.recipe.voxels
         for m, mask in enumerate(masks):
