@@ -101,9 +101,10 @@ class TestTheVerbs:
         assert run(line, **places).exit_code == 0
         assert contents(places["people"]) == {"index.html", "person-1.html", "person-2.html"}
         assert "sub-" not in places["out"].read_text(encoding="utf-8")
-        again = run(line + " --with-ids --overwrite", **places)  # the older pages would be lost
-        assert again.exit_code == 2 and "person-1.html" in again.stderr
-        places["people"] = tmp_path / "named"
+        (places["people"] / "own.html").write_text("<p>not a page of ours")
+        again = run(line + " --with-ids --overwrite", **places)
+        assert again.exit_code == 1 and "also holds own.html" in again.stderr
+        (places["people"] / "own.html").unlink()
         assert run(line + " --with-ids --overwrite", **places).exit_code == 0
         assert contents(places["people"]) == {"index.html", "sub-a.html", "sub-b.html"}
         assert "sub-b" in places["out"].read_text(encoding="utf-8")
