@@ -67,11 +67,11 @@ class NormativeModel:
     Examples
     --------
     >>> from normfuse.testing import tiny_cohort
-    >>> controls, patients = tiny_cohort(120, seed=1).split("diagnosis == 'CN'")
+    >>> controls, patients = tiny_cohort(180, seed=1).split("diagnosis == 'CN'")
     >>> model = NormativeModel(n_latent=2, plan=TrainingPlan(max_epochs=5, warmup=2))
     >>> deviations = model.fit(controls).deviations(patients)
     >>> deviations.z.shape, len(deviations.controls)
-    ((15, 15), 105)
+    ((22, 15), 47)
     """
 
     def __init__(self, fusion: Aggregator | None = None, *, n_latent: int | None = None,
