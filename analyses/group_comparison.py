@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from normfuse.errors import ModelFileError
+from normfuse.inputs import read_csv, read_object
 from normfuse.outputs import new_file, new_folder
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class GroupComparison:
         try:
             table = _read_table(folder / "table.csv", INDEX)
             omnibus = folder / "omnibus.csv"
-            facts = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+            facts = read_object(folder / "comparison.json")
             return cls(table, **{**facts, "adjust": tuple(facts["adjust"]),
                                  "notes": tuple(facts["notes"]), "omnibus":
                                  _read_table(omnibus, INDEX[1:]) if omnibus.exists() else None})
@@ -157,8 +158,8 @@ class GroupComparison:
 
 def _read_table(file: Path, index: list[str]) -> pd.DataFrame:
     # Only an empty cell is missing: a group or a region may well be called NA.
-    table = pd.read_csv(file, dtype=dict.fromkeys(_TEXTS, str), keep_default_na=False,
-                        na_values=[""]).set_index(index)
+    table = read_csv(file, dtype=dict.fromkeys(_TEXTS, str), keep_default_na=False,
+                     na_values=[""]).set_index(index)
     return table.fillna({name: "" for name in _TEXTS if name in table})
 
 

@@ -15,6 +15,8 @@ import pandas as pd
 
 from normfuse import __version__
 from normfuse.errors import ComparisonError, ModelFileError, listed
+from normfuse.image_files import load_image
+from normfuse.inputs import read_csv, read_object
 from normfuse.outputs import new_folder
 from normfuse.space import Space
 
@@ -271,21 +273,18 @@ class VoxelComparison:
     @classmethod
     def read(cls, folder: str | Path) -> VoxelComparison:
         """Read what :meth:`save` wrote."""
-        import nibabel as nib
-
-        folder, load = Path(folder), nib.Nifti1Image.from_filename
+        folder = Path(folder)
         try:
-            facts = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-            space = Space.of(load(folder / "mask.nii.gz"), facts["Space"])
-            maps = {name: np.asarray(load(folder / file).dataobj)[space.mask]
+            facts = read_object(folder / "comparison.json")
+            space = Space.of(load_image(folder / "mask.nii.gz"), str(facts["Space"]))
+            maps = {name: np.asarray(load_image(folder / Path(file).name).dataobj)[space.mask]
                     for name, file in facts["Maps"].items()}
             null = folder / "null.tsv"
-            return cls(maps, space, null=pd.read_csv(null, sep="\t") if null.exists()
+            return cls(maps, space, null=read_csv(null, sep="\t") if null.exists()
                        else pd.DataFrame(),
                        **{**{name: facts[name] for name in _FACTS if name in facts},
                           "adjust": tuple(facts["adjust"]), "notes": tuple(facts["notes"])})
-        except (OSError, ValueError, KeyError, TypeError, nib.filebasedimages.ImageFileError
-                ) as problem:
+        except Exception as problem:  # nibabel, gzip and pandas each have errors of their own
             raise ModelFileError(f"{folder} is not a folder that VoxelComparison.save wrote: "
                                  f"{problem}") from problem
 

@@ -115,8 +115,34 @@ class Reference:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Reference:
-        """The inverse of :meth:`to_dict`."""
+        """The inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        ValueError
+            If something has another type than it should have.
+        """
+        for name, kind in _TYPES.items():
+            if not isinstance(values.get(name, kind()), kind):
+                raise ValueError(f"{name} of the reference should be of type {kind.__name__}; it "
+                                 f"is {values[name]!r:.60}")
+        for name, kind in _PARTS.items():
+            found = values.get(name, ())
+            parts = found.values() if isinstance(found, Mapping) else found
+            if not all(isinstance(part, kind) for part in parts):
+                raise ValueError(f"every one of {name} of the reference should be of type "
+                                 f"{kind.__name__}")
         return cls(**{**values, "notes": tuple(values.get("notes", ()))})
+
+
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("kind", "fusion", "model", "created", "meaning", "use"), str),
+    **dict.fromkeys(("n_latent", "seed", "best_epoch"), int),
+    **dict.fromkeys(("n_subjects", "covariates", "modalities", "quantiles", "versions"), dict),
+    **dict.fromkeys(("history", "calibration"), list)}
+_PARTS: dict[str, type] = {
+    "n_subjects": int, "notes": str, **dict.fromkeys((
+        "covariates", "modalities", "quantiles", "history", "calibration"), dict)}
 
 
 class _Wide:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from .errors import ModelFileError
+from .inputs import read_csv, read_object
 from .outputs import new_file, new_folder
 
 RIVAL = "_spline"
@@ -172,11 +173,11 @@ class Evaluation:
         folder = Path(folder)
         try:
             # Only an empty cell is missing: a site or a region may well be called NA or 01.
-            tables: dict[str, Any] = {name: pd.read_csv(
+            tables: dict[str, Any] = {name: read_csv(
                 folder / f"{name}.csv", keep_default_na=False, na_values=[""],
                 dtype={"modality": str, "feature": str, "covariate": str, "site": str}
             ).set_index(index) for name, index in _TABLES.items()}
-            facts = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+            facts = read_object(folder / "evaluation.json")
             return cls(**tables, **{**facts, "notes": tuple(facts.get("notes", ()))})
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ModelFileError(f"{folder} is not a folder that `normfuse evaluate` or "

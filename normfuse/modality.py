@@ -1,6 +1,7 @@
 """One way of looking at the brain."""
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +9,11 @@ from typing import Any
 
 from .errors import CohortError, listed
 from .space import Space
+
+_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f\x7f]+")
+
+MOST_LETTERS = 60
+"""Of a modality's name, which is part of file names."""
 
 RESERVED = frozenset({"all", "epoch", "kl", "subjects", "total", "training", "validation", "z"})
 """Names that columns and rows of results have beside those of the modalities."""
@@ -46,6 +52,7 @@ class Modality:
         object.__setattr__(self, "features", tuple(str(f) for f in self.features))
         if not self.name:
             raise CohortError("a modality needs a name, such as 't1'; it came empty")
+        refuse_unsafe_name(self.name)
         if self.name in RESERVED:
             raise CohortError(f"a modality cannot be called {self.name!r}, which has a meaning of "
                               f"its own in the results; nor {listed(sorted(RESERVED), 9)}")
@@ -82,3 +89,23 @@ class Modality:
     def n_features(self) -> int:
         """Number of features."""
         return len(self.features)
+
+
+def refuse_unsafe_name(name: str) -> str:
+    """The name, if files and folders can be called after it and stay where they belong.
+
+    Raises
+    ------
+    CohortError
+        If it could lead elsewhere.
+
+    Examples
+    --------
+    >>> refuse_unsafe_name("T1w GM")
+    'T1w GM'
+    """
+    if not _NAME.fullmatch(name) or len(name) > MOST_LETTERS:
+        raise CohortError(f"a modality cannot be called {name[:MOST_LETTERS]!r}: files are named "
+                          "after it, so that it may not hold / \\ or control characters, begin "
+                          f"with a dot, or have more than {MOST_LETTERS} letters")
+    return name

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import CohortError, ModelFileError, listed
+from .inputs import read_json, refuse_size
 
 ROWS, COLUMNS = 64, 16_384
 """Of a chunk on disk: 4 MiB of float32. People are scored some at a time, voxels tested some at a
@@ -75,19 +76,20 @@ class StoredTable:
         ModelFileError
             If the folder is no such table.
         """
-        import zarr
-
         try:
             # absolute, as another process that reads it may stand elsewhere
-            array = zarr.open_array(str(Path(path).absolute()), mode=mode)
-            ids = json.loads((Path(path) / "people.json").read_text(encoding="utf-8"))
-            names = json.loads((Path(path) / "features.json").read_text(encoding="utf-8"))
+            array = opened_array(Path(path).absolute(), mode)
+            ids = read_json(Path(path) / "people.json")
+            names = read_json(Path(path) / "features.json")
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ModelFileError(f"{path} is not a stored table: {problem}") from problem
+        if not isinstance(ids, list) or not isinstance(names, list):
+            raise ModelFileError(f"{path} is not a stored table: its people and features must be "
+                                 "lists")
         if array.shape != (len(ids), len(names)):
             raise ModelFileError(f"{path}: the array has shape {array.shape}, but {len(ids)} "
                                  f"people and {len(names)} features are listed")
-        return cls(array, pd.Index(ids), np.arange(len(ids)), pd.Index(names))
+        return cls(array, pd.Index(map(str, ids)), np.arange(len(ids)), pd.Index(map(str, names)))
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -165,3 +167,30 @@ class StoredTable:
 
     def __repr__(self) -> str:
         return f"<StoredTable of {self.shape[0]} people, {self.shape[1]} features>"
+
+
+def opened_array(path: Path, mode: str) -> Any:
+    """A zarr array as normfuse writes it: float32, chunks of some megabytes, nothing to unpack.
+
+    Others are refused unread: a chunk may be said to have any size, and zarr has filters that
+    unpickle.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is no such array.
+    """
+    import zarr
+    from zarr.errors import BaseZarrError
+
+    try:
+        array = zarr.open_array(str(path), mode=mode)
+    except (BaseZarrError, AttributeError, IndexError, OverflowError, NotImplementedError,
+            RecursionError) as problem:
+        raise ValueError(f"it cannot be understood: {problem}") from problem
+    if array.dtype != np.float32 or array.metadata.zarr_format != 3 or array.filters \
+            or array.compressors or len(array.shape) != 2:
+        raise ValueError(f"it should be a zarr array of format 3, of two dimensions, float32 and "
+                         f"not compressed; it is {array.dtype} of shape {array.shape}")
+    refuse_size(float(np.prod(array.chunks, dtype=float)) * array.dtype.itemsize, "a chunk")
+    return array

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import CohortError, listed
+from ..inputs import read_text
 from ..problems import Problems
 from .freesurfer_names import is_whole, plain_name
 
@@ -91,7 +92,7 @@ def read_stats(path: Path, measure: str, side: str = "") -> dict[str, float]:
     headings: list[str] = []
     regions = 0
     try:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in read_text(path, errors="replace").splitlines():
             if line.startswith("# Measure"):
                 found |= _whole(line, side)
             elif line.startswith("# ColHeaders"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CohortError, SpaceMismatchError
+from ..image_files import load_image
 from ..space import Space
 from .sampling import sampled
 
@@ -213,10 +214,8 @@ def _template(tissue: str) -> Nifti1Image:
 
 
 def _space_of_file(path: Path, resolution: float | None) -> Space:
-    import nibabel as nib
-
     try:
-        img: Any = nib.load(path)
+        img: Any = load_image(path)
         data = np.asanyarray(img.dataobj)
     except Exception as problem:  # nibabel has a dozen ways to say so
         raise CohortError(f"the mask {path} cannot be read: {problem}; give a NIfTI image or one "
