@@ -31,6 +31,8 @@ CELL_BYTES = 8
 TEXT_BYTES = 20
 """Of a number as normfuse writes it, to the last bit."""
 
+BLOCK = 2 ** 20
+
 WORKBOOK_SHARE = 10
 """openpyxl keeps some fifty bytes for a byte of a workbook's XML; so much less is read of it."""
 
@@ -136,15 +138,24 @@ def read_bytes(path: str | Path) -> bytes:
     refuse_size(path.stat().st_size)
     if path.suffix.lower() != ".gz":
         return path.read_bytes()
-    limit = limit_bytes()
     try:
-        with gzip.open(path) as unpacked:
-            content = unpacked.read(limit + 1)
+        _refuse_gzip_bomb(path)
+        return gzip.decompress(path.read_bytes())
+    except UnfitFileError:
+        raise
     except (EOFError, zlib.error, OSError) as problem:
         raise UnfitFileError(f"it is not a readable gzip file: {problem}") from problem
-    if len(content) > limit:
-        raise UnfitFileError(f"it unpacks to more than {limit / 1e9:.3g} GB; {_raise_it()}")
-    return content
+
+
+def _refuse_gzip_bomb(path: Path) -> None:
+    """Unpacks it once to nowhere: what it says of its size is worth nothing."""
+    limit, size = limit_bytes(), 0
+    with gzip.open(path) as unpacked:
+        while block := unpacked.read(BLOCK):
+            size += len(block)
+            if size > limit:
+                raise UnfitFileError(f"it unpacks to more than {limit / 1e9:.3g} GB; "
+                                     + _raise_it())
 
 
 def read_text(path: str | Path, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -187,7 +198,7 @@ def read_csv(path: str | Path, **options: Any) -> pd.DataFrame:
     refuse_size(path.stat().st_size / TEXT_BYTES * CELL_BYTES)
     with path.open("rb") as opened:
         n_columns = opened.readline().count(b",") + 1
-        n_rows = sum(block.count(b"\n") for block in iter(lambda: opened.read(2 ** 20), b""))
+        n_rows = sum(block.count(b"\n") for block in iter(lambda: opened.read(BLOCK), b""))
     refuse_cells(n_rows, n_columns)
     try:
         return pd.read_csv(path, **options)

@@ -37,7 +37,7 @@ def read_text(path: Path, dialect: Dialect) -> pd.DataFrame:
         raise CohortError(f"{path} is empty; its first line must name the columns")
     separator = said or _separator(path, lines)
     # short rows are filled up: a long first line and many short ones would take all memory
-    refuse_cells(text.count("\n") + 1, lines[0].count(separator) + 1)
+    refuse_cells(text.rstrip("\n").count("\n") + 1, lines[0].count(separator) + 1)
     try:
         with warnings.catch_warnings():  # of a row with more cells than the header: a shifted row
             warnings.simplefilter("error", pd.errors.ParserWarning)
