@@ -140,10 +140,12 @@ class GroupComparison:
             table = _read_table(folder / "table.csv", INDEX)
             omnibus = folder / "omnibus.csv"
             facts = read_object(folder / "comparison.json")
-            return cls(table, **{**facts, "adjust": tuple(facts["adjust"]),
-                                 "notes": tuple(facts["notes"]), "omnibus":
-                                 _read_table(omnibus, INDEX[1:]) if omnibus.exists() else None})
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+            found = cls(table, **{**facts, "adjust": tuple(facts["adjust"]),
+                                  "notes": tuple(facts["notes"]), "omnibus":
+                                  _read_table(omnibus, INDEX[1:]) if omnibus.exists() else None})
+            found.summary()  # which cannot be told of what is damaged
+            return found
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as problem:
             raise ModelFileError(f"{folder} is not a folder that GroupComparison.save wrote: "
                                  f"{problem}") from problem
 

@@ -20,9 +20,9 @@ from .effects import Array
 
 _SETTINGS = "work.json"
 _UNFINISHED = ".part"
-# what NumPy says of a torn file
-_DAMAGED = (ValueError, EOFError, KeyError, OverflowError, MemoryError, NotImplementedError,
-            zipfile.BadZipFile, zlib.error)
+# What NumPy says of a file that is torn, or not there.
+_DAMAGED = (OSError, ValueError, EOFError, KeyError, OverflowError, MemoryError,
+            NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 class KeptWork:
@@ -107,14 +107,14 @@ class KeptWork:
         try:
             with np.load(self.folder / f"{name}.npz", allow_pickle=False) as found:
                 return {key: found[key] for key in found.files}
-        except (FileNotFoundError, *_DAMAGED):
+        except _DAMAGED:
             return None  # a disk that lost power may have kept a name and not all of the content
 
     def holds(self, name: str, shape: tuple[int, ...], dtype: Any) -> bool:
         """Whether an array of this shape lies there whole, as a file of its own."""
         try:
             found = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
-        except (FileNotFoundError, *_DAMAGED):
+        except _DAMAGED:
             return False
         return found.shape == shape and found.dtype == dtype
 

@@ -280,10 +280,12 @@ class VoxelComparison:
             maps = {name: np.asarray(load_image(folder / Path(file).name).dataobj)[space.mask]
                     for name, file in facts["Maps"].items()}
             null = folder / "null.tsv"
-            return cls(maps, space, null=read_csv(null, sep="\t") if null.exists()
-                       else pd.DataFrame(),
-                       **{**{name: facts[name] for name in _FACTS if name in facts},
-                          "adjust": tuple(facts["adjust"]), "notes": tuple(facts["notes"])})
+            found = cls(maps, space, null=read_csv(null, sep="\t") if null.exists()
+                        else pd.DataFrame(),
+                        **{**{name: facts[name] for name in _FACTS if name in facts},
+                           "adjust": tuple(facts["adjust"]), "notes": tuple(facts["notes"])})
+            found.summary()  # which cannot be told of what is damaged
+            return found
         except Exception as problem:  # nibabel, gzip and pandas each have errors of their own
             raise ModelFileError(f"{folder} is not a folder that VoxelComparison.save wrote: "
                                  f"{problem}") from problem

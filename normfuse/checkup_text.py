@@ -165,7 +165,7 @@ def _modality_lines(modalities: dict[str, Any]) -> list[str]:
 
 
 def _pattern_lines(patterns: list[dict[str, Any]]) -> list[str]:
-    most = max(found["n"] for found in patterns)
+    most = max((found["n"] for found in patterns), default=0)
     return _aligned([(" + ".join(found["modalities"]) or "nothing",
                       "#" * max(1, round(_BAR * found["n"] / most)),
                       f"{found['n']} ({found['reference']} reference)") for found in patterns])

@@ -53,6 +53,10 @@ def read_spec(path: Path) -> dict[str, Any]:
     with problems.caught():
         if not isinstance(spec["subjects"].get("table"), str):
             raise CohortError(f"[subjects] of {path} needs table = \"…\"")
+    for name, key in (("reference", "query"), ("subjects", "id"), ("subjects", "session"),
+                      ("subjects", "session_column")):
+        if not isinstance(found := spec.get(name, {}).get(key, ""), str):
+            problems.add(f"{path}: {key} under [{name}] must be text in quotes; got {found!r:.80}")
     for name, section in spec["modalities"].items():
         with problems.caught():
             _check_modality(path, name, section)

@@ -67,9 +67,13 @@ def read(folder: Path) -> Deviations:
     for name, found in blocks.items():
         for m, block in found.as_is().items():
             _refuse_other_people(folder, f"{name}/{m}", block.index, subjects.index)
-    for name, table in wide.items():
+    for name, table in {**wide, **narrow}.items():
         _refuse_other_people(folder, f"{name}.csv", table.index, subjects.index)
     tables: dict[str, Any] = {**blocks, **wide, **narrow}
+    features = [list(wide[name].columns) for name in MAPS if name in wide]
+    if not reference.modalities or any(found != features[0] for found in features):
+        raise ModelFileError(f"{folder}: {', '.join(MAPS)} do not list the same features; one of "
+                             "them was edited")
     return Deviations(**tables, subjects=subjects, reference=reference)
 
 

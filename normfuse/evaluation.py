@@ -178,8 +178,10 @@ class Evaluation:
                 dtype={"modality": str, "feature": str, "covariate": str, "site": str}
             ).set_index(index) for name, index in _TABLES.items()}
             facts = read_object(folder / "evaluation.json")
-            return cls(**tables, **{**facts, "notes": tuple(facts.get("notes", ()))})
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+            found = cls(**tables, **{**facts, "notes": tuple(facts.get("notes", ()))})
+            found.summary()  # which cannot be told of what is damaged
+            return found
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as problem:
             raise ModelFileError(f"{folder} is not a folder that `normfuse evaluate` or "
                                  f"Evaluation.save wrote: {problem}") from problem
 

@@ -135,10 +135,14 @@ class StoredTable:
 
     def _read(self, rows: np.ndarray, features: slice) -> np.ndarray:
         ordered = np.unique(rows)
-        if len(ordered) == ordered[-1] - ordered[0] + 1:  # one stretch: no gather needed
-            found = np.asarray(self.array[int(ordered[0]):int(ordered[-1]) + 1, features])
-        else:
-            found = np.asarray(self.array.oindex[ordered, features])
+        try:
+            if len(ordered) == ordered[-1] - ordered[0] + 1:  # one stretch: no gather needed
+                found = np.asarray(self.array[int(ordered[0]):int(ordered[-1]) + 1, features])
+            else:
+                found = np.asarray(self.array.oindex[ordered, features])
+        except (ValueError, ArithmeticError, TypeError) as problem:
+            raise ModelFileError(f"{self.array.store_path} is damaged, its values cannot be read: "
+                                 f"{problem}") from problem
         same = np.array_equal(ordered, rows)
         return found if same else found[np.searchsorted(ordered, rows)]
 
@@ -192,5 +196,7 @@ def opened_array(path: Path, mode: str) -> Any:
             or array.compressors or len(array.shape) != 2:
         raise ValueError(f"it should be a zarr array of format 3, of two dimensions, float32 and "
                          f"not compressed; it is {array.dtype} of shape {array.shape}")
+    if len(array.chunks) != 2 or not all(n > 0 for n in array.chunks):
+        raise ValueError(f"its chunks should have two sides; they have {array.chunks}")
     refuse_size(float(np.prod(array.chunks, dtype=float)) * array.dtype.itemsize, "a chunk")
     return array

@@ -28,30 +28,36 @@ def tries(n: int) -> settings:
                     suppress_health_check=list(HealthCheck))
 
 
-HOSTILE = ("", " ", "\0", "\x1b[2J", "../../outside", "/etc/passwd", "C:\\x", "a/b", ".", "..", "~",
-           "*", "[!", "{id}", "{0.__class__}", "{id!r:>9}", "%s%n", "nan", "inf", "-1e999", "1e308",
-           "=cmd|' /C calc'!A0", "=HYPERLINK(\"http://x\")", "<script>alert(1)</script>",
-           "\"><img src=x onerror=alert(1)>", "' onmouseover='x", "{{ 7 * 7 }}", "{% for %}",
-           "</style><svg/onload=x>", "javascript:x", "&lt;b&gt;", "<!--", "]]>",
-           "__import__('os').system('touch canary')", "@canary", "!!python/object/apply:os.system",
-           "http://127.0.0.1:1/x.csv", "file:///etc/passwd", "/dev/zero", "é\u0301\u202e\ufeff\U0001f9e0",
-           "n/a", "None", "true", "x" * 3000, "sub-001", "age", "diagnosis", "index", "Unnamed: 0")
-"""Paths, formulas, markup, templates, code, control characters, words with a meaning of their own."""
+HOSTILE = (
+    "", " ", "\0", "\x1b[2J", "../../outside", "/etc/passwd", "C:\\x", "a/b", ".", "..", "~", "*",
+    "[!", "{id}", "{0.__class__}", "{id!r:>9}", "%s%n", "nan", "inf", "-1e999", "1e308",
+    "=cmd|' /C calc'!A0", "=HYPERLINK(\"http://x\")", "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>", "' onmouseover='x", "{{ 7 * 7 }}", "{% for %}",
+    "</style><svg/onload=x>", "javascript:x", "&lt;b&gt;", "<!--", "]]>",
+    "__import__('os').system('touch canary')", "@canary", "!!python/object/apply:os.system",
+    "http://127.0.0.1:1/x.csv", "file:///etc/passwd", "/dev/zero",
+    "é\u0301\u202e\ufeff\U0001f9e0", "n/a", "None", "true", "x" * 3000, "sub-001", "age",
+    "diagnosis", "index", "Unnamed: 0")
+"""Paths, formulas, markup, templates, code, control characters, words with a meaning already."""
 
 VALUES = (None, True, False, 0, -1, 2 ** 31, 2 ** 63, 10 ** 400, -0.0, 1e308, float("nan"),
           float("inf"), [], {}, [[]], {"a": {}}, [None], "0" * 50, *HOSTILE)
 
-_BYTES = (b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\n\n", b"\"", b"'", b",", b"\t", b";", b"[",
-          b"{" * 3000, b"[" * 3000, b"9" * 5000, b"=1+1", b"1e999", b"nan", b"\x80\x04c", b"<!ENTITY",
-          b"\x1f\x8b\x08", b"PK\x03\x04", b"PAR1", b"n/a", b"-", b"\x7f\xff\xff\xff", b"\x00\x00\xc0\x7f")
+_BYTES = (
+    b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\n\n", b"\"", b"'", b",", b"\t", b";", b"[",
+    b"{" * 3000, b"[" * 3000, b"9" * 5000, b"=1+1", b"1e999", b"nan", b"\x80\x04c", b"<!ENTITY",
+    b"\x1f\x8b\x08", b"PK\x03\x04", b"PAR1", b"n/a", b"-", b"\x7f\xff\xff\xff",
+    b"\x00\x00\xc0\x7f")
 
-edits = st.lists(st.tuples(st.sampled_from("flip cut drop double insert overwrite".split()),
-                           st.floats(0, 1, exclude_max=True), st.integers(0, 255),
-                           st.sampled_from(_BYTES)), min_size=1, max_size=4)
+edits = st.lists(st.tuples(
+    st.sampled_from("flip cut drop double insert overwrite".split()),
+    st.floats(0, 1, exclude_max=True), st.integers(0, 255), st.sampled_from(_BYTES)),
+    min_size=1, max_size=4)
 """For :func:`damaged`."""
 
-changes = st.lists(st.tuples(st.integers(0, 10 ** 6), st.sampled_from("set drop add name".split()),
-                             st.sampled_from(VALUES)), min_size=1, max_size=3)
+changes = st.lists(st.tuples(
+    st.integers(0, 10 ** 6), st.sampled_from("set drop add name".split()),
+    st.sampled_from(VALUES)), min_size=1, max_size=3)
 """For :func:`altered`."""
 
 

@@ -1,7 +1,7 @@
 """Small files that would take all memory or all time, and files that would run code, are refused.
 
-One process with 3 GB of memory, most of it the libraries', reads them all, so that a refusal that came too late
-would be a MemoryError.
+One process with 3 GB of memory, most of it the libraries', reads them all, so that a refusal that
+came too late would be a MemoryError.
 """
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ LIMIT = 0.5
 
 
 def table(name: str, **more: str) -> str:
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in {"table": name, **more}.items())
+    return "".join(f"{key} = {json.dumps(value)}\n"
+                   for key, value in {"table": name, **more}.items())
 
 
 def packed_zeros(start: bytes, path: Path) -> None:
@@ -137,7 +138,8 @@ CASES = {
 
 _READ = """
 import json, resource, sys, warnings
-import matplotlib, numpy, pandas, pyarrow.parquet, openpyxl, nibabel, nilearn.datasets, scipy.ndimage
+import matplotlib, numpy, pandas, pyarrow.parquet, openpyxl, nibabel, nilearn.datasets
+import scipy.ndimage
 from pathlib import Path
 from normfuse.cohort import Cohort
 from normfuse.errors import NormfuseError
