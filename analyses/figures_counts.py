@@ -34,6 +34,20 @@ def plot_extreme_counts(found: ExtremeCounts, *, direction: str | None = None,
     ------
     ComparisonError
         If that was not counted.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from dataclasses import replace
+    >>> from normfuse.testing import tiny_cohort, tiny_deviations
+    >>> cohort = tiny_cohort()
+    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
+    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
+    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.analyses import extreme_counts
+    >>> found = extreme_counts(deviations, "diagnosis", thresholds=1.96, directions="both")
+    >>> [text.get_text() for text in plot_extreme_counts(found).get_legend().get_texts()][:2]
+    ['CN (n = 35)', 'AD (n = 5)']
     """
     counted = list(dict.fromkeys(key[:2] for key in found.people.columns))
     chosen = (direction or counted[0][0], threshold or counted[0][1])
@@ -78,6 +92,19 @@ def plot_overlap(found: OverlapMaps, n: int = 20, *, contrast: str | None = None
     ------
     ComparisonError
         For an unknown contrast, or one in which nothing could be compared.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from dataclasses import replace
+    >>> from normfuse.testing import tiny_cohort, tiny_deviations
+    >>> cohort = tiny_cohort()
+    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
+    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
+    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.analyses import overlap
+    >>> len(plot_overlap(overlap(deviations, "diagnosis", threshold=1.0), n=3).get_yticks())
+    3
     """
     known = found.table.index.get_level_values("contrast").unique()
     contrast = contrast or known[0]

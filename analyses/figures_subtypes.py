@@ -16,7 +16,22 @@ if TYPE_CHECKING:
 
 
 def plot_stability(found: Subtypes, *, ax: Axes | None = None) -> Axes:
-    """Stability for each number of clusters, beside the band of one cloud without subtypes."""
+    """Stability for each number of clusters, beside the band of one cloud without subtypes.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from normfuse.analyses import StabilityPlan, subtypes
+    >>> from normfuse.testing import tiny_cohort, tiny_deviations
+    >>> cohort = tiny_cohort(60)
+    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
+    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
+    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> found = subtypes(deviations, metric="euclidean", most=3,
+    ...                  plan=StabilityPlan(n_subsamples=20, n_null=19))
+    >>> plot_stability(found).get_xlabel()
+    'number of clusters'
+    """
     ax = axis_or_new(ax, (7, 3.4))
     table = found.stability
     for name, colour, marker, said in (
@@ -37,7 +52,22 @@ def plot_stability(found: Subtypes, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_consensus(found: Subtypes, *, ax: Axes | None = None) -> Axes:
-    """How often every two people fell together, the people ordered by candidate cluster."""
+    """How often every two people fell together, the people ordered by candidate cluster.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from normfuse.analyses import StabilityPlan, subtypes
+    >>> from normfuse.testing import tiny_cohort, tiny_deviations
+    >>> cohort = tiny_cohort(60)
+    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
+    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
+    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> found = subtypes(deviations, metric="euclidean", most=3,
+    ...                  plan=StabilityPlan(n_subsamples=20, n_null=19))
+    >>> plot_consensus(found).get_ylabel()
+    'cluster (no subtypes beyond chance)'
+    """
     ax = axis_or_new(ax, (5.6, 4.6))
     order = found.table.sort_values(["candidate", "consensus"], ascending=[True, False]).index
     shown = found.consensus.loc[order, order].to_numpy()
@@ -63,6 +93,20 @@ def plot_profiles(found: Subtypes, n: int = 20, *, ax: Axes | None = None) -> Ax
     """Mean z of each subtype in the n features where they lie farthest apart, with 2 errors.
 
     Of one cluster alone the features that lie farthest from 0.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from normfuse.analyses import StabilityPlan, subtypes
+    >>> from normfuse.testing import tiny_cohort, tiny_deviations
+    >>> cohort = tiny_cohort(60)
+    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
+    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
+    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> found = subtypes(deviations, metric="euclidean", most=3,
+    ...                  plan=StabilityPlan(n_subsamples=20, n_null=19))
+    >>> len(plot_profiles(found, n=4).get_yticks())
+    4
     """
     mean, sd, count = (pd.DataFrame(found.profiles[name]) for name in ("mean", "sd", "n"))
     apart = mean.max(axis=1) - mean.min(axis=1) if found.n_clusters > 1 else mean.abs().max(axis=1)

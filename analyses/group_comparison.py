@@ -110,7 +110,19 @@ class GroupComparison:
         return plot_group_effects(self, n, contrast=contrast, ax=ax)
 
     def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the table to a new file."""
+        """Write the table to a new file.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> index = pd.MultiIndex.from_tuples([("AD - CN", "t1", "insula")], names=INDEX)
+        >>> table = pd.DataFrame({"p": [0.004], "q": [0.008]}, index)
+        >>> found = GroupComparison(table, "diagnosis", "CN", (), "Holm over 2 tests", {"CN": 31})
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     print(found.to_csv(Path(place, "groups.csv")).read_text().strip())
+        contrast,modality,feature,p,q
+        AD - CN,t1,insula,0.004,0.008
+        """
         with new_file(Path(path), overwrite=overwrite) as work:
             self.table.to_csv(work)
         return Path(path)
@@ -143,7 +155,7 @@ class GroupComparison:
             found = cls(table, **{**facts, "adjust": tuple(facts["adjust"]),
                                   "notes": tuple(facts["notes"]), "omnibus":
                                   _read_table(omnibus, INDEX[1:]) if omnibus.exists() else None})
-            found.summary()  # which cannot be told of what is damaged
+            found.summary(), found.significant()  # which cannot be told of what is damaged
             return found
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as problem:
             raise ModelFileError(f"{folder} is not a folder that GroupComparison.save wrote: "

@@ -212,6 +212,8 @@ class Deviations:
     >>> d = tiny_deviations()
     >>> d.extreme(1.96)["t1"].tolist()
     [1, 0]
+    >>> d.select("age > 70").z.index.tolist(), [len(part) for part in d.by_people(1)]
+    (['sub-b'], [1, 1])
     """
 
     z: pd.DataFrame
@@ -322,14 +324,32 @@ class Deviations:
     @classmethod
     def joined(cls, parts: Sequence[Deviations], ids: pd.Index, reference: Reference
                ) -> Deviations:
-        """People scored apart as one table, in this order."""
+        """People scored apart as one table, in this order.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_deviations
+        >>> d = tiny_deviations()
+        >>> parts = [d.select(["sub-a"]), d.select(["sub-b"])]
+        >>> Deviations.joined(parts, d.subjects.index, d.reference).z.equals(d.z)
+        True
+        """
         each = [part.tables() for part in parts]
         tables: dict[str, Any] = {
             name: pd.concat([found[name] for found in each]).loc[ids] for name in each[0]}
         return cls(**tables, reference=reference)
 
     def with_controls(self) -> Deviations:
-        """These people and, below them, the reference's held-out controls (once each)."""
+        """These people and, below them, the reference's held-out controls (once each).
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_deviations
+        >>> d = tiny_deviations()
+        >>> patient = d.select(["sub-b"]).changed(controls=d.select(["sub-a"]))
+        >>> patient.with_controls().subjects["diagnosis"].to_dict()
+        {'sub-b': 'AD', 'sub-a': 'CN'}
+        """
         if self.controls is None:
             return self
         new = self.controls.subjects.index.difference(self.subjects.index, sort=False)
@@ -379,6 +399,17 @@ class Deviations:
         ------
         OutputExistsError
             If the folder is there and ``overwrite`` is not asked for.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from normfuse.testing import tiny_deviations
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     folder = tiny_deviations().save(Path(place, "deviations"))
+        ...     print(sorted(file.name for file in folder.iterdir())[:3])
+        ...     print(len(Deviations.read(folder)))
+        ['attribution.csv', 'distance.csv', 'expected.csv']
+        2
         """
         from .deviation_files import write
 

@@ -67,6 +67,31 @@ class Evaluation:
     -----
     Intervals take people as independent, not the regions of one brain
     (:func:`normfuse.z_checks.pooled_share`).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from types import SimpleNamespace
+    >>> from normfuse import z_checks
+    >>> columns = pd.MultiIndex.from_tuples([("t1", "insula"), ("t1", "cuneus")],
+    ...                                     names=["modality", "feature"])
+    >>> features = pd.DataFrame({"n": 60, "EXPV": [0.3, 0.4], "EXPV_spline": 0.2, "MSLL": -0.2,
+    ...                          "MSLL_spline": -0.1, "MACE": 0.03}, columns)
+    >>> z = pd.DataFrame([[0.1, -1.2], [0.9, 0.3], [-0.4, 2.1]], ["s1", "s2", "s3"], columns)
+    >>> left = pd.DataFrame(columns=["n_features", "balanced_accuracy", "chance_high"])
+    >>> sites = pd.DataFrame(index=pd.Index([], name="site"))
+    >>> found = Evaluation(features, z_checks.coverage(z), z_checks.outer_centiles(z),
+    ...                    left.rename_axis("covariate"), sites, 0.04, "focal", {"new": 60})
+    >>> print(found.summary())
+    deviations of kind focal, 2 features; people: 60 new
+    EXPV 0.350 (spline regression 0.200), MSLL -0.200 (-0.100), MACE 0.0300 (perfect: 0.0400)
+    nothing off: every interval holds its nominal value, no covariate is left in z
+    >>> found.missed(), found.behind(), found.beside_rival.index.tolist()
+    ([], [], ['EXPV', 'MSLL'])
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     again = Evaluation.read(found.save(Path(place, "evaluation")))
+    ...     print(found.to_csv(Path(place, "features.csv")).name, again.features.equals(features))
+    features.csv True
     """
 
     features: pd.DataFrame

@@ -70,7 +70,16 @@ class Modality:
                               "only 'normal' is available")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; voxels by their mask."""
+        """JSON-ready; voxels by their mask.
+
+        Examples
+        --------
+        >>> pet = Modality("pet", ("insula", "cuneus"), unit="SUVR")
+        >>> pet.to_dict()
+        {'name': 'pet', 'unit': 'SUVR', 'likelihood': 'normal', 'features': ['insula', 'cuneus']}
+        >>> Modality.from_dict(pet.to_dict()) == pet
+        True
+        """
         found = {"name": self.name, "unit": self.unit, "likelihood": self.likelihood}
         if self.space is None:
             return {**found, "features": list(self.features)}

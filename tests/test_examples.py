@@ -21,6 +21,8 @@ MODULES = ("normfuse", "normfuse.analyses", "normfuse.analyses.figures", "normfu
            "normfuse.regression", "normfuse.testing", "normfuse.volumes")
 USED = MODULES[:3]
 """Whose classes people hold in their hands: of these the methods need an example, too."""
+WITHOUT = ("normfuse.analyses.report_voxels.",)
+"""What the report is made of: nobody is meant to call it by hand."""
 SHORT = 2  # statements of a method too plain to need an example
 
 
@@ -72,9 +74,9 @@ def names() -> dict[str, bool]:
     found = {}
     for module in MODULES:
         for name, value in public(module):
-            if not value.__module__.startswith("normfuse"):
-                continue
             full = f"{value.__module__}.{name}"
+            if not full.startswith("normfuse") or full.startswith(WITHOUT):
+                continue
             found[full] = bool(examples(inspect.getdoc(value))) and value.__doc__ is not None
             if inspect.isclass(value) and module in USED:
                 beside = examples_beside(value.__module__)

@@ -199,7 +199,14 @@ def template_space(tissue: str, resolution: float) -> Space:
 
 
 def tissue_probability(tissue: str, space: Space) -> np.ndarray:
-    """The template's share of a tissue, 0 to 1, averaged over a voxel's width; (n_voxels,)."""
+    """The template's share of a tissue, 0 to 1, averaged over a voxel's width; (n_voxels,).
+
+    Examples
+    --------
+    >>> space = template_space("grey_matter", 8)
+    >>> tissue_probability("grey_matter", space).min() > 0.1
+    np.True_
+    """
     template = _template(tissue)
     return sampled(np.asanyarray(template.dataobj), template.affine, space,
                    fwhm=max(space.voxel_size))
