@@ -44,7 +44,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -111,8 +111,7 @@ class Draft:
         with self.problems.caught():
             made = self._made()
         self.problems.settle()
-        assert made is not None  # nothing was refused
-        return made
+        return cast(Cohort, made)  # nothing was refused
 
     def _made(self) -> Cohort | None:
         if self.people is None:

@@ -41,7 +41,7 @@ def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5,
     >>> from normfuse.testing import tiny_cohort
     >>> from normfuse.training import TrainingPlan
     >>> model = NormativeModel(n_latent=2, plan=TrainingPlan(max_epochs=2, warmup=1))
-    >>> cohort = tiny_cohort(80)
+    >>> cohort = tiny_cohort(60)
     >>> found = cross_fit(model, cohort, folds=2)
     >>> found.z.index.equals(cohort.ids), sorted(found.subjects["normfuse_fold"].unique().tolist())
     (True, [0, 1])

@@ -75,7 +75,7 @@ def test_forms_are_read_as_they_are(place, form):
     assert read(place, toml(spec_of(form)).encode()) == ""
 
 
-@tries(60)
+@tries(40)
 @given(form=st.sampled_from(sorted(FORMS)), plan=edits)
 def test_damaged_tables(place, form, plan):
     file = place / "study" / form
@@ -83,7 +83,7 @@ def test_damaged_tables(place, form, plan):
         read(place, toml(spec_of(form)).encode())
 
 
-@tries(60)
+@tries(40)
 @given(form=st.sampled_from(sorted(FORMS)), plan=changes)
 def test_altered_settings(place, form, plan):
     read(place, toml(altered(spec_of(form), plan)).encode("utf-8", "replace"))
@@ -95,7 +95,7 @@ def test_damaged_settings(place, form, plan):
     read(place, damaged(toml(spec_of(form)).encode(), plan))
 
 
-@tries(25)
+@tries(15)
 @given(ids=st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=4),
        names=st.lists(st.sampled_from(HOSTILE), max_size=3),
        kind=st.sampled_from(["csv", "parquet", "xlsx"]))
@@ -136,7 +136,7 @@ def image() -> bytes:
     return made.to_bytes()
 
 
-@tries(40)
+@tries(25)
 @given(plan=edits, packed=st.booleans(), head=st.booleans())
 def test_damaged_images(tmp_path_factory, image, plan, packed, head):
     place = tmp_path_factory.mktemp("image")
