@@ -157,7 +157,8 @@ class GroupComparison:
                                   _read_table(omnibus, INDEX[1:]) if omnibus.exists() else None})
             found.summary(), found.significant()  # which cannot be told of what is damaged
             return found
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as problem:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError
+                ) as problem:
             raise ModelFileError(f"{folder} is not a folder that GroupComparison.save wrote: "
                                  f"{problem}") from problem
 

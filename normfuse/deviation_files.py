@@ -61,7 +61,8 @@ def read(folder: Path) -> Deviations:
             name in MAPS or (folder / f"{name}.csv").exists())}
         narrow = {name: read_narrow(folder, name) for name in ("latent", "distance")}
         subjects = read_subjects(folder / "subjects.csv", reference)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, CohortError) as problem:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+            CohortError) as problem:
         raise ModelFileError(f"{folder} is not a folder of deviations as `normfuse score` "
                              f"writes it: {problem}") from problem
     for name, found in blocks.items():

@@ -205,8 +205,11 @@ class Evaluation:
             facts = read_object(folder / "evaluation.json")
             found = cls(**tables, **{**facts, "notes": tuple(facts.get("notes", ()))})
             found.summary()  # which cannot be told of what is damaged
+            if not isinstance(found.kind, str):
+                raise ValueError(f"kind should be a word; it is {found.kind!r}")
             return found
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as problem:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError
+                ) as problem:
             raise ModelFileError(f"{folder} is not a folder that `normfuse evaluate` or "
                                  f"Evaluation.save wrote: {problem}") from problem
 

@@ -90,7 +90,8 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
         turns = tuple(_turn(model, {**content, **turn}, _below(f"turn.{k}.", tensors), fitted)
                       for k, turn in enumerate(content["turns"]))
         model._fitted = replace(fitted, turns=turns)
-    except (KeyError, TypeError, ValueError, RuntimeError) as problem:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError
+            ) as problem:
         raise ModelFileError(f"{folder} does not hold a complete normfuse model: {problem!r}; "
                              "save it again") from problem
     return model

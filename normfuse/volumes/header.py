@@ -39,9 +39,9 @@ def opened(path: Path) -> tuple[Nifti1Image | None, list[Problem]]:
                               "nib-convert does", "", True)]
     try:
         img: Any = load_image(path)
+        return img, _shape(img) or _transforms(img)
     except Exception as problem:  # nibabel, gzip and the system each have errors of their own
         return None, [unreadable(problem)]
-    return img, _shape(img) or _transforms(img)
 
 
 def unreadable(problem: BaseException) -> Problem:
