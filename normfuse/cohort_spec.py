@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import CohortError, listed, perhaps
 from .inputs import read_text
+from .modality import Modality
 from .problems import Problems
 from .tables.features import FOLDER_KEYS, TABLE_KEYS
 from .tables.subjects import SUBJECT_KEYS
@@ -85,6 +86,8 @@ def _check_modality(path: Path, name: str, section: Any) -> None:
     if len(kinds) > 1:
         raise CohortError(f"{path}: {where} has both a {kinds[0]} and {kinds[1]}; give one")
     problems = Problems()
+    with problems.caught():
+        Modality(name, ("any",))  # which refuses names that have a meaning, or lead elsewhere
     _stray_keys(path, where, section, _KINDS[kinds[0]] if kinds else
                 TABLE_KEYS | {"images", "freesurfer"}, problems)
     problems.settle()

@@ -225,7 +225,7 @@ def _columns(name: str, source: Source, section: Mapping[str, Any], key: str) ->
         raise CohortError(f"modality {name}: {key} must be a list, as {key} = [\"…\", \"…\"]; got "
                           f"{section[key]!r}")
     own = {new: old for old, new in source.renamed.items()}
-    names = [str(f) if f in source.table else own.get(str(f), str(f)) for f in section[key]]
+    names = [f if f in source.table else own.get(f, f) for f in map(str, section[key])]
     unknown = [f for f in names if f not in source.table]
     if unknown:
         raise CohortError(f"modality {name}: {key} names {listed(unknown)}, which is no column of "
