@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs bench study figures notebooks clean
+.PHONY: help demo test fuzz docs bench study figures notebooks clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,11 @@ test: $(INSTALLED) ## Style, import contracts, types, then all tests and doctest
 docs: .venv/.docs ## These pages as HTML, offline: docs/_build/html/index.html
 	NOTEBOOKS=$(or $(NOTEBOOKS),off) $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
+
+# ulimit: a refusal that came too late would be a MemoryError, not a machine that stands still.
+fuzz: $(INSTALLED) ## Thousands of damaged and hostile files to every reader and the report: hours
+	ulimit -v 12000000; NORMFUSE_FUZZ=$${NORMFUSE_FUZZ:-3000} $(BIN)/python -m pytest -n 2 \
+	    --dist loadscope tests/test_fuzz_cohort.py tests/test_fuzz_results.py tests/test_fuzz_report.py
 
 # Other packages live in environments of their own: their pins and ours need not agree.
 bench: $(INSTALLED) .venv-pcn/.installed .venv-peers/.installed ## Speed and quality, beside others; needs ../shared

@@ -50,6 +50,20 @@ class ExtremeCounts(Found):
     notes : tuple of str
     kind : str
         Of deviations (:mod:`normfuse.kinds`).
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from normfuse.testing import tiny_cohort, tiny_deviations
+    >>> cohort = tiny_cohort()
+    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
+    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
+    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> found = extreme_counts(deviations, "diagnosis", thresholds=1.96, directions="both")
+    >>> found.people["both", 1.96, "total"].max().item(), found.n
+    (7.5, {'CN': 35, 'AD': 5})
+    >>> [text.get_text() for text in found.plot().get_legend().get_texts()][:2]
+    ['CN (n = 35)', 'AD (n = 5)']
     """
 
     table: pd.DataFrame

@@ -36,6 +36,16 @@ class VisitChanges:
         Of the second visit, one row a person, with ``control``.
     visits : tuple of str
         Which visits were compared.
+
+    Examples
+    --------
+    >>> index = pd.Index(["s1", "s2"], name="person")
+    >>> change = pd.DataFrame({("t1", "insula"): [-2.0, 0.1]}, index)
+    >>> normal = pd.DataFrame({"n": 30, "mean": 0.0, "sd": 0.8}, change.columns)
+    >>> who = pd.DataFrame({"control": [False, True]}, index)
+    >>> found = VisitChanges(change / 0.8, change, normal, who, ("ses-1", "ses-2"))
+    >>> found.table["p"].round(3).tolist()
+    [0.012, 0.901]
     """
 
     z: pd.DataFrame
@@ -139,6 +149,25 @@ def compare_visits(deviations: Deviations, visits: tuple[str, str], *, controls:
     ----------
     Rehak Buckova et al. (2025), eLife 14:RP95823. The variance is that of the controls' changes
     around their own mean, and the law Student's, as everywhere here.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from normfuse.testing import tiny_deviations
+    >>> ids = [f"s{i:02d}_ses-{visit}" for visit in (1, 2) for i in range(12)]
+    >>> z = pd.DataFrame(np.random.default_rng(0).normal(size=(24, 3)), ids,
+    ...                  tiny_deviations().z.columns)
+    >>> people = pd.DataFrame({"visit": ["1"] * 12 + ["2"] * 12,
+    ...                        "diagnosis": (["AD"] * 4 + ["CN"] * 8) * 2}, index=ids)
+    >>> both = replace(tiny_deviations(), z=z, observed=z, expected=z, latent=z[[]],
+    ...                distance=z[[]], subjects=people, attribution=None)
+    >>> found = compare_visits(both, ("1", "2"), controls="diagnosis == 'CN'", visit="visit")
+    >>> found.z.shape, int(found.subjects["control"].sum())
+    ((12, 3), 8)
+    >>> found.group_table()["n_case"].tolist(), found.table.columns.tolist()
+    ([4, 4, 4], ['change', 'z', 'p'])
+    >>> print(found.summary().split(";")[0][:60])
+    Change from visit 1 to 2 of 4 people, judged by 8 controls s
     """
     first, second = _paired(deviations, visits, visit, person)
     change = (second.z - first.z).dropna(how="all")

@@ -44,6 +44,20 @@ class OverlapMaps(Found):
     notes : tuple of str
     kind : str
         Of deviations (:mod:`normfuse.kinds`).
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from normfuse.testing import tiny_cohort, tiny_deviations
+    >>> cohort = tiny_cohort()
+    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
+    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
+    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> maps = overlap(deviations, "diagnosis", threshold=1.0)
+    >>> print(maps.summary().split(";")[0])
+    diagnosis: 35 CN, 5 AD (baseline CN)
+    >>> maps.plot().get_xlabel()
+    'share of people with |z| > 1'
     """
 
     shares: pd.DataFrame

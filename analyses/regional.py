@@ -47,6 +47,13 @@ class RegionalDeviations:
         How many voxels each region has; a region with 0 keeps its row, and its values are NaN.
     plain_means : DataFrame or None
         Of everybody's z, controls included: see :attr:`mean_z`.
+
+    Examples
+    --------
+    >>> from normfuse.testing import tiny_deviations
+    >>> regional = RegionalDeviations(tiny_deviations(), "toy", pd.DataFrame())
+    >>> regional.z.shape, regional.modalities
+    ((2, 3), ('t1', 'pet'))
     """
 
     deviations: Deviations

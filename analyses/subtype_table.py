@@ -44,6 +44,24 @@ class Subtypes(Found):
     notes : tuple of str
     kind : str
         Of deviations (:mod:`normfuse.kinds`).
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from normfuse.analyses import StabilityPlan, subtypes
+    >>> from normfuse.testing import tiny_cohort, tiny_deviations
+    >>> cohort = tiny_cohort(60)
+    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
+    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
+    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> found = subtypes(deviations, metric="euclidean", most=3,
+    ...                  plan=StabilityPlan(n_subsamples=20, n_null=19))
+    >>> print(found.summary().split(":")[0])
+    no subtypes beyond chance among 60 people
+    >>> found.table["subtype"].unique().tolist()
+    [1]
+    >>> found.plot("consensus").get_xlabel()
+    'people, in the same order'
     """
 
     table: pd.DataFrame

@@ -37,6 +37,11 @@ class StabilityPlan(Shown):
     level : float
         Subtypes are reported if p is below.
     seed : int
+
+    Examples
+    --------
+    >>> StabilityPlan(n_subsamples=50).n_null
+    99
     """
 
     n_subsamples: int = 50

@@ -32,6 +32,13 @@ class WelchT(Shown):
     ----------
     two_sided : bool
         As in :class:`OlsT`.
+
+    Examples
+    --------
+    >>> case, design = np.array([True] * 3 + [False] * 4), np.ones((7, 1))
+    >>> y = np.array([[2.0, 1], [3, 0], [2.5, 2], [1, 1], [0, 2], [0.5, 0], [1, 1]])
+    >>> WelchT().model(case, design).statistics(y)["t"].round(2).tolist()
+    [5.0, 0.0]
     """
 
     two_sided: bool = True

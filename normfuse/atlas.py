@@ -101,7 +101,21 @@ class Atlas:
         return np.asanyarray(self.labels_img.dataobj)
 
     def centroids(self) -> pd.DataFrame:
-        """Centre of each region: columns ``x``, ``y``, ``z`` in mm, index as ``regions``."""
+        """Centre of each region: columns ``x``, ``y``, ``z`` in mm, index as ``regions``.
+
+        Examples
+        --------
+        >>> import nibabel as nib
+        >>> import pandas as pd
+        >>> labels = np.zeros((3, 4, 5), np.int32)
+        >>> labels[2, 1:3] = 7
+        >>> img = nib.Nifti1Image(labels, np.diag([2.0, 2, 2, 1]))
+        >>> regions = pd.DataFrame({"name": ["insula"], "hemisphere": "right", "tissue": "cortex",
+        ...                         "lobe": "insula", "volume_ml": 0.08}, index=[7])
+        >>> atlas = Atlas("toy", img, regions, "MNI152NLin6Asym", "none", "nobody")
+        >>> atlas.centroids().loc[7].tolist()
+        [4.0, 3.0, 4.0]
+        """
         import pandas as pd
 
         found = pd.DataFrame.from_dict(centroids_of(self.labels, self.labels_img.affine),

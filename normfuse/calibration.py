@@ -120,6 +120,9 @@ class CrossFit(Shown):
     >>> folds = CrossFit(5).deal(people, {"sex": "categorical"}, seed=0)
     >>> folds.value_counts().tolist(), folds[people["sex"] == "F"].value_counts().tolist()
     ([8, 8, 8, 8, 8], [4, 4, 4, 4, 4])
+    >>> CrossFit().learners(people, seed=0).value_counts().to_dict()
+    {'training': 35, 'early_stop': 5}
+    >>> CrossFit(5).refuse_too_few(13, n_latent=2)
     """
 
     folds: int = 10

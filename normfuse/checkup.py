@@ -18,7 +18,9 @@ from .cohort_file import Draft, read_draft
 from .errors import NormfuseError
 from .modality import Modality
 from .problems import Problems
-from .suspicions import refuse_unfit, warn_of_people, warn_of_values
+from .suspicions import (refuse_unfit, warn_of_people, warn_of_undescribed_levels,
+                         warn_of_values)
+from .tables.described import Described
 from .tables.subjects import with_numbers
 from .volumes.section import Images, look_at_sections
 
@@ -40,6 +42,8 @@ class Checkup:
         As much as could be read, refused people and cells left out.
     images : dict
         Modality -> how many voxels it would have: images were not read but for their headers.
+    described : dict
+        Column of the subjects table -> its unit and levels, of BIDS' ``participants.json``.
     """
 
     file: Path
@@ -48,6 +52,7 @@ class Checkup:
     notes: tuple[str, ...] = ()
     cohort: Cohort | None = None
     images: Mapping[str, int] = field(default_factory=dict)
+    described: Mapping[str, Described] = field(default_factory=dict)
 
     @property
     def fine(self) -> bool:
@@ -109,15 +114,17 @@ def examine(path: str | Path, *, session: str | None = None) -> Checkup:
             pass  # kept in the draft
     cohort = cohort or as_far_as_read(draft)
     suspicious: list[str] = []
+    known = {} if draft.people is None else draft.people.described
     if cohort is not None:
         with _heard() as suspicious:
             controls = _reference(cohort, problems)
             warn_of_people(cohort, controls)
+            warn_of_undescribed_levels(cohort, known)
             if controls is not None:
                 refuse_unfit(controls, images, problems)
                 warn_of_values(cohort, controls, images)
     return Checkup(path, problems.found, tuple(dict.fromkeys(suspicious)),
-                   tuple(dict.fromkeys(notes)), cohort, images)
+                   tuple(dict.fromkeys(notes)), cohort, images, known)
 
 
 @contextmanager

@@ -123,8 +123,34 @@ class Reference:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Reference:
-        """The inverse of :meth:`to_dict`."""
+        """The inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        ValueError
+            If something has another type than it should have.
+        """
+        for name, kind in _TYPES.items():
+            if not isinstance(values.get(name, kind()), kind):
+                raise ValueError(f"{name} of the reference should be of type {kind.__name__}; it "
+                                 f"is {values[name]!r:.60}")
+        for name, kind in _PARTS.items():
+            found = values.get(name, ())
+            parts = found.values() if isinstance(found, Mapping) else found
+            if not all(isinstance(part, kind) for part in parts):
+                raise ValueError(f"every one of {name} of the reference should be of type "
+                                 f"{kind.__name__}")
         return cls(**{**values, "notes": tuple(values.get("notes", ()))})
+
+
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("kind", "fusion", "model", "created", "meaning", "use"), str),
+    **dict.fromkeys(("n_latent", "seed", "best_epoch"), int),
+    **dict.fromkeys(("n_subjects", "covariates", "modalities", "quantiles", "versions"), dict),
+    **dict.fromkeys(("history", "calibration"), list)}
+_PARTS: dict[str, type] = {
+    "n_subjects": int, "notes": str, **dict.fromkeys((
+        "covariates", "modalities", "quantiles", "history", "calibration"), dict)}
 
 
 class _Wide:
@@ -194,6 +220,8 @@ class Deviations:
     >>> d = tiny_deviations()
     >>> d.extreme(1.96)["t1"].tolist()
     [1, 0]
+    >>> d.select("age > 70").z.index.tolist(), [len(part) for part in d.by_people(1)]
+    (['sub-b'], [1, 1])
     """
 
     z: pd.DataFrame
@@ -304,14 +332,32 @@ class Deviations:
     @classmethod
     def joined(cls, parts: Sequence[Deviations], ids: pd.Index, reference: Reference
                ) -> Deviations:
-        """People scored apart as one table, in this order."""
+        """People scored apart as one table, in this order.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_deviations
+        >>> d = tiny_deviations()
+        >>> parts = [d.select(["sub-a"]), d.select(["sub-b"])]
+        >>> Deviations.joined(parts, d.subjects.index, d.reference).z.equals(d.z)
+        True
+        """
         each = [part.tables() for part in parts]
         tables: dict[str, Any] = {
             name: pd.concat([found[name] for found in each]).loc[ids] for name in each[0]}
         return cls(**tables, reference=reference)
 
     def with_controls(self) -> Deviations:
-        """These people and, below them, the reference's held-out controls (once each)."""
+        """These people and, below them, the reference's held-out controls (once each).
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_deviations
+        >>> d = tiny_deviations()
+        >>> patient = d.select(["sub-b"]).changed(controls=d.select(["sub-a"]))
+        >>> patient.with_controls().subjects["diagnosis"].to_dict()
+        {'sub-b': 'AD', 'sub-a': 'CN'}
+        """
         if self.controls is None:
             return self
         new = self.controls.subjects.index.difference(self.subjects.index, sort=False)
@@ -361,6 +407,17 @@ class Deviations:
         ------
         OutputExistsError
             If the folder is there and ``overwrite`` is not asked for.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from normfuse.testing import tiny_deviations
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     folder = tiny_deviations().save(Path(place, "deviations"))
+        ...     print(sorted(file.name for file in folder.iterdir())[:3])
+        ...     print(len(Deviations.read(folder)))
+        ['attribution.csv', 'distance.csv', 'expected.csv']
+        2
         """
         from .deviation_files import is_ours, write
 

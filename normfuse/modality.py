@@ -1,6 +1,7 @@
 """One way of looking at the brain."""
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,11 @@ from typing import Any
 from .cards import Card, short, some
 from .errors import CohortError, listed
 from .space import Space
+
+_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f\x7f]+")
+
+MOST_LETTERS = 60
+"""Of a modality's name, which is part of file names."""
 
 RESERVED = frozenset({"all", "epoch", "kl", "subjects", "total", "training", "validation", "z"})
 """Names that columns and rows of results have beside those of the modalities."""
@@ -47,6 +53,7 @@ class Modality:
         object.__setattr__(self, "features", tuple(str(f) for f in self.features))
         if not self.name:
             raise CohortError("a modality needs a name, such as 't1'; it came empty")
+        refuse_unsafe_name(self.name)
         if self.name in RESERVED:
             raise CohortError(f"a modality cannot be called {self.name!r}, which has a meaning of "
                               f"its own in the results; nor {listed(sorted(RESERVED), 9)}")
@@ -78,7 +85,16 @@ class Modality:
         return Card("Modality", self.name, facts).html()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; voxels by their mask."""
+        """JSON-ready; voxels by their mask.
+
+        Examples
+        --------
+        >>> pet = Modality("pet", ("insula", "cuneus"), unit="SUVR")
+        >>> pet.to_dict()
+        {'name': 'pet', 'unit': 'SUVR', 'likelihood': 'normal', 'features': ['insula', 'cuneus']}
+        >>> Modality.from_dict(pet.to_dict()) == pet
+        True
+        """
         found = {"name": self.name, "unit": self.unit, "likelihood": self.likelihood}
         if self.space is None:
             return {**found, "features": list(self.features)}
@@ -97,3 +113,23 @@ class Modality:
     def n_features(self) -> int:
         """Number of features."""
         return len(self.features)
+
+
+def refuse_unsafe_name(name: str) -> str:
+    """The name, if files and folders can be called after it and stay where they belong.
+
+    Raises
+    ------
+    CohortError
+        If it could lead elsewhere.
+
+    Examples
+    --------
+    >>> refuse_unsafe_name("T1w GM")
+    'T1w GM'
+    """
+    if not _NAME.fullmatch(name) or len(name) > MOST_LETTERS:
+        raise CohortError(f"a modality cannot be called {name[:MOST_LETTERS]!r}: files are named "
+                          "after it, so that it may not hold / \\ or control characters, begin "
+                          f"with a dot, or have more than {MOST_LETTERS} letters")
+    return name

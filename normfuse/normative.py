@@ -69,11 +69,15 @@ class NormativeModel:
     Examples
     --------
     >>> from normfuse.testing import tiny_cohort
-    >>> controls, patients = tiny_cohort(120, seed=1).split("diagnosis == 'CN'")
+    >>> controls, patients = tiny_cohort(180, seed=1).split("diagnosis == 'CN'")
     >>> model = NormativeModel(n_latent=2, plan=TrainingPlan(max_epochs=5, warmup=2))
     >>> deviations = model.fit(controls).deviations(patients)
     >>> deviations.z.shape, len(deviations.controls)
-    ((15, 15), 105)
+    ((22, 15), 47)
+    >>> model.kind_called("covariates"), model.fitted.reference.kind
+    (Covariates(), 'focal')
+    >>> model.log_likelihood(patients, draws=5).columns.tolist()
+    ['log_likelihood', 'n_measured', 'per_feature']
     """
 
     def __init__(self, fusion: Aggregator | None = None, *, n_latent: int | None = None,
@@ -256,6 +260,16 @@ class NormativeModel:
         -----
         UserWarning
             Fewer than 50 people: the site's scale is little more than that of other sites.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_cohort
+        >>> near, far = tiny_cohort(160).reference_subjects().split("site != 'west'")
+        >>> plan = TrainingPlan(max_epochs=2, warmup=1)
+        >>> model = NormativeModel(n_latent=2, plan=plan, calibration=HeldOut()).fit(near)
+        >>> adapted = model.adapt(far)
+        >>> len(adapted.deviations(far.select(far.ids[:5])))
+        5
         """
         from .adaptation import adapted
 

@@ -147,6 +147,11 @@ class WeightedMean(RegionMean):
     weights : Nifti1Image or ndarray of shape (n_voxels,), optional
         :math:`w_v \ge 0`, such as a grey-matter probability; an image on the grid of the voxels.
         All 1 by default.
+
+    Examples
+    --------
+    >>> WeightedMean(np.array([1.0, 3.0])).weights.tolist()
+    [1.0, 3.0]
     """
 
     weights: Nifti1Image | np.ndarray | None = None
@@ -204,6 +209,11 @@ class RobustMean(RegionMean):
     ----------
     Wilcox (2012), Introduction to Robust Estimation, ch. 3 (trimmed mean); SciPy's ``trim_mean``
     is the same for a region without missing voxels.
+
+    Examples
+    --------
+    >>> RobustMean(0.2)
+    RobustMean(coverage=0.5, trim=0.2)
     """
 
     trim: float = 0.1

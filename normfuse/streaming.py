@@ -24,6 +24,7 @@ from .errors import OutputExistsError
 from .fitted import Fitted
 from .inference import Inference
 from .kinds import Kind
+from .inputs import read_json
 from .outputs import beside, refuse_existing, take_name
 from .runners import Runner, one_after_the_other
 from .stored import ROWS, StoredTable
@@ -140,7 +141,7 @@ def _begin(work: Path, cohort: Cohort, score: Scorer) -> None:
         shutil.rmtree(work)  # its result has its name already
     if work.exists():
         if not (work / "plan.json").exists() or \
-                json.loads((work / "plan.json").read_text()) != plan:
+                _planned(work / "plan.json") != plan:
             raise OutputExistsError(f"{work} holds the unfinished work of another scoring; remove "
                                     "it, or choose another folder")
         return
@@ -152,6 +153,14 @@ def _begin(work: Path, cohort: Cohort, score: Scorer) -> None:
         (new / _DONE).mkdir()
         (new / "plan.json").write_text(json.dumps(plan))
         os.rename(new, work)
+
+
+def _planned(file: Path) -> Any:
+    """What a folder of unfinished work was begun for; None if its note is damaged."""
+    try:
+        return read_json(file)
+    except (OSError, ValueError):
+        return None
 
 
 def _finish(work: Path, folder: Path, n_pieces: int, reference: Reference) -> Deviations:

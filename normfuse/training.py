@@ -59,6 +59,14 @@ class TrainingPlan(Shown):
         Pieces that each batch is cut into, every one with random numbers of its own, so that
         processes may share them (``torchrun``, docs/guide/cluster.md); at least as many as there
         are processes. With another number the result is another one, as with another seed.
+
+    Examples
+    --------
+    >>> TrainingPlan(max_epochs=50, patience=10).batch_size
+    64
+    >>> TrainingPlan(patience=0)
+    Traceback (most recent call last):
+    ValueError: patience is a whole number above 0; got 0
     """
 
     max_epochs: int = 500

@@ -490,7 +490,7 @@ def test_the_kind_is_told_in_words_near_the_top(deviations, tmp_path):
 
 
 def test_the_sentence_comes_from_the_model():
-    cohort = tiny_cohort(120, seed=2)
+    cohort = tiny_cohort(180, seed=2)
     plan = TrainingPlan(max_epochs=2, warmup=1, progress=False)
     model = NormativeModel(n_latent=2, plan=plan).fit(cohort.reference_subjects())
     for kind in model.kinds:

@@ -59,6 +59,8 @@ def read_table(path: str | Path, dialect: Dialect = Dialect(), *, id_column: str
                           "the file's own folder") from problem
     except OSError as problem:
         raise CohortError(f"{path} is not a readable table: {problem}") from problem
+    except MemoryError as problem:
+        raise CohortError(f"{path} takes more memory than there is") from problem
     table = _named(path, table)
     if kind == ".parquet":
         return table

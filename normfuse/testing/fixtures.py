@@ -54,7 +54,13 @@ def tiny_reference() -> Reference:
 
 
 def tiny_deviations() -> Deviations:
-    """Two people, two features of t1 and one of pet, made up; the second has no PET."""
+    """Two people, two features of t1 and one of pet, made up; the second has no PET.
+
+    Examples
+    --------
+    >>> tiny_deviations().z.shape
+    (2, 3)
+    """
     index = pd.Index(["sub-b", "sub-a"], name="participant_id")
     columns = pd.MultiIndex.from_tuples([("t1", "insula"), ("t1", "cuneus"), ("pet", "insula")],
                                         names=["modality", "feature"])
