@@ -1,7 +1,6 @@
 """What went with which score: a table, what it rests on, and ways to keep and show it."""
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from normfuse.errors import ModelFileError
+from normfuse.inputs import read_object
 
 from .group_comparison import ALPHA, read_table
 from .results import Found
@@ -75,14 +75,24 @@ class Associations(Found):
         ------
         ModelFileError
             If it is no such folder.
+
+        Examples
+        --------
+        >>> Associations.read("somewhere/else")
+        Traceback (most recent call last):
+        ...
+        normfuse.errors.ModelFileError: somewhere/else is not a folder that Associations.save ...
         """
         folder = Path(folder)
         try:
-            facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+            facts = read_object(folder / "facts.json")
             told = {f.name: facts[f.name] for f in fields(cls) if f.name != "table"}
             lists = {name: tuple(told[name]) for name in ("scores", "adjust", "notes")}
-            return cls(read_table(folder / "table.csv", INDEX), **{**told, **lists})
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+            found = cls(read_table(folder / "table.csv", INDEX), **{**told, **lists})
+            found.summary(), found.significant()  # which cannot be told of what is damaged
+            return found
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError
+                ) as problem:
             raise ModelFileError(f"{folder} is not a folder that Associations.save wrote: "
                                  f"{problem}") from problem
 

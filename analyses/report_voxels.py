@@ -1,7 +1,6 @@
 """The parts of the report that show voxels: groups on slices of the brain, and people."""
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,9 @@ from scipy import stats
 
 from normfuse.cards import Card, some
 from normfuse.deviations import Deviations
-from normfuse.errors import ComparisonError, ModelFileError
+from normfuse.errors import CohortError, ComparisonError, ModelFileError
+from normfuse.inputs import read_object
+from normfuse.modality import refuse_unsafe_name
 from normfuse.space import Space
 
 from .effects import Array
@@ -65,9 +66,11 @@ class VoxelFindings:
         if groups is None:
             return cls(deviations=scored)
         try:
-            found = json.loads((Path(groups) / INDEX).read_text(encoding="utf-8"))
-            names, refused = found["compared"], found["refused"]
-        except (OSError, ValueError, TypeError, KeyError) as problem:
+            found = read_object(Path(groups) / INDEX)
+            names = [refuse_unsafe_name(name) for name in found["compared"]]
+            refused = {str(name): str(why) for name, why in found["refused"].items()}
+        except (OSError, ValueError, TypeError, LookupError, AttributeError,
+                CohortError) as problem:
             raise ModelFileError(f"{groups} is not a folder that `normfuse compare-voxels` wrote: "
                                  f"{problem}") from problem
         return cls({m: VoxelComparison.read(Path(groups) / m) for m in names}, scored, refused)

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save
 
 import normfuse as nf
 from normfuse import z_checks
-from normfuse.analyses import GroupComparison, VoxelComparison, compare_groups
+from normfuse.analyses import (Associations, GroupComparison, VoxelComparison, associations,
+                               compare_groups)
 from normfuse.analyses.kept_work import KeptWork
 from normfuse.checkpoint import Checkpoint
 from normfuse.model_file import JSON_NAME, WEIGHTS_NAME, _digest
@@ -45,6 +46,8 @@ def place(tmp_path_factory) -> Path:
     d = replace(tiny_deviations(), z=z, observed=z, expected=z, subjects=people, latent=z[[]],
                 distance=z[[]], attribution=None)
     compare_groups(d, "diagnosis", adjust=["age"]).save(place / "groups")
+    scored = replace(d, subjects=people.assign(mmse=rng.normal(size=60)))
+    associations(scored, "mmse", adjust=["age"]).save(place / "scores")
     rows = pd.DataFrame({"n": 60, "MACE": 0.03, "EXPV": 0.3, "EXPV_spline": 0.2, "MSLL": -0.1,
                          "MSLL_spline": -0.2}, z.columns)
     nf.Evaluation(rows, z_checks.coverage(z), z_checks.outer_centiles(z), z_checks.leftover(d),
@@ -74,6 +77,7 @@ READERS = {
     "voxels": lambda place: deviations(place, "voxels"),
     "groups": lambda place: (g := GroupComparison.read(place / "groups"), repr(g),
                              g._repr_html_()),
+    "scores": lambda place: (a := Associations.read(place / "scores"), repr(a), a._repr_html_()),
     "evaluation": lambda place: (e := nf.Evaluation.read(place / "evaluation"), repr(e),
                                  e._repr_html_()),
     "compared": lambda place: (v := VoxelComparison.read(place / "compared"), repr(v),
