@@ -115,7 +115,7 @@ def sided(statistic: pd.Series, alternative: str) -> Array:
     return {"two-sided": np.abs(values), "greater": values, "less": -values}[alternative]
 
 
-def disagreement(table: pd.DataFrame) -> tuple[str, ...]:
+def disagreement(table: pd.DataFrame, who: str = "the groups differ") -> tuple[str, ...]:
     """Notes on the result: do z and raw values agree, and was everything tested?"""
     in_z, in_raw = (table[name] < ALPHA for name in ("q", "raw_q"))
     apart, either = int((in_z != in_raw).sum()), int((in_z | in_raw).sum())
@@ -124,7 +124,7 @@ def disagreement(table: pd.DataFrame) -> tuple[str, ...]:
     if apart >= FEWEST_APART and apart >= SHARE_APART * either:
         notes.append(f"z and raw values disagree in {apart} of {len(table)} rows at q < {ALPHA}: "
                      f"{int((in_z & ~in_raw).sum())} in z alone, {int((in_raw & ~in_z).sum())} "
-                     f"raw alone, {either - apart} in both; look whether the groups differ in "
+                     f"raw alone, {either - apart} in both; look whether {who} in "
                      "age, sex or site. A region can stand out in z alone because the rest of "
                      "the brain changed")
     if untested:

@@ -167,6 +167,12 @@ def overlap(deviations: Scores, group: str, *, threshold: float = 1.96, directio
     within = f"within {asked.blocks}" if asked.blocks else "of everybody"
     family = (f"q: {CORRECTIONS[correction]} over {table['p'].notna().sum()} permutation p, p_fwe "
               f"over the same; {asked.n_permutations} permutations {within}, seed {asked.seed}")
+    tests, least = int(table["p"].notna().sum()), 1 / (1 + drawn.n)
+    if tests * least > ALPHA and drawn.n == asked.n_permutations:  # else all ways were taken
+        needed = int(np.ceil(tests * least / ALPHA))
+        said = (*said, f"no p is below {least:.3g} with {drawn.n} permutations, so q < {ALPHA} "
+                f"takes at least {needed} of {tests} tests at that p; with more permutations, "
+                "shuffles=MaxT(…), fewer")
     order = ["share_case", "share_baseline", "difference", "ci_low", "ci_high", "t", "p", "q",
              "p_fwe", "n_case", "n_baseline", "reason"]
     shares = pd.concat(of, names=["group", *INDEX[1:]])

@@ -21,6 +21,8 @@ from .report_voxels import VoxelFindings
 from .results import Found
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from normfuse.atlas import Atlas
     from normfuse.citations import Citation
     from normfuse.evaluation import Evaluation
@@ -131,14 +133,14 @@ class Report:
             work.write_text(self.html(), encoding="utf-8")
         return Path(path)
 
-    def write_subjects(self, folder: str | Path, *, ids: Iterable[str] | None = None,
+    def write_subjects(self, folder: str | Path, *, ids: str | Iterable[str] | None = None,
                        overwrite: bool = False) -> Path:
         """Write a page a person to a new folder, and ``index.html``, which leads to them.
 
         Parameters
         ----------
         folder : path
-        ids : iterable of str, optional
+        ids : str or iterable of str, optional
             Whom; by default everybody scored whom the model was not trained on. Somebody's number
             is the same on every page, whoever is asked for.
 
@@ -149,17 +151,20 @@ class Report:
         OutputExistsError
             If the folder is there and ``overwrite`` is not asked for, or holds anything else.
         """
+        from tqdm.auto import tqdm
+
         from .report_page import index_page, subject_page
 
         contents = self._contents()
-        wanted = contents.called(ids)
+        wanted = contents.called([ids] if isinstance(ids, str) else ids)
         files = {who: self._stem(who) + ".html" for who in wanted}
         twice = [who for who in wanted if files[who].lower() == INDEX]
         if twice:
             raise CohortError(f"subject id {twice[0]!r} would name the file {INDEX}, which leads "
                               "to the others; rename the subject, or write without ids")
         with new_folder(Path(folder), overwrite=overwrite, ours=is_page) as work:
-            for who, name in files.items():
+            for who, name in tqdm(files.items(), desc="writing pages", unit="person",
+                                  leave=False, disable=None):
                 (work / name).write_text(subject_page(contents, who), encoding="utf-8")
             (work / INDEX).write_text(index_page(contents, files), encoding="utf-8")
         return Path(folder)
@@ -168,7 +173,24 @@ class Report:
         """A methods paragraph on what the report shows; ``.bibtex`` has its sources."""
         from .report_methods import methods
 
-        return methods(self.deviations.reference, self.results, self.atlas, self.voxels)
+        return methods(self.deviations.reference, self.results, self._contents().painted,
+                       self.voxels)
+
+    def key(self) -> pd.Series:
+        """Who is who: what the pages call people, by id. Keep it apart from the report.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_deviations
+        >>> Report(tiny_deviations()).key().to_dict()
+        {'sub-b': 'person 1', 'sub-a': 'person 2'}
+        """
+        import pandas as pd
+
+        contents = self._contents()
+        ids = {called: who for who, called in contents.names.items()}
+        return pd.Series({ids[called]: called for called in contents.ranked},
+                         name="person").rename_axis("participant_id")
 
     def _stem(self, who: str) -> str:
         return file_stem(who) if self.with_ids else who.replace(" ", "-")

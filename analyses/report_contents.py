@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .results import Found
 
 WHO = "normfuse_people"  # column that stands in for a group when there is no comparison
+SCORED = "scored people"
 _ROLES = {"calibration": "held-out controls", "out_of_fold": "cross-fitted controls"}
 
 
@@ -107,6 +108,11 @@ class Contents:
             f"{left_out}."
 
     @property
+    def painted(self) -> Atlas | None:
+        """The atlas, if it has any of the features as its regions."""
+        return None if self.regional[0] is None else self.atlas
+
+    @property
     def ranked(self) -> list[str]:
         """Whom the model was not trained on, the most deviant first; unknown deviance last."""
         rest = self.people.subjects.index.difference(self.order.index, sort=False)
@@ -131,7 +137,7 @@ def _unseen(deviations: Deviations) -> Deviations:
     """Without the people the model was trained on, and with a column that says who is who."""
     subjects = deviations.subjects
     role = subjects[ROLE] if ROLE in subjects else pd.Series("new", subjects.index)
-    marked = subjects.assign(**{ROLE: role, WHO: role.map(_ROLES).fillna("scored people")})
+    marked = subjects.assign(**{ROLE: role, WHO: role.map(_ROLES).fillna(SCORED)})
     controls = None if deviations.controls is None else _unseen(deviations.controls)
     return deviations.changed(subjects=marked, controls=controls).select(
         subjects.index[~role.isin(SEEN_ROLES)])

@@ -71,12 +71,12 @@ def _rendered(contents: Contents, template: str, **facts: Any) -> str:
     _, no_maps = contents.regional
     policy = " ".join(sorted(map(allowed, {*runs, *scripts})))
     return _templates().get_template(template).render(
-        reference=reference, modalities=contents.people.modalities, atlas=contents.atlas,
+        reference=reference, modalities=contents.people.modalities, atlas=contents.painted,
         version=__version__, written=f"{datetime.now(UTC):%Y-%m-%d %H:%M}", no_maps=no_maps,
         top=TOP, z_limit=Z_LIMIT, scripts=scripts, policy=policy,
         pieces=_json(pieces) if found else "",
         pages={v.key: _json(v.pages) for v in short},
-        citation=methods(reference, (*contents.comparisons, *contents.findings), contents.atlas,
+        citation=methods(reference, (*contents.comparisons, *contents.findings), contents.painted,
                          contents.voxels if contents.voxels.groups else None),
         **_reference_facts(reference), **facts)
 
@@ -104,7 +104,7 @@ def _templates() -> Any:
                        lstrip_blocks=True, loader=FunctionLoader(_script))
     page.filters.update(p=wording.p_value, number=wording.number, percent=wording.percent,
                         effect=wording.effect, minus=wording.minus, word=wording.word,
-                        region=wording.region_label, file=_file)
+                        region=wording.region_label, file=_file, role=wording.role)
     return page
 
 

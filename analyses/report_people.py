@@ -20,7 +20,7 @@ from .effects import corrected
 from .figures_people import measured
 from .group_comparison import ALPHA
 from .pictures import TOP, WIDTH, brain_picture, picture
-from .report_contents import Contents
+from .report_contents import SCORED, WHO, Contents
 from .wording import centile_words, region_label
 
 TOP_LATENT = 10  # latent dimensions in a figure
@@ -37,9 +37,18 @@ def people_facts(contents: Contents) -> dict[str, Any]:
         "n_seen": len(contents.deviations) - len(people),
         "n_features": people.z.shape[1], "n_distance": len(p), "n_far": int((p < ALPHA).sum()),
         "n_measured": have.sum().to_dict(), "outside": _outside(people),
+        "within": _within(contents),
         "missingness": picture(
             lambda ax: figures.plot_missingness(people, ax=ax),
             (5.8, 0.8 + 0.32 * len(have.drop_duplicates()))) if len(people) else None}
+
+
+def _within(contents: Contents) -> list[tuple[str, int, int]]:
+    """Healthy people kept aside and all others: how many have any feature at q < .05, of whom."""
+    who = contents.people.subjects[WHO].reindex(contents.order.index)
+    least = contents.order["feature"]
+    return [(str(kind), int((least[who == kind] < ALPHA).sum()), int(least[who == kind].count()))
+            for kind in sorted(who.unique(), key=lambda kind: kind == SCORED)]
 
 
 def _outside(people: Deviations) -> list[str]:

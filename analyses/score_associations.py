@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from normfuse.deviations import ROLE, UNSEEN_ROLES
 from normfuse.errors import ComparisonError, listed
 
 from .association_table import INDEX, Associations
@@ -28,8 +29,8 @@ _WORDS = {"the covariates tell the groups apart completely": "the covariates det
 
 def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame, *,
                  adjust: Iterable[str] | None = None, method: str = "spearman",
-                 correction: str | MaxT = "fdr_bh", alternative: str = "two-sided"
-                 ) -> Associations:
+                 correction: str | MaxT = "fdr_bh", alternative: str = "two-sided",
+                 controls: bool = False) -> Associations:
     r"""Partial correlation of every feature with every score, in z and in the raw values.
 
     .. math:: r = \operatorname{cor}(z - \hat z(c), s - \hat s(c)), \quad
@@ -37,9 +38,9 @@ def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame,
               \tanh\!\left(\operatorname{artanh} r \pm \frac{1.96}{\sqrt{n - 3 - k}}\right)
 
     for a score s and k columns of covariates c; for ``spearman`` of ranks (of covariates too).
-    The people are those given: held-out controls of the reference are **not** added, for with
+    Healthy people of the reference are **left out** if others have the score, too, for with
     patients and controls together everything in which the groups differ goes with the score. If
-    there are several groups among them, adjust for the group.
+    there are several groups among the others, adjust for the group.
 
     Parameters
     ----------
@@ -51,6 +52,8 @@ def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame,
     adjust : iterable of str, optional
         Columns c of ``subjects``; by default the model's own covariates, ``()`` for none.
     method : {"spearman", "pearson"}
+    controls : bool
+        Keep healthy people of the reference beside others.
     correction : {"fdr_bh", "fdr_by", "holm"} or MaxT
         Of p over all scores, modalities and features; z and raw are a family each. ``MaxT``:
         residuals of people change places, within blocks.
@@ -95,7 +98,7 @@ def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame,
         if word not in words:
             raise ComparisonError(f"{name} is one of {', '.join(words)}; got {word!r}")
     correction_name(correction)
-    table, notes = _scores_of(deviations, scores)
+    table, notes = _scores_of(deviations, scores, controls)
     people = cast(Any, deviations).select(table.index)
     adjust = covariate_names(deviations, adjust)
     both = [name for name in table if name in adjust]
@@ -108,10 +111,11 @@ def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame,
                        for prefix, values in (("", people.z), ("raw_", people.observed))], axis=1)
     return Associations(found, tuple(map(str, table)), method, adjust, family(found, correction),
                         {str(name): int(table[name].notna().sum()) for name in table},
-                        (*notes, *disagreement(found)), people.reference.kind, alternative)
+                        (*notes, *disagreement(found, "who has high scores differs")),
+                        people.reference.kind, alternative)
 
 
-def _scores_of(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame
+def _scores_of(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame, controls: bool
                ) -> tuple[pd.DataFrame, list[str]]:
     """Numbers of the people who have any, and notes."""
     subjects = deviations.subjects
@@ -122,7 +126,7 @@ def _scores_of(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame
                                   f"({listed(scores.index)}) is among these people "
                                   f"({listed(subjects.index)})")
     else:
-        names = [scores] if isinstance(scores, str) else list(scores)
+        names = names_of(scores)
         unknown = [name for name in names if name not in subjects]
         if unknown or not names:
             raise ComparisonError(f"scores are columns of the subjects table; {listed(unknown)} "
@@ -147,8 +151,21 @@ def _scores_of(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame
                      f"({listed(subjects.index[lacking])})")
     kept = numbers[~seen & ~lacking]
     if kept.empty:
-        raise ComparisonError("nobody is left who has a score: " + "; ".join(notes))
+        raise ComparisonError(f"nobody is left who has {listed(names_of(scores))} as a number"
+                              + "".join(f"; {note}" for note in notes))
+    role = subjects[ROLE].reindex(kept.index) if ROLE in subjects else kept.index.to_series()
+    healthy = role.isin(UNSEEN_ROLES)
+    if not controls and healthy.any() and not healthy.all():
+        notes.append(f"left out {int(healthy.sum())} healthy people of the reference who have a "
+                     "score, too: among both, whatever tells the groups apart goes with the "
+                     "score. controls=True (--controls) keeps them; adjust for the group then")
+        kept = kept[~healthy]
     return kept, notes
+
+
+def names_of(scores: str | Iterable[str] | pd.DataFrame) -> list[str]:
+    """What the scores are called."""
+    return [scores] if isinstance(scores, str) else [str(name) for name in scores]
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,6 +98,17 @@ def word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
 
 
+def role(name: str) -> str:
+    """What people of the reference were for.
+
+    >>> role("early_stop"), role("cross_fitted")
+    ('to say when to stop', 'who took turns to be held out')
+    """
+    return {"training": "to train on", "early_stop": "to say when to stop",
+            "calibration": "held out to calibrate with",
+            "cross_fitted": "who took turns to be held out"}.get(name, f"for {name}")
+
+
 def ordinal(n: int) -> str:
     """A place in an order.
 

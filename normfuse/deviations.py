@@ -29,6 +29,9 @@ SEEN_ROLES = ("training", "early_stop")
 
 OUT_OF_FOLD, ADAPTED = "out_of_fold", "adapted"
 
+UNSEEN_ROLES = ("calibration", OUT_OF_FOLD, ADAPTED)
+"""Healthy people of the reference whose z are fair."""
+
 JUDGES = ("calibration", OUT_OF_FOLD)
 """Healthy people who said what is normal and were trained on by no model that scored them."""
 

@@ -16,9 +16,10 @@ import stat
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 LIMIT_GB = 2.0
 """Of one file, unpacked: 50,000 people with 4,000 regions are one gigabyte of text."""
@@ -194,6 +195,8 @@ def read_csv(path: str | Path, **options: Any) -> pd.DataFrame:
 
     ``OSError`` or ``ValueError`` if it cannot be understood.
     """
+    import pandas as pd
+
     path = ordinary(path)
     refuse_size(path.stat().st_size / TEXT_BYTES * CELL_BYTES)
     with path.open("rb") as opened:

@@ -203,3 +203,24 @@ def test_verbs(scored, tmp_path):
                                         str(out)])
         assert done.exit_code == 0, done.output
         assert "largest t, 20 permutations" in done.output and (out / "table.csv").exists()
+
+
+def test_healthy_people_of_the_reference_are_left_out_beside_others(scored):
+    role = np.where(np.arange(len(scored)) % 3 == 0, "calibration", "new")
+    mixed = replace(scored, subjects=scored.subjects.assign(**{ROLE: role}))
+    found = associations(mixed, "mmse", adjust=["age"])
+    others = scored.select(scored.subjects.index[role == "new"])
+    assert found.n == associations(others, "mmse", adjust=["age"]).n
+    assert any("healthy people of the reference who have a score" in note for note in found.notes)
+    both = associations(mixed, "mmse", adjust=["age"], controls=True)
+    assert both.n == associations(scored, "mmse", adjust=["age"]).n
+    healthy = mixed.select(mixed.subjects.index[role == "calibration"])  # nobody to mix them with
+    alone = associations(healthy, "mmse", adjust=["age"])
+    assert alone.n["mmse"] == int(healthy.subjects["mmse"].notna().sum())
+
+
+def test_too_few_permutations_for_a_q_are_said(scored):
+    found = overlap(scored, "dx", threshold=0.9, shuffles=MaxT(50))
+    assert any("q < 0.05 takes at least 12 of 30 tests at that p" in note for note in found.notes)
+    more = overlap(scored, "dx", threshold=0.9, shuffles=MaxT(999)).notes
+    assert not any("takes at least" in note for note in more)

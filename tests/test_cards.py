@@ -29,6 +29,7 @@ from normfuse.testing import tiny_cohort, tiny_deviations, tiny_voxel_deviations
 from normfuse.training import History, TrainingPlan
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;$x$\n</td>" + "y" * 3000
+NAMED = "<img src=x onerror=alert(1)>\"&amp;$x$'>"  # as hostile as a modality's name may be
 MOST = 20_000  # characters of HTML, of 5000 people as of two
 MOST_TEXT = 1500
 ELEMENTS = {"div", "b", "small", "table", "thead", "tbody", "tr", "th", "td"}
@@ -69,8 +70,8 @@ def deviations() -> Deviations:
 def cohort() -> nf.Cohort:
     z = deviations().z
     subjects = pd.DataFrame({HOSTILE: "a", "age": 50.0}, people())
-    return nf.Cohort(subjects, {HOSTILE: z[HOSTILE], "pet": z["pet"]},
-                     (nf.Modality(HOSTILE, tuple(z[HOSTILE]), HOSTILE),
+    return nf.Cohort(subjects, {NAMED: z[HOSTILE], "pet": z["pet"]},
+                     (nf.Modality(NAMED, tuple(z[HOSTILE]), HOSTILE),
                       nf.Modality("pet", tuple(z["pet"]))), {HOSTILE: "categorical"}, HOSTILE)
 
 
@@ -163,7 +164,7 @@ SPACE = nf.Space(np.ones((7, 8, 9), bool), np.eye(4) * 3, HOSTILE)
 NOUNS = {
     "Cohort": lambda tmp: cohort(),
     "Modality": lambda tmp: cohort().modalities[0],
-    "Modality of voxels": lambda tmp: nf.Modality(HOSTILE, SPACE.features, HOSTILE, space=SPACE),
+    "Modality of voxels": lambda tmp: nf.Modality(NAMED, SPACE.features, HOSTILE, space=SPACE),
     "NormativeModel": lambda tmp: nf.NormativeModel(),
     "Deviations": lambda tmp: deviations(),
     "Deviations of voxels": lambda tmp: tiny_voxel_deviations(),

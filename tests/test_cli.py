@@ -97,7 +97,7 @@ class TestTheVerbs:
         tiny_deviations().save(tmp_path / "scored")
         places = {"scored": tmp_path / "scored", "out": tmp_path / "r.html",
                   "people": tmp_path / "people"}
-        line = "report {scored} --out {out} --subjects {people} --group diagnosis"
+        line = "report {scored} --out {out} --pages {people} --group diagnosis"
         assert run(line, **places).exit_code == 0
         assert contents(places["people"]) == {"index.html", "person-1.html", "person-2.html"}
         assert "sub-" not in places["out"].read_text(encoding="utf-8")
@@ -108,6 +108,18 @@ class TestTheVerbs:
         assert run(line + " --with-ids --overwrite", **places).exit_code == 0
         assert contents(places["people"]) == {"index.html", "sub-a.html", "sub-b.html"}
         assert "sub-b" in places["out"].read_text(encoding="utf-8")
+        one = run(line + " --subjects \"participant_id == 'sub-b'\" --key {key} --overwrite",
+                  key=tmp_path / "key.csv", **places)
+        assert one.exit_code == 0 and contents(places["people"]) == {"index.html", "person-1.html"}
+        assert "sub-b,person 1" in (tmp_path / "key.csv").read_text()
+
+    def test_a_page_of_somebody_else_is_not_replaced(self, tmp_path):
+        tiny_deviations().save(tmp_path / "scored")
+        (tmp_path / "mine.html").write_text("hi")
+        result = run("report {scored} --out {out} --overwrite", scored=tmp_path / "scored",
+                     out=tmp_path / "mine.html")
+        assert result.exit_code == 1 and "is no report of normfuse" in result.stderr
+        assert (tmp_path / "mine.html").read_text() == "hi"
 
     def test_nothing_else_is_left_behind(self, results):
         assert contents(results["home"]) == {"cohort", "model", "deviations", "groups",

@@ -310,6 +310,12 @@ class TestMethods:
         assert found.text.count("Benjamini and Hochberg (1995)") == 4
         assert found.bibtex.count("@article{") == len(keys)
 
+    def test_an_atlas_without_any_of_the_features_is_not_named(self, deviations):
+        other = Report(deviations, atlas=replace(load_atlas("dk"), regions=load_atlas(
+            "dk").regions.assign(name=lambda r: "x" + r["name"])))
+        assert "atlas" not in other.citation().text
+        assert "Desikan" not in other.html()
+
     @pytest.mark.parametrize("fusion, key, other", [
         ("GeneralizedWassersteinBarycenter()", "delon2021", "qiu2025"),
         ("SubsetMixture(ProductOfExperts())", "sutter2021", "hinton2002"),
@@ -325,6 +331,14 @@ class TestMethods:
         assert read.choices == {} and "refined" not in cite(read).text
         said = replace(read, choices={"inference": "Refined(steps=6)"})
         assert "refined" in cite(said).text
+
+
+def test_how_many_healthy_people_have_anything_within_themselves_is_said(deviations, html):
+    found = Report(deviations, group=None)._contents()
+    least = found.order["feature"] < 0.05
+    who = found.people.subjects["normfuse_people"].reindex(least.index)
+    for kind, of in least.groupby(who):
+        assert f"{of.sum()} of {len(of)} {kind}" in " ".join(html.split())
 
 
 def test_people_seen_in_training_are_in_no_table(deviations):

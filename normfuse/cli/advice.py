@@ -10,7 +10,12 @@ _OPTIONS = {
     "fill it in, leave them out with deviations.select(), or do not adjust for":
         "fill it in before `normfuse score`, or name the others with --adjust, without",
     "with resume=…": "with --out",
-    "or leave it out with deviations.select()": "or leave it out with --contrast",
+    "or leave it out with deviations.select()":
+        "or leave it out when scoring, with `normfuse score --subjects QUERY`",
+    "controls=True (--controls)": "--controls",
+    "Score them with normfuse.cross_fit, or keep them with include_seen=True (--include-seen)":
+        "Fit with --calibration cross-fit to have fair z of all of them, or keep them with "
+        "--include-seen",
     "score the controls too: model.deviations(cohort) on the whole cohort, from which the people "
     "the model was fitted on are left out": "score the controls too: `normfuse score` of the "
     "whole cohort, from which the people the model was fitted on are left out",

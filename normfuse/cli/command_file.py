@@ -19,7 +19,7 @@ from ..versions import versions
 OWN = frozenset({"as_json", "verbose", "overwrite", "config", "context"})
 """Options about how a command speaks, or whether it may replace: no part of what it computes."""
 
-_MADE = frozenset({"out", "subjects"})
+_MADE = frozenset({"out", "pages", "key"})
 """Options that name what a verb writes, where they are paths."""
 
 _OF_CONTEXT = "normfuse.command"

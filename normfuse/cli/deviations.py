@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import listed
+from ..errors import OutputExistsError, listed
+from ..outputs import new_file
 from .application import free_place, named
 from .choices import (AGAINST, Adjust, Alternative, AlternativeChoice, CohortFile, Correction,
                       CorrectionChoice, DeviationsFolder, KindChoice, Method, ModelFolder,
@@ -120,6 +121,9 @@ def associate(deviations: DeviationsFolder, out: NewFolder,
               = Method.spearman,
               correction: CorrectionChoice = Correction.fdr_bh,
               alternative: AlternativeChoice = Alternative.two_sided,
+              controls: Annotated[bool, typer.Option(
+                  "--controls", help="Keep healthy people of the reference who have a score; they "
+                  "are left out beside others, for groups must not pass for a score.")] = False,
               permutations: Permutations = 5000, seed: Seed = 0,
               overwrite: Overwrite = False) -> Made:
     """Correlate every feature with clinical scores, given covariates: r, interval, p, q and n."""
@@ -132,7 +136,7 @@ def associate(deviations: DeviationsFolder, out: NewFolder,
     people = people if subjects is None else people.select(subjects)
     found = associations(people, names(scores) or [], adjust=names(adjust), method=str(method),
                          correction=correction_of(correction, people, permutations, seed),
-                         alternative=str(alternative))
+                         alternative=str(alternative), controls=controls)
     found.save(out, overwrite=overwrite)
     return Made("associations", out, f"associations: {out}\n{found.summary()}",
                 _of_table(found.table), result={"summary": found.summary().splitlines()})
@@ -143,8 +147,9 @@ normfuse report deviations/ --groups groups/ --out report.html
 # with how good the model is, and another atlas
 normfuse report deviations/ --evaluation evaluation/ --atlas schaefer_100 \\
     --out report.html
-# a page for each person, too
-normfuse report deviations/ --out report.html --subjects people/
+# a page for each patient, too, and who is who
+normfuse report deviations/ --out report.html --pages people/ \\
+    --subjects "diagnosis == 'AD'" --key key.csv
 # of voxels: regions, clusters between groups, maps of people
 normfuse report regions/ --voxel-groups groups/ --voxels deviations/ \\
     --out report.html
@@ -168,18 +173,28 @@ def report(deviations: DeviationsFolder,
            group: Annotated[str | None, typer.Option(
                help="Column of the subjects table by which extreme deviations are told apart; "
                     "else that of --groups.")] = None,
-           subjects: Annotated[Path | None, typer.Option(
+           pages: Annotated[Path | None, typer.Option(
                help="A new folder for a page a person, and an index of them.")] = None,
+           subjects: Annotated[str | None, typer.Option(
+               metavar="QUERY", help="Whom --pages are of, as \"participant_id == 'sub-07'\"; "
+               "else of everybody.")] = None,
+           key: Annotated[Path | None, typer.Option(
+               help="A new CSV file that says who is person 1, 2 …: keep it apart.")] = None,
            with_ids: Annotated[bool, typer.Option(
                "--with-ids", help="Call people by their ids; else they are numbered, and no id "
                "is in any file.")] = False,
            overwrite: Overwrite = False) -> Made:
     """Write one self-contained HTML page: calibration, groups, maps, tables, people, methods."""
-    free_place(out, overwrite, None)
-    if subjects is not None:
-        from normfuse.analyses.report import is_page
+    from normfuse.analyses.report import is_page
 
-        free_place(subjects, overwrite, "index.html", is_page)
+    free_place(out, overwrite, None)
+    if out.exists() and not is_page(out):
+        raise OutputExistsError(f"{out} is no report of normfuse and will not be replaced; choose "
+                                "another name")
+    if pages is not None:
+        free_place(pages, overwrite, "index.html", is_page)
+    if key is not None:
+        free_place(key, overwrite, None)
     from normfuse.analyses import Associations, GroupComparison, Report, VoxelFindings
 
     from ..deviations import Deviations
@@ -192,9 +207,14 @@ def report(deviations: DeviationsFolder,
                   None if evaluation is None else Evaluation.read(evaluation),
                   VoxelFindings.read(voxel_groups, voxels), group, with_ids=with_ids)
     text = f"report: {out}"
-    if subjects is not None:
-        text += f"\npeople: {made.write_subjects(subjects, overwrite=overwrite)}"
+    if pages is not None:
+        whom = None if subjects is None else found.select(subjects).subjects.index
+        text += f"\npeople: {made.write_subjects(pages, ids=whom, overwrite=overwrite)}"
     made.write(out, overwrite=overwrite)
+    if key is not None:
+        with new_file(key, overwrite=overwrite) as work:
+            made.key().to_csv(work)
+        text += f"\nkey: {key}"
     return Made("report", out, text, {"people": len(found)}, found.reference.notes)
 
 
