@@ -16,7 +16,7 @@ from .deviation_maps import beyond
 from .effects import CORRECTIONS, corrected
 from .families import shuffles_for
 from .linear_terms import Array
-from .ranks import rank_test
+from .ranks import rank_test, unevenly_measured
 from .results import Found
 from .shuffles import Shuffles
 from .terms import Question, shuffled
@@ -165,7 +165,8 @@ def extreme_counts(deviations: Scores, group: str, *,
               f"{len(people.modalities)} modalities and total); permuted p: "
               f"{asked.n_permutations} permutations {within}, seed {asked.seed}")
     return ExtremeCounts(table, counts, levels, group, base, family, n,
-                         (*notes, *scaled, why, *said), people.reference.kind)
+                         (*notes, *scaled, *unevenly_measured(people.z, levels, tuple(n)), why,
+                          *said), people.reference.kind)
 
 
 def _counts(z: pd.DataFrame, modalities: Iterable[str], directions: Iterable[str],

@@ -13,6 +13,7 @@ from normfuse.deviations import Deviations
 from normfuse.errors import ComparisonError, listed
 from normfuse.subject_query import matching
 
+from .comparable import trained_on
 from .effects import corrected
 from .judging import MIN_JUDGES, judged
 
@@ -114,8 +115,8 @@ def compare_visits(deviations: Deviations, visits: tuple[str, str], *, controls:
     so that :math:`z_2 - z_1` is not standard normal, nor does it have variance 2. What the model
     got wrong about a site or an age cancels. A control is judged by the other controls.
 
-    The controls must not have been used to fit the model, and their visits should lie as far apart
-    as the patients'.
+    Visits of people the model was trained on are left out with a warning: their z is too small.
+    The controls' visits should lie as far apart as the patients'.
 
     Parameters
     ----------
@@ -140,6 +141,9 @@ def compare_visits(deviations: Deviations, visits: tuple[str, str], *, controls:
     Rehak Buckova et al. (2025), eLife 14:RP95823. The variance is that of the controls' changes
     around their own mean, and the law Student's, as everywhere here.
     """
+    seen, _ = trained_on(deviations.subjects, stacklevel=3)
+    if seen.any():
+        deviations = deviations.select(deviations.subjects.index[~seen])
     first, second = _paired(deviations, visits, visit, person)
     change = (second.z - first.z).dropna(how="all")
     subjects = second.subjects.loc[change.index]

@@ -14,7 +14,7 @@ from .deviation_maps import beyond
 from .effects import CORRECTIONS, corrected
 from .families import shuffles_for, sided
 from .group_comparison import ALPHA, INDEX
-from .linear_terms import Array
+from .linear_terms import EXPLAINED, Array
 from .results import Found
 from .shuffles import Shuffles
 from .terms import Question, TableNull, shuffled
@@ -177,7 +177,7 @@ def _contrast(far: pd.DataFrame, case: pd.DataFrame, base: pd.DataFrame, questio
                        for a, b in zip(case["n"][~enough], base["n"][~enough])]
     t = found.get("t", np.full(y.shape[1], np.nan))
     # all of one group and nobody of the other leaves no residual: nothing can be farther out
-    apart = reason == "group and covariates explain it without residual"
+    apart = reason == EXPLAINED
     reason[apart] = ""
     t[apart] = np.copysign(np.inf, found.get("adjusted_difference", t)[apart])
     null = shuffled(question, y, ~np.isnan(t), shuffles)
