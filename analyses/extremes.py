@@ -11,7 +11,8 @@ from scipy import stats
 
 from normfuse.errors import ComparisonError
 
-from .comparable import Scores, covariate_columns, group_sizes, honest_people, site_column
+from .comparable import (Scores, covariate_columns, group_sizes, honest_people, site_column,
+                         unlike_scored)
 from .deviation_maps import beyond
 from .effects import CORRECTIONS, corrected
 from .families import shuffles_for
@@ -165,8 +166,8 @@ def extreme_counts(deviations: Scores, group: str, *,
               f"{len(people.modalities)} modalities and total); permuted p: "
               f"{asked.n_permutations} permutations {within}, seed {asked.seed}")
     return ExtremeCounts(table, counts, levels, group, base, family, n,
-                         (*notes, *scaled, *unevenly_measured(people.z, levels, tuple(n)), why,
-                          *said), people.reference.kind)
+                         (*notes, *scaled, *unevenly_measured(people.z, levels, tuple(n)),
+                          *unlike_scored(people.subjects), why, *said), people.reference.kind)
 
 
 def _counts(z: pd.DataFrame, modalities: Iterable[str], directions: Iterable[str],

@@ -133,8 +133,8 @@ def compare_visits(deviations: Deviations, visits: tuple[str, str], *, controls:
     Raises
     ------
     ComparisonError
-        A column or visit that is not there, two rows for one visit, or fewer than 5 controls
-        measured twice.
+        A column, visit or person's name that is not there, two rows for one visit, or fewer than
+        5 controls measured twice.
 
     References
     ----------
@@ -167,6 +167,11 @@ def _paired(deviations: Deviations, visits: tuple[str, str], visit: str, person:
         if column not in subjects:
             raise ComparisonError(f"{column!r} is not a column of the subjects table; it has "
                                   f"{listed(subjects.columns, 12)}")
+    if person is not None and subjects[person].isna().any():
+        lacking = subjects.index[subjects[person].isna()]
+        raise ComparisonError(f"{person} is missing for {len(lacking)} rows ({listed(lacking)}), "
+                              "so that nothing says whose visits they are; fill it in, or leave "
+                              "them out with deviations.select()")
     who = pd.Series([str(i).partition("_ses-")[0] for i in subjects.index], subjects.index) \
         if person is None else subjects[person].astype(str)
     found = []

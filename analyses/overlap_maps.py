@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from .comparable import Scores, covariate_columns, group_sizes, honest_people, site_column
+from .comparable import (Scores, covariate_columns, group_sizes, honest_people, site_column,
+                         unlike_scored)
 from .deviation_maps import beyond
 from .effects import CORRECTIONS, corrected
 from .families import shuffles_for, sided
@@ -156,7 +157,8 @@ def overlap(deviations: Scores, group: str, *, threshold: float = 1.96, directio
     order = ["share_case", "share_baseline", "difference", "ci_low", "ci_high", "t", "p", "q",
              "p_fwe", "n_case", "n_baseline", "reason"]
     shares = pd.concat(of, names=["group", *INDEX[1:]])
-    return OverlapMaps(shares, table[order], group, base, sign, family, n, (*notes, why, *said),
+    return OverlapMaps(shares, table[order], group, base, sign, family, n,
+                       (*notes, *unlike_scored(people.subjects), why, *said),
                        people.reference.kind)
 
 

@@ -13,6 +13,7 @@ from statsmodels.stats.nonparametric import rank_compare_2indep
 from .deviation_maps import beyond
 from .effects import CORRECTIONS, corrected
 from .group_comparison import INDEX, GroupComparison
+from .comparable import unlike_scored
 from .groups import Scores, group_sizes, honest_people
 
 _UNEVEN = 1.2  # times as many features
@@ -81,8 +82,9 @@ def compare_extremes(deviations: Scores, group: str, *,
         counts[name, "extreme count"] = far.loc[:, columns].sum(axis=1) / measured * width
     table = pd.DataFrame(counts)
     found = _by_rank(table, table, people.subjects, levels, baseline, notes)
-    uneven = unevenly_measured(people.z, levels, tuple(found.n))
-    return replace(found, kind=people.reference.kind, notes=(*found.notes, *uneven))
+    return replace(found, kind=people.reference.kind, notes=(
+        *found.notes, *unevenly_measured(people.z, levels, tuple(found.n)),
+        *unlike_scored(people.subjects)))
 
 
 def compare_distances(deviations: Scores, group: str, *,

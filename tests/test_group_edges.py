@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from test_groups import deviations_of
 
-from normfuse.analyses import (MaxT, associations, compare_groups, extreme_counts, overlap,
-                               subtypes)
+from normfuse.analyses import (MaxT, associations, compare_extremes, compare_groups,
+                               extreme_counts, overlap, subtypes)
 from normfuse.analyses.families import family
 from normfuse.analyses.longitudinal import compare_visits
 from normfuse.analyses.report_methods import methods
@@ -188,3 +188,23 @@ def test_people_of_the_training_judge_no_change():
     with warnings.catch_warnings(action="error"):
         compare_visits(people.select(f"{ROLE} == 'new'"), ("1", "2"),
                        controls="dx == 'CN'", person="who")
+
+
+def test_visits_of_people_without_a_name_are_no_pair():
+    who = [f"p{k}" for k in range(10)]
+    people = made(normal(20, 4), session=["1"] * 10 + ["2"] * 10, dx="CN",
+                  who=[*who[:-1], None, *who[:-2], None, who[-1]])
+    with pytest.raises(ComparisonError, match="who is missing for 2 rows"):
+        compare_visits(people, ("1", "2"), controls="dx == 'CN'", person="who")
+
+
+def test_cross_fitted_controls_beside_new_patients_carry_a_note():
+    """At 53 controls patients' z had sd .955 or so: of 500 null cohorts .27 had p < .05 in counts.
+    """
+    z, dx = normal(40, 4), np.repeat(["AD", "CN"], 20)
+    for role, said in (("out_of_fold", True), ("calibration", False), ("new", False)):
+        people = made(z, dx=dx, **{ROLE: ["new"] * 20 + [role] * 20})
+        for found in (extreme_counts(people, "dx", shuffles=MaxT(5, blocks=None)),
+                      compare_extremes(people, "dx"),
+                      overlap(people, "dx", threshold=1.0, shuffles=MaxT(5, blocks=None))):
+            assert any("cross_fit" in note for note in found.notes) == said
