@@ -140,7 +140,7 @@ def extreme_counts(deviations: Scores, group: str, *,
     >>> found.table["auc"].round(2).tolist(), found.table["expected"].round(2).tolist()
     ([0.41, 0.47, 0.39, 0.4], [0.2, 0.25, 0.3, 0.75])
     """
-    limits = [thresholds] if isinstance(thresholds, (int, float)) else list(thresholds)
+    limits = list(thresholds) if isinstance(thresholds, Iterable) else [thresholds]
     ways = [directions] if isinstance(directions, str) else list(directions)
     if not limits or not ways or correction not in CORRECTIONS:
         raise ComparisonError("give at least one threshold and one direction, and a correction of "

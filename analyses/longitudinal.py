@@ -163,6 +163,8 @@ def _paired(deviations: Deviations, visits: tuple[str, str], visit: str, person:
             ) -> tuple[Deviations, Deviations]:
     """Both visits, indexed by person."""
     subjects = deviations.subjects
+    if str(visits[0]) == str(visits[1]):
+        raise ComparisonError(f"change is between two different visits; got {visits[0]!r} twice")
     for column in (visit, *([] if person is None else [person])):
         if column not in subjects:
             raise ComparisonError(f"{column!r} is not a column of the subjects table; it has "

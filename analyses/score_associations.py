@@ -119,6 +119,11 @@ def _scores_of(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame
     """Numbers of the people who have any, and notes."""
     subjects = deviations.subjects
     if isinstance(scores, pd.DataFrame):
+        for what, labels in (("row", scores.index), ("column", scores.columns)):
+            again = labels[labels.duplicated()].unique()
+            if len(again):
+                raise ComparisonError(f"the table of scores has more than one {what} called "
+                                      f"{listed(again)}; keep one")
         table = scores.reindex(subjects.index)
         if table.empty or not scores.index.isin(subjects.index).any():
             raise ComparisonError(f"none of the {len(scores)} ids of the table of scores "

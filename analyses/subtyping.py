@@ -46,6 +46,15 @@ class StabilityPlan(Shown):
     level: float = 0.05
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("n_subsamples", "n_null"):
+            given = getattr(self, name)
+            if not isinstance(given, int) or given < 2:
+                raise ComparisonError(f"{name} is a whole number, 2 at least; got {given!r}")
+        if not (0 < self.share < 1 and 0 < self.level < 1):
+            raise ComparisonError("share and level lie between 0 and 1; got "
+                                  f"{self.share} and {self.level}")
+
 
 def subtypes(deviations: Scores, who: str | None = None, *, metric: str = "correlation",
              method: str = "kmedoids", most: int = 6, plan: StabilityPlan = StabilityPlan()

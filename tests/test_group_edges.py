@@ -208,3 +208,24 @@ def test_cross_fitted_controls_beside_new_patients_carry_a_note():
                       compare_extremes(people, "dx"),
                       overlap(people, "dx", threshold=1.0, shuffles=MaxT(5, blocks=None))):
             assert any("cross_fit" in note for note in found.notes) == said
+
+
+def test_what_cannot_be_asked_is_refused():
+    people = made(normal(40, 6), dx=HALVES, session=["1", "2"] * 20, who=np.repeat(range(20), 2))
+    twice = pd.DataFrame({"s": [1.0, 2, 3]}, ["sub-000", "sub-000", "sub-001"])
+    columns = pd.DataFrame(normal(40, 2), people.z.index, ["s", "s"])
+    asked = (("correction is one of", lambda: overlap(people, "dx", correction="bonf")),
+             ("more than one row", lambda: associations(people, twice, adjust=())),
+             ("more than one column", lambda: associations(people, columns, adjust=())),
+             ("n_null is", lambda: StabilityPlan(n_null=0)),
+             ("n_subsamples is", lambda: StabilityPlan(n_subsamples=0)),
+             ("share and level", lambda: StabilityPlan(share=1.5)),
+             ("two different visits", lambda: compare_visits(
+                 people, ("1", 1), controls="all", person="who")))
+    for words, ask in asked:
+        with pytest.raises(ComparisonError, match=words):
+            ask()
+    changes = compare_visits(people, ("1", "2"), controls="dx == 'CN'", person="who")
+    with pytest.raises(ComparisonError, match="correction is one of"):
+        changes.group_table("bonf")
+    assert len(extreme_counts(people, "dx", thresholds=np.int64(2), directions="both").table) == 3
