@@ -13,6 +13,7 @@ from normfuse.deviations import Deviations
 from normfuse.errors import ComparisonError, listed
 from normfuse.subject_query import matching
 
+from .comparable import trained_on
 from .effects import corrected
 from .judging import MIN_JUDGES, judged
 
@@ -124,8 +125,8 @@ def compare_visits(deviations: Deviations, visits: tuple[str, str], *, controls:
     so that :math:`z_2 - z_1` is not standard normal, nor does it have variance 2. What the model
     got wrong about a site or an age cancels. A control is judged by the other controls.
 
-    The controls must not have been used to fit the model, and their visits should lie as far apart
-    as the patients'.
+    Visits of people the model was trained on are left out with a warning: their z is too small.
+    The controls' visits should lie as far apart as the patients'.
 
     Parameters
     ----------
@@ -142,8 +143,8 @@ def compare_visits(deviations: Deviations, visits: tuple[str, str], *, controls:
     Raises
     ------
     ComparisonError
-        A column or visit that is not there, two rows for one visit, or fewer than 5 controls
-        measured twice.
+        A column, visit or person's name that is not there, two rows for one visit, or fewer than
+        5 controls measured twice.
 
     References
     ----------
@@ -169,6 +170,9 @@ def compare_visits(deviations: Deviations, visits: tuple[str, str], *, controls:
     >>> print(found.summary().split(";")[0][:60])
     Change from visit 1 to 2 of 4 people, judged by 8 controls s
     """
+    seen, _ = trained_on(deviations.subjects, stacklevel=3)
+    if seen.any():
+        deviations = deviations.select(deviations.subjects.index[~seen])
     first, second = _paired(deviations, visits, visit, person)
     change = (second.z - first.z).dropna(how="all")
     subjects = second.subjects.loc[change.index]
@@ -188,10 +192,17 @@ def _paired(deviations: Deviations, visits: tuple[str, str], visit: str, person:
             ) -> tuple[Deviations, Deviations]:
     """Both visits, indexed by person."""
     subjects = deviations.subjects
+    if str(visits[0]) == str(visits[1]):
+        raise ComparisonError(f"change is between two different visits; got {visits[0]!r} twice")
     for column in (visit, *([] if person is None else [person])):
         if column not in subjects:
             raise ComparisonError(f"{column!r} is not a column of the subjects table; it has "
                                   f"{listed(subjects.columns, 12)}")
+    if person is not None and subjects[person].isna().any():
+        lacking = subjects.index[subjects[person].isna()]
+        raise ComparisonError(f"{person} is missing for {len(lacking)} rows ({listed(lacking)}), "
+                              "so that nothing says whose visits they are; fill it in, or leave "
+                              "them out with deviations.select()")
     who = pd.Series([str(i).partition("_ses-")[0] for i in subjects.index], subjects.index) \
         if person is None else subjects[person].astype(str)
     found = []

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from .comparable import Scores, covariate_columns, group_sizes, honest_people, site_column
+from .comparable import (Scores, covariate_columns, group_sizes, honest_people, site_column,
+                         unlike_scored)
 from .deviation_maps import beyond
 from .effects import CORRECTIONS, corrected
 from .families import shuffles_for, sided
 from .group_comparison import ALPHA, INDEX
-from .linear_terms import Array
+from .linear_terms import EXPLAINED, Array
 from .results import Found
 from .shuffles import Shuffles
 from .terms import Question, TableNull, shuffled
@@ -176,7 +177,8 @@ def overlap(deviations: Scores, group: str, *, threshold: float = 1.96, directio
     order = ["share_case", "share_baseline", "difference", "ci_low", "ci_high", "t", "p", "q",
              "p_fwe", "n_case", "n_baseline", "reason"]
     shares = pd.concat(of, names=["group", *INDEX[1:]])
-    return OverlapMaps(shares, table[order], group, base, sign, family, n, (*notes, why, *said),
+    return OverlapMaps(shares, table[order], group, base, sign, family, n,
+                       (*notes, *unlike_scored(people.subjects), why, *said),
                        people.reference.kind)
 
 
@@ -197,7 +199,7 @@ def _contrast(far: pd.DataFrame, case: pd.DataFrame, base: pd.DataFrame, questio
                        for a, b in zip(case["n"][~enough], base["n"][~enough])]
     t = found.get("t", np.full(y.shape[1], np.nan))
     # all of one group and nobody of the other leaves no residual: nothing can be farther out
-    apart = reason == "group and covariates explain it without residual"
+    apart = reason == EXPLAINED
     reason[apart] = ""
     t[apart] = np.copysign(np.inf, found.get("adjusted_difference", t)[apart])
     null = shuffled(question, y, ~np.isnan(t), shuffles)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from .report_voxels import VoxelFindings
 
 _CORRECTIONS = {"Benjamini-Hochberg": "benjamini1995", "Benjamini-Yekutieli": "benjamini2001",
-                "Holm": "holm1979", "Freedman": "freedman1983"}
+                "Holm": "holm1979"}
+_SHUFFLED = ("freedman1983", "winkler2014")
 
 
 def methods(reference: Reference, results: Iterable[GroupComparison | Found] = (),
@@ -41,10 +42,11 @@ def methods(reference: Reference, results: Iterable[GroupComparison | Found] = (
         found += tell(result)
     if voxels is not None:
         for modality, comparison in voxels.groups.items():
+            correction = comparison.summary().splitlines()[2].partition(": ")[2]
             found += sentence(
                 f"Voxels of {modality} were compared between {comparison.case} and "
-                f"{comparison.baseline}; {comparison.corrected} was corrected by "
-                f"{comparison.summary().splitlines()[2].partition(': ')[2]}")
+                f"{comparison.baseline}; {comparison.corrected} was corrected by {correction}",
+                _corrected(correction))
     tools = (["seabold2010"] if every else []) + (
         ["abraham2014"] if atlas is not None or voxels is not None else [])
     names = {"seabold2010": "statsmodels", "abraham2014": "nilearn"}
@@ -57,7 +59,8 @@ def _people(n: Any) -> str:
 
 
 def _corrected(family: str) -> list[str]:
-    return [key for name, key in _CORRECTIONS.items() if name in family]
+    found = [key for name, key in _CORRECTIONS.items() if name in family]
+    return [*found, *(_SHUFFLED if "permutations" in family else ())]
 
 
 def _given(adjust: Iterable[str]) -> str:

@@ -16,15 +16,14 @@ from .association_table import INDEX, Associations
 from .comparable import (Scores, covariate_columns, covariate_names, known_covariates,
                          trained_on)
 from .families import correct, correction_name, disagreement, family, shuffles_of
-from .linear_terms import Array
+from .linear_terms import EXPLAINED, Array
 from .shuffles import Shuffles
 from .terms import ALTERNATIVES, Question, TableNull, p_of_t, shuffled
 from .voxel_corrections import MaxT
 
 METHODS = ("spearman", "pearson")
 _WORDS = {"the covariates tell the groups apart completely": "the covariates determine the score",
-          "group and covariates explain it without residual":
-          "score and covariates explain it without residual"}
+          EXPLAINED: "score and covariates explain it without residual"}
 
 
 def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame, *,
@@ -71,7 +70,8 @@ def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame,
     ------
     ComparisonError
         An unknown score or one that is no number, a covariate of the model as a score, a missing
-        covariate, or an unknown word.
+        covariate, an unknown word, or a score that is the same in everyone of each block
+        (MaxT).
 
     References
     ----------
@@ -106,12 +106,14 @@ def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame,
         raise ComparisonError(f"{listed(both)} is both a score and adjusted for")
     design = covariate_columns(people.subjects, adjust, "", known_covariates(deviations))
     shuffles, _ = shuffles_of(correction, people.subjects, design, pd.Series(dtype=str))
+    if isinstance(correction, MaxT) and correction.blocks is not None:
+        _refuse_fixed(table, people.subjects[correction.blocks])
     asked = _Asked(table, design, method == "spearman", alternative)
     found = pd.concat([asked.of(values, correction, shuffles).add_prefix(prefix)
                        for prefix, values in (("", people.z), ("raw_", people.observed))], axis=1)
     return Associations(found, tuple(map(str, table)), method, adjust, family(found, correction),
                         {str(name): int(table[name].notna().sum()) for name in table},
-                        (*notes, *disagreement(found, "who has high scores differs")),
+                        (*notes, *disagreement(found, "the score goes with")),
                         people.reference.kind, alternative)
 
 
@@ -120,6 +122,11 @@ def _scores_of(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame, c
     """Numbers of the people who have any, and notes."""
     subjects = deviations.subjects
     if isinstance(scores, pd.DataFrame):
+        for what, labels in (("row", scores.index), ("column", scores.columns)):
+            again = labels[labels.duplicated()].unique()
+            if len(again):
+                raise ComparisonError(f"the table of scores has more than one {what} called "
+                                      f"{listed(again)}; keep one")
         table = scores.reindex(subjects.index)
         if table.empty or not scores.index.isin(subjects.index).any():
             raise ComparisonError(f"none of the {len(scores)} ids of the table of scores "
@@ -166,6 +173,17 @@ def _scores_of(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame, c
 def names_of(scores: str | Iterable[str] | pd.DataFrame) -> list[str]:
     """What the scores are called."""
     return [scores] if isinstance(scores, str) else [str(name) for name in scores]
+
+
+def _refuse_fixed(scores: pd.DataFrame, blocks: pd.Series) -> None:
+    """Raises ComparisonError for a score that people who change places cannot exchange."""
+    fixed = [str(name) for name, score in scores.items()
+             if score.groupby(blocks.astype(str)).nunique().max() < 2]
+    if fixed:
+        raise ComparisonError(
+            f"{listed(fixed)} is the same in everyone of each {blocks.name}, so that nothing "
+            "changes when people change places within one; give MaxT(…, blocks=None) if people of "
+            "all of them are exchangeable")
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,11 @@ from normfuse.errors import ComparisonError, listed
 from .clusterings import METHODS, OneCloud, clusters, consensus, silhouettes, stability
 from .comparable import Scores, trained_on
 from .linear_terms import Array
-from .profile_distances import profile_dissimilarity
+from .profile_distances import FEWEST_FEATURES, profile_dissimilarity
 from .subtype_table import Subtypes
 
 FEWEST = 20
+_FLAT = 1e-9  # sd of silhouettes that are all the same
 _SMALL = 5  # people: a smaller cluster is somebody who stands apart, not a subtype
 
 
@@ -49,6 +50,15 @@ class StabilityPlan(Shown):
     n_null: int = 99
     level: float = 0.05
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_subsamples", "n_null"):
+            given = getattr(self, name)
+            if not isinstance(given, int) or given < 2:
+                raise ComparisonError(f"{name} is a whole number, 2 at least; got {given!r}")
+        if not (0 < self.share < 1 and 0 < self.level < 1):
+            raise ComparisonError("share and level lie between 0 and 1; got "
+                                  f"{self.share} and {self.level}")
 
 
 def subtypes(deviations: Scores, who: str | None = None, *, metric: str = "correlation",
@@ -120,6 +130,12 @@ def subtypes(deviations: Scores, who: str | None = None, *, metric: str = "corre
     values, ks = z.to_numpy(dtype=float), range(2, most + 1)
     _check(z, metric, method, most)
     distance = profile_dissimilarity(z, metric).to_numpy()
+    if distance.max() < _FLAT:
+        raise ComparisonError(f"the z of these {len(z)} people are all alike, so that there is "
+                              "nothing to tell kinds of people by; look at their features")
+    thin = z.columns.get_level_values(0).value_counts() < FEWEST_FEATURES[metric]
+    if thin.any():
+        notes.append(f"{listed(thin.index[thin])} has too few features to correlate, and no say")
     rng = np.random.default_rng(plan.seed)
     n_kept = max(most + 1, round(plan.share * len(z)))
     drawn = np.array([rng.permutation(len(z))[:n_kept] for _ in range(plan.n_subsamples)])
@@ -191,12 +207,24 @@ def _beside_null(seen: dict[str, Array], null: dict[str, Array], ks: list[int]
         columns |= {name: numbers, f"{name}_null": null[name].mean(axis=0), f"{name}_low": low,
                     f"{name}_high": high}
     cloud = null["silhouette"]
-    mean, sd = cloud.mean(axis=0), np.maximum(cloud.std(axis=0, ddof=1), 1e-9)
-    excess, by_chance = (seen["silhouette"] - mean) / sd, ((cloud - mean) / sd).max(axis=1)
+    sd = np.maximum(cloud.std(axis=0, ddof=1), _FLAT)
+    excess = (seen["silhouette"] - cloud.mean(axis=0)) / sd
     reached = (cloud >= seen["silhouette"]).sum(axis=0)
     table = pd.DataFrame({**columns, "excess": excess, "p": (1 + reached) / (1 + len(cloud))},
                          index=pd.Index(ks, name="n_clusters"))
-    return table, float((1 + (by_chance >= excess.max()).sum()) / (1 + len(cloud)))
+    return table, beside_one_cloud(seen["silhouette"], cloud)
+
+
+def beside_one_cloud(seen: Array, clouds: Array) -> float:
+    """p of the largest excess over all numbers of clusters, (n_k,) beside (n_clouds, n_k).
+
+    Mean and sd are those of all, the people seen among them: by those of the clouds alone, clouds
+    lie nearer to their own mean than one more cloud does, and p is too small.
+    """
+    every = np.vstack([seen, clouds])
+    largest = ((every - every.mean(axis=0))
+               / np.maximum(every.std(axis=0, ddof=1), _FLAT)).max(axis=1)
+    return float((largest >= largest[0]).mean())
 
 
 def _number(table: pd.DataFrame, level: float) -> int:

@@ -73,8 +73,7 @@ class Question:
             if problem:
                 reason[columns] = problem
                 continue
-            fitted, exact = term.fit(values)
-            reason[columns[exact]] = "group and covariates explain it without residual"
+            fitted, reason[columns] = term.fit(values)
             for name, numbers in fitted.items():
                 found.setdefault(name, np.full(y.shape[1], np.nan))[columns] = numbers
         return found, reason

@@ -160,6 +160,9 @@ _ALL = (
     Source("virtanen2020", ("Virtanen, Pauli", "others"), 2020,
            "SciPy 1.0: fundamental algorithms for scientific computing in Python",
            "Nature Methods", "10.1038/s41592-019-0686-2"),
+    Source("winkler2014", ("Winkler, Anderson M.", "others"), 2014,
+           "Permutation inference for the general linear model", "NeuroImage",
+           "10.1016/j.neuroimage.2014.01.060"),
     Source("wolfers2018", ("Wolfers, Thomas", "others"), 2018,
            "Mapping the Heterogeneous Phenotype of Schizophrenia and Bipolar Disorder Using "
            "Normative Models", "JAMA Psychiatry", "10.1001/jamapsychiatry.2018.2467"),
