@@ -26,14 +26,12 @@ against the others so scored), ``adapted`` (their site was learned from them; sc
 the others said of it), ``training`` or ``early_stop`` (seen: z is too small)."""
 
 SEEN_ROLES = ("training", "early_stop")
-
 OUT_OF_FOLD, ADAPTED = "out_of_fold", "adapted"
-
-UNSEEN_ROLES = ("calibration", OUT_OF_FOLD, ADAPTED)
-"""Healthy people of the reference whose z are fair."""
 
 JUDGES = ("calibration", OUT_OF_FOLD)
 """Healthy people who said what is normal and were trained on by no model that scored them."""
+
+UNSEEN_ROLES = (*JUDGES, ADAPTED)
 
 MAPS = ("z", "observed", "expected")
 """Tables of one value a person and feature, which may lie on disk."""

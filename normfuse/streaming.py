@@ -28,6 +28,7 @@ from .inputs import read_json
 from .outputs import beside, refuse_existing, take_name
 from .runners import Runner, one_after_the_other
 from .stored import ROWS, StoredTable
+from .training import in_notebook
 
 MOST_ROWS, PIECE_VALUES = 8, 2 ** 17
 """Rows of chunks in a piece at most, and values that a piece of more than one row holds."""
@@ -199,6 +200,6 @@ def _shown(done: Iterable[int], people: int, total: int, before: int, progress: 
            ) -> Iterable[Any]:
     from tqdm.auto import tqdm
 
-    shown = sys.stderr.isatty() or "ipykernel" in sys.modules if progress is None else progress
+    shown = sys.stderr.isatty() or in_notebook() if progress is None else progress
     return tqdm(done, total=total, initial=before, desc="scoring", unit=f" x {people} people",
                 leave=False, disable=not shown)

@@ -297,6 +297,16 @@ def _bar(plan: TrainingPlan, team: Processes) -> Any:
 
     shown = plan.progress
     if shown is None:
-        shown = sys.stderr.isatty() or "ipykernel" in sys.modules
+        shown = sys.stderr.isatty() or in_notebook()
     return tqdm(total=plan.max_epochs, desc="training", unit="epoch", leave=False,
                 disable=not (shown and team.is_first))
+
+
+def in_notebook() -> bool:
+    """Whether this very process is a notebook's kernel; that ipykernel was imported is not enough.
+
+    >>> in_notebook()
+    False
+    """
+    shell = sys.modules.get("IPython")
+    return shell is not None and hasattr(shell.get_ipython(), "kernel")

@@ -11,7 +11,7 @@ _OPTIONS = {
         "fill it in before `normfuse score`, or name the others with --adjust, without",
     "with resume=…": "with --out",
     "or leave it out with deviations.select()":
-        "or leave it out when scoring, with `normfuse score --subjects QUERY`",
+        "or leave it out with --contrast (of voxels) or `normfuse score --subjects QUERY`",
     "controls=True (--controls)": "--controls",
     "Score them with normfuse.cross_fit, or keep them with include_seen=True (--include-seen)":
         "Fit with --calibration cross-fit to have fair z of all of them, or keep them with "
