@@ -54,12 +54,8 @@ class ExtremeCounts(Found):
 
     Examples
     --------
-    >>> from dataclasses import replace
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort()
-    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
-    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> deviations = tiny_scored()
     >>> found = extreme_counts(deviations, "diagnosis", thresholds=1.96, directions="both")
     >>> found.people["both", 1.96, "total"].max().item(), found.n
     (7.5, {'CN': 35, 'AD': 5})
@@ -144,12 +140,8 @@ def extreme_counts(deviations: Scores, group: str, *,
 
     Examples
     --------
-    >>> from dataclasses import replace
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort()
-    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
-    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> deviations = tiny_scored()
     >>> found = extreme_counts(deviations, "diagnosis", thresholds=1.96, directions="both")
     >>> found.table["auc"].round(2).tolist(), found.table["expected"].round(2).tolist()
     ([0.41, 0.47, 0.39, 0.4], [0.2, 0.25, 0.3, 0.75])

@@ -37,14 +37,9 @@ def plot_extreme_counts(found: ExtremeCounts, *, direction: str | None = None,
 
     Examples
     --------
-    >>> import pandas as pd
-    >>> from dataclasses import replace
     >>> from normfuse.analyses import extreme_counts, MaxT
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort()
-    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
-    >>> people = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> people = tiny_scored()
     >>> found = extreme_counts(people, "diagnosis", shuffles=MaxT(20))
     >>> ax = plot_extreme_counts(found, direction="below", threshold=1.96)
     >>> [label.get_text() for label in ax.get_yticklabels()], ax.get_xlabel()[:21]
@@ -96,14 +91,9 @@ def plot_overlap(found: OverlapMaps, n: int = 20, *, contrast: str | None = None
 
     Examples
     --------
-    >>> import pandas as pd
-    >>> from dataclasses import replace
     >>> from normfuse.analyses import MaxT, overlap
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort()
-    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
-    >>> people = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> people = tiny_scored()
     >>> found = overlap(people, "diagnosis", threshold=1.0, shuffles=MaxT(20))
     >>> ax = plot_overlap(found, 3)
     >>> len(ax.get_yticklabels()), ax.get_xlabel()

@@ -20,13 +20,9 @@ def plot_stability(found: Subtypes, *, ax: Axes | None = None) -> Axes:
 
     Examples
     --------
-    >>> from dataclasses import replace
     >>> from normfuse.analyses import StabilityPlan, subtypes
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort()
-    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
-    >>> people = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> people = tiny_scored()
     >>> found = subtypes(people, most=2, plan=StabilityPlan(n_subsamples=5, n_null=19))
     >>> plot_stability(found).get_xlabel()
     'number of clusters'
@@ -55,13 +51,9 @@ def plot_consensus(found: Subtypes, *, ax: Axes | None = None) -> Axes:
 
     Examples
     --------
-    >>> from dataclasses import replace
     >>> from normfuse.analyses import StabilityPlan, subtypes
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort()
-    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
-    >>> people = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> people = tiny_scored()
     >>> found = subtypes(people, most=2, plan=StabilityPlan(n_subsamples=5, n_null=19))
     >>> plot_consensus(found).images[0].get_array().shape
     (40, 40)
@@ -94,13 +86,9 @@ def plot_profiles(found: Subtypes, n: int = 20, *, ax: Axes | None = None) -> Ax
 
     Examples
     --------
-    >>> from dataclasses import replace
     >>> from normfuse.analyses import StabilityPlan, subtypes
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort()
-    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
-    >>> people = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> people = tiny_scored()
     >>> found = subtypes(people, most=2, plan=StabilityPlan(n_subsamples=5, n_null=19))
     >>> len(plot_profiles(found, 4).get_yticklabels())
     4

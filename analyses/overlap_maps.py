@@ -48,12 +48,8 @@ class OverlapMaps(Found):
 
     Examples
     --------
-    >>> from dataclasses import replace
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort()
-    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
-    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> deviations = tiny_scored()
     >>> maps = overlap(deviations, "diagnosis", threshold=1.0)
     >>> print(maps.summary().split(";")[0])
     diagnosis: 35 CN, 5 AD (baseline CN)
@@ -134,12 +130,8 @@ def overlap(deviations: Scores, group: str, *, threshold: float = 1.96, directio
 
     Examples
     --------
-    >>> from dataclasses import replace
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort()
-    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
-    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> deviations = tiny_scored()
     >>> maps = overlap(deviations, "diagnosis", threshold=1.0)
     >>> maps.shares.loc[("AD", "t1", "t1_region0")].tolist()
     [0.2, 1.0, 5.0]

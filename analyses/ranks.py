@@ -57,13 +57,8 @@ def compare_extremes(deviations: Scores, group: str, *,
 
     Examples
     --------
-    >>> from dataclasses import replace
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort()
-    >>> z = pd.concat(cohort.features, axis=1).apply(stats.zscore, ddof=1, nan_policy="omit")
-    >>> empty = ("observed", "expected", "latent", "distance", "attribution")
-    >>> none = dict.fromkeys(empty, z[[]])
-    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> deviations = tiny_scored()
     >>> compare_extremes(deviations, "diagnosis").table["auc"].round(2).tolist()
     [0.41, 0.47, 0.39, 0.4]
     """

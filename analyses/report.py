@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from normfuse.cards import Card
 from normfuse.deviations import Deviations, Reference
 from normfuse.errors import CohortError, ComparisonError, listed
 from normfuse.outputs import file_stem, new_file, new_folder
@@ -205,7 +205,9 @@ class Report:
         return f"<Report of {len(self.deviations)} people: {names}>"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p><p>{escape(self.citation().text)}</p>"
+        results = ", ".join(type(result).__name__ for result in self.results) or "none"
+        return Card("Report", f"of {len(self.deviations)} people", {"results": results},
+                    notes=[self.citation().text]).html()
 
 
 def is_page(path: Path) -> bool:

@@ -133,7 +133,7 @@ def _scores_of(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame, c
                                   f"({listed(scores.index)}) is among these people "
                                   f"({listed(subjects.index)})")
     else:
-        names = names_of(scores)
+        names = _names(scores)
         unknown = [name for name in names if name not in subjects]
         if unknown or not names:
             raise ComparisonError(f"scores are columns of the subjects table; {listed(unknown)} "
@@ -158,10 +158,10 @@ def _scores_of(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame, c
                      f"({listed(subjects.index[lacking])})")
     kept = numbers[~seen & ~lacking]
     if kept.empty:
-        raise ComparisonError(f"nobody is left who has {listed(names_of(scores))} as a number"
+        raise ComparisonError(f"nobody is left who has {listed(_names(scores))} as a number"
                               + "".join(f"; {note}" for note in notes))
-    role = subjects[ROLE].reindex(kept.index) if ROLE in subjects else kept.index.to_series()
-    healthy = role.isin(UNSEEN_ROLES)
+    role = subjects[ROLE] if ROLE in subjects else pd.Series("", subjects.index)
+    healthy = role[kept.index].isin(UNSEEN_ROLES)
     if not controls and healthy.any() and not healthy.all():
         notes.append(f"left out {int(healthy.sum())} healthy people of the reference who have a "
                      "score, too: among both, whatever tells the groups apart goes with the "
@@ -170,7 +170,7 @@ def _scores_of(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame, c
     return kept, notes
 
 
-def names_of(scores: str | Iterable[str] | pd.DataFrame) -> list[str]:
+def _names(scores: str | Iterable[str] | pd.DataFrame) -> list[str]:
     """What the scores are called."""
     return [scores] if isinstance(scores, str) else [str(name) for name in scores]
 

@@ -47,13 +47,9 @@ class Subtypes(Found):
 
     Examples
     --------
-    >>> from dataclasses import replace
     >>> from normfuse.analyses import StabilityPlan, subtypes
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort(60)
-    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
-    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> deviations = tiny_scored(60)
     >>> found = subtypes(deviations, metric="euclidean", most=3,
     ...                  plan=StabilityPlan(n_subsamples=20, n_null=19))
     >>> print(found.summary().split(":")[0])

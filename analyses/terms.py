@@ -130,7 +130,7 @@ def shuffled(question: Question, y: Array, chosen: Array, shuffles: Shuffles) ->
     for rows, columns, term, values in question.pieces(y, chosen):
         rest, among = term.residuals(values), shuffles.among(rows)
         number, seen = np.cumsum(rows) - 1, _cut(term, rest)
-        slack = _TIE * np.abs(seen)
+        slack = _TIE * np.maximum(np.abs(seen), 1)  # no difference at all is a tie, too
         counts = np.zeros((3, len(columns)))
         step = max(1, _BATCH // rest.size)
         for start in range(0, shuffles.n, step):

@@ -79,6 +79,20 @@ def tiny_deviations() -> Deviations:
         reference=tiny_reference())
 
 
+def tiny_scored(n: int = 40) -> Deviations:
+    """People of :func:`tiny_cohort` whose z are their values, standardised; nothing but z.
+
+    Examples
+    --------
+    >>> tiny_scored().z.shape, tiny_scored().subjects["diagnosis"].value_counts().to_dict()
+    ((40, 15), {'CN': 35, 'AD': 5})
+    """
+    cohort = tiny_cohort(n)
+    z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
+    return Deviations(z=z, observed=z[[]], expected=z[[]], latent=z[[]], distance=z[[]],
+                      attribution=z[[]], subjects=cohort.subjects, reference=tiny_reference())
+
+
 def tiny_voxel_deviations(n: int = 6, n_controls: int = 40, *, seed: int = 0) -> Deviations:
     """Patients and controls as smooth random images, modality ``t1``, 8 mm, MNI152NLin6Asym.
 
