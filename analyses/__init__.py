@@ -18,6 +18,7 @@ _HOMES = {
     "OlsT": "voxel_ols",
     "OverlapMaps": "overlap_maps",
     "RegionalDeviations": "regional",
+    "Report": "report",
     "StabilityPlan": "subtyping",
     "Subtypes": "subtype_table",
     "Tfce": "voxel_corrections",
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     from .profile_distances import profile_dissimilarity
     from .ranks import compare_distances, compare_extremes
     from .regional import RegionalDeviations, parcellate
-    from .report import write_report
+    from .report import Report, write_report
     from .report_voxels import VoxelFindings
     from .subtype_table import Subtypes
     from .subtyping import StabilityPlan, subtypes
@@ -81,14 +82,14 @@ if TYPE_CHECKING:
     from .voxelwise import compare_voxels, overlap_voxels
 
 __all__ = ["Associations", "BenjaminiHochberg", "ClusterExtent", "ClusterMass", "ExtremeCounts",
-           "GroupComparison", "MaxT", "OlsT", "OverlapMaps", "RegionalDeviations", "StabilityPlan",
-           "Subtypes", "Tfce", "VisitChanges", "VoxelComparison", "VoxelFindings", "VoxelTable",
-           "WelchT", "abnormal_share", "associations", "attribution_table", "compare_distances",
-           "compare_extremes", "compare_groups", "compare_visits", "compare_voxels",
-           "dissimilarity", "extreme_counts", "group_map", "modality_shares", "overlap",
-           "overlap_voxels", "parcellate", "profile_dissimilarity", "severity_index",
-           "significance_ratio", "subject_map", "subtypes", "unparcellate", "write_maps",
-           "write_report", "write_voxel_maps"]
+           "GroupComparison", "MaxT", "OlsT", "OverlapMaps", "RegionalDeviations", "Report",
+           "StabilityPlan", "Subtypes", "Tfce", "VisitChanges", "VoxelComparison",
+           "VoxelFindings", "VoxelTable", "WelchT", "abnormal_share", "associations",
+           "attribution_table", "compare_distances", "compare_extremes", "compare_groups",
+           "compare_visits", "compare_voxels", "dissimilarity", "extreme_counts", "group_map",
+           "modality_shares", "overlap", "overlap_voxels", "parcellate", "profile_dissimilarity",
+           "severity_index", "significance_ratio", "subject_map", "subtypes", "unparcellate",
+           "write_maps", "write_report", "write_voxel_maps"]
 
 
 def __getattr__(name: str) -> Any:

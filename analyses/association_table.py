@@ -2,12 +2,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from .group_comparison import ALPHA
+from normfuse.errors import ModelFileError
+from normfuse.inputs import read_object
+
+from .group_comparison import ALPHA, read_table
 from .results import Found
 
 if TYPE_CHECKING:
@@ -62,6 +66,35 @@ class Associations(Found):
     notes: tuple[str, ...] = ()
     kind: str = ""
     alternative: str = "two-sided"
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Associations:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ModelFileError
+            If it is no such folder.
+
+        Examples
+        --------
+        >>> Associations.read("somewhere/else")
+        Traceback (most recent call last):
+        ...
+        normfuse.errors.ModelFileError: somewhere/else is not a folder that Associations.save ...
+        """
+        folder = Path(folder)
+        try:
+            facts = read_object(folder / "facts.json")
+            told = {f.name: facts[f.name] for f in fields(cls) if f.name != "table"}
+            lists = {name: tuple(told[name]) for name in ("scores", "adjust", "notes")}
+            found = cls(read_table(folder / "table.csv", INDEX), **{**told, **lists})
+            found.summary(), found.significant()  # which cannot be told of what is damaged
+            return found
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError
+                ) as problem:
+            raise ModelFileError(f"{folder} is not a folder that Associations.save wrote: "
+                                 f"{problem}") from problem
 
     def significant(self, alpha: float = ALPHA) -> pd.DataFrame:
         """The rows with q < alpha, smallest p first."""

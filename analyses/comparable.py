@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from normfuse.deviations import JUDGES, ROLE, SEEN_ROLES, Deviations
+from normfuse.deviations import JUDGES, OUT_OF_FOLD, ROLE, SEEN_ROLES, Deviations
 from normfuse.errors import ComparisonError, listed
 
 from .effects import Array
@@ -105,6 +105,24 @@ def trained_on(subjects: pd.DataFrame, stacklevel: int = 4) -> tuple[pd.Series, 
             f"({listed(subjects.index[seen])}): their deviations are too small")
     warnings.warn(note, stacklevel=stacklevel)
     return seen, [note]
+
+
+def unlike_scored(subjects: pd.DataFrame) -> tuple[str, ...]:
+    """A note if controls of a cross-fitted reference stand beside people its whole model scored.
+
+    That model knows a little more than those of the folds, and its z are a little smaller.
+
+    Examples
+    --------
+    >>> len(unlike_scored(pd.DataFrame({ROLE: ["new", "out_of_fold"]})))
+    1
+    """
+    roles = subjects[ROLE] if ROLE in subjects else pd.Series("", subjects.index)
+    folds = roles == OUT_OF_FOLD
+    return () if not folds.any() or folds.all() else (
+        f"{int(folds.sum())} controls were scored by models of a part of the reference, the "
+        "others by one of all of it, whose z are a little smaller: fewer extreme deviations of "
+        "theirs may come of that; nf.cross_fit scores everybody alike",)
 
 
 def group_sizes(subjects: pd.DataFrame, levels: pd.Series, baseline: object

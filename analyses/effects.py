@@ -6,6 +6,8 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from normfuse.errors import ComparisonError
+
 from .cliff import cliffs_delta
 from .linear_terms import Array
 from .terms import Question, p_of_t
@@ -119,6 +121,8 @@ def corrected(p: pd.Series, correction: str) -> pd.Series:
     >>> corrected(pd.Series([0.01, np.nan, 0.02, 0.5]), "holm").tolist()
     [0.03, nan, 0.04, 0.5]
     """
+    if correction not in CORRECTIONS:
+        raise ComparisonError(f"correction is one of {', '.join(CORRECTIONS)}; got {correction!r}")
     known = p.dropna()
     q = multipletests(known, method=correction)[1] if len(known) else known
     return pd.Series(q, index=known.index, dtype="float64").reindex(p.index)

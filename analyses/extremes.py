@@ -11,12 +11,13 @@ from scipy import stats
 
 from normfuse.errors import ComparisonError
 
-from .comparable import Scores, covariate_columns, group_sizes, honest_people, site_column
+from .comparable import (Scores, covariate_columns, group_sizes, honest_people, site_column,
+                         unlike_scored)
 from .deviation_maps import beyond
 from .effects import CORRECTIONS, corrected
 from .families import shuffles_for
 from .linear_terms import Array
-from .ranks import rank_test
+from .ranks import rank_test, unevenly_measured
 from .results import Found
 from .shuffles import Shuffles
 from .terms import Question, shuffled
@@ -50,6 +51,16 @@ class ExtremeCounts(Found):
     notes : tuple of str
     kind : str
         Of deviations (:mod:`normfuse.kinds`).
+
+    Examples
+    --------
+    >>> from normfuse.testing import tiny_scored
+    >>> deviations = tiny_scored()
+    >>> found = extreme_counts(deviations, "diagnosis", thresholds=1.96, directions="both")
+    >>> found.people["both", 1.96, "total"].max().item(), found.n
+    (7.5, {'CN': 35, 'AD': 5})
+    >>> [text.get_text() for text in found.plot().get_legend().get_texts()][:2]
+    ['CN (n = 35)', 'AD (n = 5)']
     """
 
     table: pd.DataFrame
@@ -129,17 +140,13 @@ def extreme_counts(deviations: Scores, group: str, *,
 
     Examples
     --------
-    >>> from dataclasses import replace
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort()
-    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
-    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> deviations = tiny_scored()
     >>> found = extreme_counts(deviations, "diagnosis", thresholds=1.96, directions="both")
     >>> found.table["auc"].round(2).tolist(), found.table["expected"].round(2).tolist()
     ([0.41, 0.47, 0.39, 0.4], [0.2, 0.25, 0.3, 0.75])
     """
-    limits = [thresholds] if isinstance(thresholds, (int, float)) else list(thresholds)
+    limits = list(thresholds) if isinstance(thresholds, Iterable) else [thresholds]
     ways = [directions] if isinstance(directions, str) else list(directions)
     if not limits or not ways or correction not in CORRECTIONS:
         raise ComparisonError("give at least one threshold and one direction, and a correction of "
@@ -165,7 +172,8 @@ def extreme_counts(deviations: Scores, group: str, *,
               f"{len(people.modalities)} modalities and total); permuted p: "
               f"{asked.n_permutations} permutations {within}, seed {asked.seed}")
     return ExtremeCounts(table, counts, levels, group, base, family, n,
-                         (*notes, *scaled, why, *said), people.reference.kind)
+                         (*notes, *scaled, *unevenly_measured(people.z, levels, tuple(n)),
+                          *unlike_scored(people.subjects), why, *said), people.reference.kind)
 
 
 def _counts(z: pd.DataFrame, modalities: Iterable[str], directions: Iterable[str],

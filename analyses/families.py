@@ -1,7 +1,7 @@
 """What p-values are corrected over, and how; and whether z and raw values agree."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from .shuffles import Shuffles, changing_within
 from .terms import FARTHEST, TableNull
 from .voxel_corrections import MaxT, Shuffled, rank_p
 
+_FEW, _TIMES = 20, 4  # of 100 null cohorts of 10 and 200 people .19 had a finding by HC3
 FEWEST_APART, SHARE_APART = 2, 0.1
 """z and raw values are said to disagree from so many rows on that are significant in one of them
 alone, if they are at least this share of those that are in either: with a q of .049 and .051 one
@@ -42,11 +43,15 @@ def family(table: pd.DataFrame, correction: str | MaxT, tests: str = "tests") ->
     first, modality = (str(name) for name in table.index.names[:2])
     n = table.index.get_level_values(first).nunique()
     tested = table[table["p"].notna()].reset_index(modality)
-    features = tested.groupby(modality, sort=False).size() // max(n, 1)
-    said = ", ".join(f"{name} {count}" for name, count in features.items())
+    features = tested.groupby(modality, sort=False).size()
+    apart = tested.groupby([first, modality]).size().unstack(modality, 0).reindex(
+        table.index.unique(first), fill_value=0)
+    each = n > 1 and bool((apart.nunique() == 1).all())
+    said = ", ".join(f"{name} {count // n if each else count}"
+                     for name, count in features.items())
     raw = f", raw over {table['raw_p'].notna().sum()}" if "raw_p" in table else ""
     return (f"{correction_name(correction)} over {len(tested)} {tests} ({n} {first}"
-            f"{'s' * (n > 1)}; {said}{' each' * (n > 1)}){raw}")
+            f"{'s' * (n > 1)}; {said}{' each' * each}){raw}")
 
 
 def shuffles_of(correction: str | Shuffled, subjects: pd.DataFrame, design: Array,
@@ -115,8 +120,26 @@ def sided(statistic: pd.Series, alternative: str) -> Array:
     return {"two-sided": np.abs(values), "greater": values, "less": -values}[alternative]
 
 
-def disagreement(table: pd.DataFrame) -> tuple[str, ...]:
-    """Notes on the result: do z and raw values agree, and was everything tested?"""
+def small_group(n: Mapping[str, int], test: str, correction: str | MaxT) -> tuple[str, ...]:
+    """Notes on contrasts of a small group beside a large one, each with a variance of its own.
+
+    That of the small one is hardly known, and HC3's t takes it for as well known as everybody's.
+    Shuffles make the same mistake, and so are no note's business.
+    """
+    base, *cases = n
+    if test == "ols" or isinstance(correction, MaxT):
+        return ()
+    pairs = {case: sorted((n[case], n[base])) for case in cases}
+    return tuple(f"{case} - {base}: the error of {few} people beside {many} is hardly known, and "
+                 "p may be too small; correction=MaxT(…) holds with this test"
+                 for case, (few, many) in pairs.items() if few < _FEW and many >= _TIMES * few)
+
+
+def disagreement(table: pd.DataFrame, look: str = "the groups differ in") -> tuple[str, ...]:
+    """Notes on the result: do z and raw values agree, and was everything tested?
+
+    ``look`` stands before "age, sex or site".
+    """
     in_z, in_raw = (table[name] < ALPHA for name in ("q", "raw_q"))
     apart, either = int((in_z != in_raw).sum()), int((in_z | in_raw).sum())
     untested = int(table["p"].isna().sum())
@@ -124,7 +147,7 @@ def disagreement(table: pd.DataFrame) -> tuple[str, ...]:
     if apart >= FEWEST_APART and apart >= SHARE_APART * either:
         notes.append(f"z and raw values disagree in {apart} of {len(table)} rows at q < {ALPHA}: "
                      f"{int((in_z & ~in_raw).sum())} in z alone, {int((in_raw & ~in_z).sum())} "
-                     f"raw alone, {either - apart} in both; look whether the groups differ in "
+                     f"raw alone, {either - apart} in both; look whether {look} "
                      "age, sex or site. A region can stand out in z alone because the rest of "
                      "the brain changed")
     if untested:

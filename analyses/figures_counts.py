@@ -34,6 +34,16 @@ def plot_extreme_counts(found: ExtremeCounts, *, direction: str | None = None,
     ------
     ComparisonError
         If that was not counted.
+
+    Examples
+    --------
+    >>> from normfuse.analyses import extreme_counts, MaxT
+    >>> from normfuse.testing import tiny_scored
+    >>> people = tiny_scored()
+    >>> found = extreme_counts(people, "diagnosis", shuffles=MaxT(20))
+    >>> ax = plot_extreme_counts(found, direction="below", threshold=1.96)
+    >>> [label.get_text() for label in ax.get_yticklabels()], ax.get_xlabel()[:21]
+    (['t1', 'dti', 'pet', 'total'], 'features with z < −1.')
     """
     counted = list(dict.fromkeys(key[:2] for key in found.people.columns))
     chosen = (direction or counted[0][0], threshold or counted[0][1])
@@ -78,6 +88,16 @@ def plot_overlap(found: OverlapMaps, n: int = 20, *, contrast: str | None = None
     ------
     ComparisonError
         For an unknown contrast, or one in which nothing could be compared.
+
+    Examples
+    --------
+    >>> from normfuse.analyses import MaxT, overlap
+    >>> from normfuse.testing import tiny_scored
+    >>> people = tiny_scored()
+    >>> found = overlap(people, "diagnosis", threshold=1.0, shuffles=MaxT(20))
+    >>> ax = plot_overlap(found, 3)
+    >>> len(ax.get_yticklabels()), ax.get_xlabel()
+    (3, 'share of people with |z| > 1')
     """
     known = found.table.index.get_level_values("contrast").unique()
     contrast = contrast or known[0]

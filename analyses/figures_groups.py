@@ -17,7 +17,7 @@ from .drawing import (EXTREME, GREY, PALETTE, SIGNIFICANT, axis_or_new, legend_b
 from .groups import honest_people
 from .wording import plain
 
-_MAX_GROUPS = 12  # more levels are a score or an id, not a grouping
+MAX_GROUPS = 12  # more levels are a score or an id, not a grouping
 
 
 def plot_extremes(deviations: Deviations, group: str, *, ax: Axes | None = None) -> Axes:
@@ -38,15 +38,17 @@ def plot_extremes(deviations: Deviations, group: str, *, ax: Axes | None = None)
     >>> plot_extremes(tiny_deviations(), "diagnosis").get_xlabel()
     'features beyond |z| 1.96 per person (dashed: expected by chance)'
     """
-    people, of, levels = _grouped(deviations, group)
+    people, of, levels = grouped(deviations, group)
     counts, names = people.extreme(EXTREME), people.modalities
+    measured = people.z.notna().T.groupby(level=0).sum().T
     ax = axis_or_new(ax, (7, 1.2 + 0.38 * len(levels) * len(names)))
     for i, name in enumerate(names):
         for j, level in enumerate(levels):
             values = counts.loc[of == level, name].dropna()
             person_strip(ax, values, i + row_offset(j, len(levels)), PALETTE[j % len(PALETTE)],
                          0.7 / len(levels))
-        chance = 2 * stats.norm.sf(EXTREME) * people.z[name].shape[1]
+        width = measured[name]  # of each person: some features may be nobody's
+        chance = 2 * stats.norm.sf(EXTREME) * width[width > 0].mean()
         ax.plot([chance, chance], [i - 0.42, i + 0.42], color=GREY, lw=1.2, ls="--")
     name_rows(ax, [plain(name) for name in names])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -67,7 +69,7 @@ def plot_distances(deviations: Deviations, group: str, *, ax: Axes | None = None
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['CN (n = 1)', 'AD (n = 1)']
     """
-    people, of, levels = _grouped(deviations, group)
+    people, of, levels = grouped(deviations, group)
     table = people.distance.dropna(subset=["distance"])
     ax = axis_or_new(ax, (7, 1 + 0.5 * len(levels)))
     for j, level in enumerate(levels):
@@ -79,14 +81,14 @@ def plot_distances(deviations: Deviations, group: str, *, ax: Axes | None = None
     return open_frame(legend_beside(ax, _group_handles(levels, of)))
 
 
-def _grouped(deviations: Deviations, group: str) -> tuple[Deviations, pd.Series, list[str]]:
+def grouped(deviations: Deviations, group: str) -> tuple[Deviations, pd.Series, list[str]]:
     """The people to draw, their groups, and the groups' order: the controls' own first."""
     people, of, _ = honest_people(deviations, group)
     held_out = of[people.subjects[ROLE].isin(JUDGES)] if ROLE in people.subjects else of[:0]
     levels = sorted(of.unique(), key=lambda level: (-(held_out == level).sum(), level))
-    if len(levels) > _MAX_GROUPS:
+    if len(levels) > MAX_GROUPS:
         raise ComparisonError(f"{group!r} has {len(levels)} values among {len(of)} people; a "
-                              f"figure has room for {_MAX_GROUPS}: choose a column of groups")
+                              f"figure has room for {MAX_GROUPS}: choose a column of groups")
     return people, of, levels
 
 

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
 
 def plot_stability(found: Subtypes, *, ax: Axes | None = None) -> Axes:
-    """Stability for each number of clusters, beside the band of one cloud without subtypes."""
+    """Stability for each number of clusters, beside the band of one cloud without subtypes.
+
+    Examples
+    --------
+    >>> from normfuse.analyses import StabilityPlan, subtypes
+    >>> from normfuse.testing import tiny_scored
+    >>> people = tiny_scored()
+    >>> found = subtypes(people, most=2, plan=StabilityPlan(n_subsamples=5, n_null=19))
+    >>> plot_stability(found).get_xlabel()
+    'number of clusters'
+    """
     ax = axis_or_new(ax, (7, 3.4))
     table = found.stability
     for name, colour, marker, said in (
@@ -37,7 +47,17 @@ def plot_stability(found: Subtypes, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_consensus(found: Subtypes, *, ax: Axes | None = None) -> Axes:
-    """How often every two people fell together, the people ordered by candidate cluster."""
+    """How often every two people fell together, the people ordered by candidate cluster.
+
+    Examples
+    --------
+    >>> from normfuse.analyses import StabilityPlan, subtypes
+    >>> from normfuse.testing import tiny_scored
+    >>> people = tiny_scored()
+    >>> found = subtypes(people, most=2, plan=StabilityPlan(n_subsamples=5, n_null=19))
+    >>> plot_consensus(found).images[0].get_array().shape
+    (40, 40)
+    """
     ax = axis_or_new(ax, (5.6, 4.6))
     order = found.table.sort_values(["candidate", "consensus"], ascending=[True, False]).index
     shown = found.consensus.loc[order, order].to_numpy()
@@ -63,6 +83,15 @@ def plot_profiles(found: Subtypes, n: int = 20, *, ax: Axes | None = None) -> Ax
     """Mean z of each subtype in the n features where they lie farthest apart, with 2 errors.
 
     Of one cluster alone the features that lie farthest from 0.
+
+    Examples
+    --------
+    >>> from normfuse.analyses import StabilityPlan, subtypes
+    >>> from normfuse.testing import tiny_scored
+    >>> people = tiny_scored()
+    >>> found = subtypes(people, most=2, plan=StabilityPlan(n_subsamples=5, n_null=19))
+    >>> len(plot_profiles(found, 4).get_yticklabels())
+    4
     """
     mean, sd, count = (pd.DataFrame(found.profiles[name]) for name in ("mean", "sd", "n"))
     apart = mean.max(axis=1) - mean.min(axis=1) if found.n_clusters > 1 else mean.abs().max(axis=1)

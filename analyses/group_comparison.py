@@ -4,13 +4,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from normfuse.cards import Card, short
 from normfuse.errors import ModelFileError
+from normfuse.inputs import read_csv, read_object
 from normfuse.outputs import new_file, new_folder
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 INDEX = ["contrast", "modality", "feature"]
 ALPHA = 0.05
-_TEXTS = (*INDEX, "reason", "raw_reason")
+_TEXTS = (*INDEX, "score", "reason", "raw_reason")
+_CARD = ("g", "g_low", "g_high", "auc", "auc_low", "auc_high", "t", "p", "q", "n_case",
+         "n_baseline", "raw_g", "raw_q")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +112,19 @@ class GroupComparison:
         return plot_group_effects(self, n, contrast=contrast, ax=ax)
 
     def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the table to a new file."""
+        """Write the table to a new file.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> index = pd.MultiIndex.from_tuples([("AD - CN", "t1", "insula")], names=INDEX)
+        >>> table = pd.DataFrame({"p": [0.004], "q": [0.008]}, index)
+        >>> found = GroupComparison(table, "diagnosis", "CN", (), "Holm over 2 tests", {"CN": 31})
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     print(found.to_csv(Path(place, "groups.csv")).read_text().strip())
+        contrast,modality,feature,p,q
+        AD - CN,t1,insula,0.004,0.008
+        """
         with new_file(Path(path), overwrite=overwrite) as work:
             self.table.to_csv(work)
         return Path(path)
@@ -136,29 +151,35 @@ class GroupComparison:
         """Read what :meth:`save` wrote."""
         folder = Path(folder)
         try:
-            table = _read_table(folder / "table.csv", INDEX)
+            table = read_table(folder / "table.csv", INDEX)
             omnibus = folder / "omnibus.csv"
-            facts = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-            return cls(table, **{**facts, "adjust": tuple(facts["adjust"]),
-                                 "notes": tuple(facts["notes"]), "omnibus":
-                                 _read_table(omnibus, INDEX[1:]) if omnibus.exists() else None})
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+            facts = read_object(folder / "comparison.json")
+            found = cls(table, **{**facts, "adjust": tuple(facts["adjust"]),
+                                  "notes": tuple(facts["notes"]), "omnibus":
+                                  read_table(omnibus, INDEX[1:]) if omnibus.exists() else None})
+            found.summary(), found.significant()  # which cannot be told of what is damaged
+            return found
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError
+                ) as problem:
             raise ModelFileError(f"{folder} is not a folder that GroupComparison.save wrote: "
                                  f"{problem}") from problem
 
     def __repr__(self) -> str:
-        return f"<GroupComparison of {self.group}: {len(self.table)} rows; {self.family}>"
+        return (f"<GroupComparison of {short(self.group)}: {len(self.table)} rows; "
+                f"{short(self.family, 200)}>")
 
     def _repr_html_(self) -> str:
-        text = escape(self.summary()).replace("\n", "<br>")
-        strongest = self.table.sort_values("p").head(10)
-        return text + strongest.to_html(float_format="{:.3g}".format)
+        first, *more = self.summary().splitlines()
+        columns = [name for name in _CARD if name in self.table]
+        return Card("GroupComparison", first, {}, {"": self.table.sort_values("p")[columns]},
+                    more).html()
 
 
-def _read_table(file: Path, index: list[str]) -> pd.DataFrame:
+def read_table(file: Path, index: list[str]) -> pd.DataFrame:
+    """A saved table of features."""
     # Only an empty cell is missing: a group or a region may well be called NA.
-    table = pd.read_csv(file, dtype=dict.fromkeys(_TEXTS, str), keep_default_na=False,
-                        na_values=[""]).set_index(index)
+    table = read_csv(file, dtype=dict.fromkeys(_TEXTS, str), keep_default_na=False,
+                     na_values=[""]).set_index(index)
     return table.fillna({name: "" for name in _TEXTS if name in table})
 
 

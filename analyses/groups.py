@@ -10,7 +10,7 @@ from normfuse.errors import ComparisonError
 from .comparable import (Scores, covariate_columns, covariate_names, group_sizes, honest_people,
                          honest_subjects, known_covariates)
 from .contrasts import Contrasts
-from .families import correction_name, disagreement, family, shuffles_of
+from .families import correction_name, disagreement, family, shuffles_of, small_group
 from .group_comparison import GroupComparison
 from .terms import ALTERNATIVES, TESTS
 from .voxel_corrections import MaxT
@@ -115,7 +115,8 @@ def compare_groups(deviations: Scores, group: str, *,
     table = pd.concat(parts.values(), axis=1)
     return GroupComparison(
         table, group, base, adjust, family(table, correction), n,
-        (*notes, why, *said, *disagreement(table)), people.reference.kind,
+        (*notes, why, *said, *small_group(n, test, correction), *disagreement(table)),
+        people.reference.kind,
         pd.concat(omnibus.values(), axis=1) if len(cases) > 1 else None,
         f"{TESTS[test]}, {alternative}")
 

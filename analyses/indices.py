@@ -47,6 +47,12 @@ def abnormal_share(deviations: Scores, threshold: float = 1.96,
 
     Healthy people have .05 on average (.025 in one direction), and far more variance between them
     than a binomial: the regions of one brain are correlated.
+
+    Examples
+    --------
+    >>> from normfuse.testing import tiny_deviations
+    >>> abnormal_share(tiny_deviations(), directions={"t1": "below"})["t1"].tolist()
+    [0.5, 0.0]
     """
     return _per_modality(deviations, abnormal(deviations, threshold, directions))
 
@@ -62,6 +68,12 @@ def severity_index(deviations: Scores, threshold: float = 1.96,
     References
     ----------
     Kumar et al. (2024), as DSI of multimodal normative models in Alzheimer's disease.
+
+    Examples
+    --------
+    >>> from normfuse.testing import tiny_deviations
+    >>> severity_index(tiny_deviations()).loc["sub-b"].round(2).to_dict()
+    {'t1': 1.25, 'pet': 2.1, 'total': 1.53}
     """
     far = abnormal(deviations, threshold, directions)
     return _per_modality(deviations, far * deviations.z.abs())
@@ -82,6 +94,12 @@ def dissimilarity(deviations: Scores, threshold: float = 1.96,
     -------
     DataFrame, shape (n_subjects, n_subjects)
         NaN for pairs without a common feature.
+
+    Examples
+    --------
+    >>> from normfuse.testing import tiny_deviations
+    >>> dissimilarity(tiny_deviations()).loc["sub-a", "sub-b"].item()
+    0.5
     """
     far = abnormal(deviations, threshold, directions)
     values = far.to_numpy()

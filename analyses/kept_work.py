@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import Any
 import numpy as np
 
 from normfuse.errors import BegunWorkError, ModelFileError, listed
+from normfuse.inputs import read_object
 
 from .effects import Array
 
 _SETTINGS = "work.json"
 _UNFINISHED = ".part"
-_DAMAGED = (ValueError, EOFError, KeyError, zipfile.BadZipFile)  # what NumPy says of a torn file
+# What NumPy says of a file that is torn, or not there.
+_DAMAGED = (OSError, ValueError, EOFError, KeyError, OverflowError, MemoryError,
+            NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 class KeptWork:
@@ -69,11 +73,8 @@ class KeptWork:
 
     def _begun(self, note: Path) -> dict[str, Any]:
         try:
-            found = json.loads(note.read_text(encoding="utf-8"))
-            if not isinstance(found, dict):
-                raise ValueError("it lists no settings")
-            return found
-        except ValueError as problem:
+            return read_object(note)
+        except (OSError, ValueError) as problem:
             raise BegunWorkError(
                 f"{note} is damaged ({problem}), so nobody knows with what settings the work "
                 "there was begun; remove that folder, or choose another") from problem
@@ -104,16 +105,16 @@ class KeptWork:
     def load(self, name: str) -> dict[str, Array] | None:
         """A piece, None if it is not there."""
         try:
-            with np.load(self.folder / f"{name}.npz") as found:
+            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as found:
                 return {key: found[key] for key in found.files}
-        except (FileNotFoundError, *_DAMAGED):
+        except _DAMAGED:
             return None  # a disk that lost power may have kept a name and not all of the content
 
     def holds(self, name: str, shape: tuple[int, ...], dtype: Any) -> bool:
         """Whether an array of this shape lies there whole, as a file of its own."""
         try:
-            found = np.load(self.folder / name, mmap_mode="r")
-        except (FileNotFoundError, *_DAMAGED):
+            found = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+        except _DAMAGED:
             return False
         return found.shape == shape and found.dtype == dtype
 

@@ -15,6 +15,10 @@ Array: TypeAlias = NDArray[Any]
 NO_RESIDUAL = 1e-20
 COLLINEAR = 1e-10
 
+EXPLAINED = "group and covariates explain it without residual"
+BY_COVARIATES = "the covariates explain it without residual"
+FLAT_GROUP = "a group has no spread, and so no error of its own"
+
 
 @dataclass(frozen=True, eq=False)
 class LinearTerm:
@@ -117,19 +121,28 @@ class LinearTerm:
         if k == 1:
             return beta[..., 0, :] / np.sqrt(hat[0] ** 2 @ squares)
         covariance = np.einsum("ri,si,...if->...frs", hat, hat, squares)
+        sizes = np.linalg.eigvalsh(covariance)
+        flat = sizes[..., 0] <= COLLINEAR * sizes[..., -1]  # groups without spread
         beta = np.moveaxis(beta, -2, -1)[..., None]
-        solved = np.linalg.solve(covariance, beta)
-        return (beta * solved).sum(axis=(-2, -1)) / k
+        solved = np.linalg.solve(np.where(flat[..., None, None], np.eye(k), covariance), beta)
+        return np.where(flat, np.inf, (beta * solved).sum(axis=(-2, -1)) / k)
 
     def fit(self, y: Array) -> tuple[dict[str, Array], Array]:
-        """Statistic, df and effect of complete columns; and where there is no residual."""
+        """Statistic, df and effect of complete columns; and why there is none."""
         rest = self.residuals(y)
-        error = rest - self.left @ (self._hat[0] @ rest)
-        exact = (error**2).sum(axis=0) <= NO_RESIDUAL * ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+        beta = self._hat[0] @ rest
+        least = NO_RESIDUAL * ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+        alone = (rest**2).sum(axis=0) <= least
+        exact = ((rest - self.left @ beta) ** 2).sum(axis=0) <= least
         statistic = np.full(y.shape[1], np.nan)
         statistic[~exact] = self.statistic(rest[:, ~exact])
-        df = np.where(exact, np.nan, float(self.df))
+        flat = np.isinf(statistic)
+        problem = np.select([alone, exact, flat], [BY_COVARIATES, EXPLAINED, FLAT_GROUP], "")
+        statistic[flat] = np.nan
+        df = np.where(problem == "", float(self.df), np.nan)
         if self.tested.shape[1] > 1:
-            return {"f": statistic, "df1": np.where(exact, np.nan, self.tested.shape[1]),
-                    "df2": df}, exact
-        return {"adjusted_difference": (self._hat[0] @ rest)[0], "t": statistic, "df": df}, exact
+            df1 = np.where(problem == "", self.tested.shape[1], np.nan)
+            return {"f": statistic, "df1": df1, "df2": df}, problem
+        # what covariates explain leaves rounding, whose sign means nothing
+        return {"adjusted_difference": np.where(alone, np.nan, beta[0]), "t": statistic,
+                "df": df}, problem

@@ -2,18 +2,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from normfuse.cards import Card
 from normfuse.deviations import Deviations
 from normfuse.errors import ComparisonError, listed
 from normfuse.subject_query import matching
 
+from .comparable import trained_on
 from .effects import corrected
 from .judging import MIN_JUDGES, judged
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +37,16 @@ class VisitChanges:
         Of the second visit, one row a person, with ``control``.
     visits : tuple of str
         Which visits were compared.
+
+    Examples
+    --------
+    >>> index = pd.Index(["s1", "s2"], name="person")
+    >>> change = pd.DataFrame({("t1", "insula"): [-2.0, 0.1]}, index)
+    >>> normal = pd.DataFrame({"n": 30, "mean": 0.0, "sd": 0.8}, change.columns)
+    >>> who = pd.DataFrame({"control": [False, True]}, index)
+    >>> found = VisitChanges(change / 0.8, change, normal, who, ("ses-1", "ses-2"))
+    >>> found.table["p"].round(3).tolist()
+    [0.012, 0.901]
     """
 
     z: pd.DataFrame
@@ -82,12 +97,19 @@ class VisitChanges:
                 f"{(np.abs(naive) > 1.96).mean():.3f}. The controls' own mean change is "
                 f"{self.controls['mean'].mean():+.3f} reference sd, and is taken as normal.")
 
+    def plot(self, n: int = 12, *, ax: Axes | None = None) -> Axes:
+        """The n strongest features: :func:`~normfuse.analyses.figures.plot_changes`."""
+        from .figures_changes import plot_changes
+
+        return plot_changes(self, n, ax=ax)
+
     def __repr__(self) -> str:
         return f"<VisitChanges of {len(self.z)} people, {self.z.shape[1]} features>"
 
     def _repr_html_(self) -> str:
-        most = self.z.abs().max(axis=1).rename("largest |z| of change").to_frame().describe()
-        return f"<p>{self.summary()}</p>" + most.round(2).to_html()
+        return Card("VisitChanges", self.summary(), {}, {
+            "features in which the others change otherwise than controls do":
+                self.group_table().sort_values("p")}).html()
 
 
 def compare_visits(deviations: Deviations, visits: tuple[str, str], *, controls: str,
@@ -103,8 +125,8 @@ def compare_visits(deviations: Deviations, visits: tuple[str, str], *, controls:
     so that :math:`z_2 - z_1` is not standard normal, nor does it have variance 2. What the model
     got wrong about a site or an age cancels. A control is judged by the other controls.
 
-    The controls must not have been used to fit the model, and their visits should lie as far apart
-    as the patients'.
+    Visits of people the model was trained on are left out with a warning: their z is too small.
+    The controls' visits should lie as far apart as the patients'.
 
     Parameters
     ----------
@@ -121,14 +143,36 @@ def compare_visits(deviations: Deviations, visits: tuple[str, str], *, controls:
     Raises
     ------
     ComparisonError
-        A column or visit that is not there, two rows for one visit, or fewer than 5 controls
-        measured twice.
+        A column, visit or person's name that is not there, two rows for one visit, or fewer than
+        5 controls measured twice.
 
     References
     ----------
     Rehak Buckova et al. (2025), eLife 14:RP95823. The variance is that of the controls' changes
     around their own mean, and the law Student's, as everywhere here.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from normfuse.testing import tiny_deviations
+    >>> ids = [f"s{i:02d}_ses-{visit}" for visit in (1, 2) for i in range(12)]
+    >>> z = pd.DataFrame(np.random.default_rng(0).normal(size=(24, 3)), ids,
+    ...                  tiny_deviations().z.columns)
+    >>> people = pd.DataFrame({"visit": ["1"] * 12 + ["2"] * 12,
+    ...                        "diagnosis": (["AD"] * 4 + ["CN"] * 8) * 2}, index=ids)
+    >>> both = replace(tiny_deviations(), z=z, observed=z, expected=z, latent=z[[]],
+    ...                distance=z[[]], subjects=people, attribution=None)
+    >>> found = compare_visits(both, ("1", "2"), controls="diagnosis == 'CN'", visit="visit")
+    >>> found.z.shape, int(found.subjects["control"].sum())
+    ((12, 3), 8)
+    >>> found.group_table()["n_case"].tolist(), found.table.columns.tolist()
+    ([4, 4, 4], ['change', 'z', 'p'])
+    >>> print(found.summary().split(";")[0][:60])
+    Change from visit 1 to 2 of 4 people, judged by 8 controls s
     """
+    seen, _ = trained_on(deviations.subjects, stacklevel=3)
+    if seen.any():
+        deviations = deviations.select(deviations.subjects.index[~seen])
     first, second = _paired(deviations, visits, visit, person)
     change = (second.z - first.z).dropna(how="all")
     subjects = second.subjects.loc[change.index]
@@ -148,10 +192,17 @@ def _paired(deviations: Deviations, visits: tuple[str, str], visit: str, person:
             ) -> tuple[Deviations, Deviations]:
     """Both visits, indexed by person."""
     subjects = deviations.subjects
+    if str(visits[0]) == str(visits[1]):
+        raise ComparisonError(f"change is between two different visits; got {visits[0]!r} twice")
     for column in (visit, *([] if person is None else [person])):
         if column not in subjects:
             raise ComparisonError(f"{column!r} is not a column of the subjects table; it has "
                                   f"{listed(subjects.columns, 12)}")
+    if person is not None and subjects[person].isna().any():
+        lacking = subjects.index[subjects[person].isna()]
+        raise ComparisonError(f"{person} is missing for {len(lacking)} rows ({listed(lacking)}), "
+                              "so that nothing says whose visits they are; fill it in, or leave "
+                              "them out with deviations.select()")
     who = pd.Series([str(i).partition("_ses-")[0] for i in subjects.index], subjects.index) \
         if person is None else subjects[person].astype(str)
     found = []

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from .comparable import Scores, covariate_columns, group_sizes, honest_people, site_column
+from .comparable import (Scores, covariate_columns, group_sizes, honest_people, site_column,
+                         unlike_scored)
 from .deviation_maps import beyond
 from .effects import CORRECTIONS, corrected
 from .families import shuffles_for, sided
 from .group_comparison import ALPHA, INDEX
-from .linear_terms import Array
+from .linear_terms import EXPLAINED, Array
 from .results import Found
 from .shuffles import Shuffles
 from .terms import Question, TableNull, shuffled
@@ -44,6 +45,16 @@ class OverlapMaps(Found):
     notes : tuple of str
     kind : str
         Of deviations (:mod:`normfuse.kinds`).
+
+    Examples
+    --------
+    >>> from normfuse.testing import tiny_scored
+    >>> deviations = tiny_scored()
+    >>> maps = overlap(deviations, "diagnosis", threshold=1.0)
+    >>> print(maps.summary().split(";")[0])
+    diagnosis: 35 CN, 5 AD (baseline CN)
+    >>> maps.plot().get_xlabel()
+    'share of people with |z| > 1'
     """
 
     shares: pd.DataFrame
@@ -119,12 +130,8 @@ def overlap(deviations: Scores, group: str, *, threshold: float = 1.96, directio
 
     Examples
     --------
-    >>> from dataclasses import replace
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort()
-    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
-    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> deviations = tiny_scored()
     >>> maps = overlap(deviations, "diagnosis", threshold=1.0)
     >>> maps.shares.loc[("AD", "t1", "t1_region0")].tolist()
     [0.2, 1.0, 5.0]
@@ -153,10 +160,17 @@ def overlap(deviations: Scores, group: str, *, threshold: float = 1.96, directio
     within = f"within {asked.blocks}" if asked.blocks else "of everybody"
     family = (f"q: {CORRECTIONS[correction]} over {table['p'].notna().sum()} permutation p, p_fwe "
               f"over the same; {asked.n_permutations} permutations {within}, seed {asked.seed}")
+    tests, least = int(table["p"].notna().sum()), 1 / (1 + drawn.n)
+    if tests * least > ALPHA and drawn.n == asked.n_permutations:  # else all ways were taken
+        needed = int(np.ceil(tests * least / ALPHA))
+        said = (*said, f"no p is below {least:.3g} with {drawn.n} permutations, so q < {ALPHA} "
+                f"takes at least {needed} of {tests} tests at that p; with more permutations, "
+                "shuffles=MaxT(…), fewer")
     order = ["share_case", "share_baseline", "difference", "ci_low", "ci_high", "t", "p", "q",
              "p_fwe", "n_case", "n_baseline", "reason"]
     shares = pd.concat(of, names=["group", *INDEX[1:]])
-    return OverlapMaps(shares, table[order], group, base, sign, family, n, (*notes, why, *said),
+    return OverlapMaps(shares, table[order], group, base, sign, family, n,
+                       (*notes, *unlike_scored(people.subjects), why, *said),
                        people.reference.kind)
 
 
@@ -177,7 +191,7 @@ def _contrast(far: pd.DataFrame, case: pd.DataFrame, base: pd.DataFrame, questio
                        for a, b in zip(case["n"][~enough], base["n"][~enough])]
     t = found.get("t", np.full(y.shape[1], np.nan))
     # all of one group and nobody of the other leaves no residual: nothing can be farther out
-    apart = reason == "group and covariates explain it without residual"
+    apart = reason == EXPLAINED
     reason[apart] = ""
     t[apart] = np.copysign(np.inf, found.get("adjusted_difference", t)[apart])
     null = shuffled(question, y, ~np.isnan(t), shuffles)

@@ -9,7 +9,9 @@ from normfuse.errors import ComparisonError, listed
 from .linear_terms import Array
 
 METRICS = ("correlation", "euclidean")
-_FEWEST = {"correlation": 3, "euclidean": 1}  # common features: two points always correlate by 1
+FEWEST_FEATURES = {"correlation": 3, "euclidean": 1}
+"""In common: two points always correlate by 1."""
+_FLAT = 1e-12  # of the sum of squares: rounding
 
 
 def profile_dissimilarity(z: pd.DataFrame, metric: str = "correlation") -> pd.DataFrame:
@@ -36,7 +38,8 @@ def profile_dissimilarity(z: pd.DataFrame, metric: str = "correlation") -> pd.Da
     Raises
     ------
     ComparisonError
-        An unknown metric, or people without anything in common.
+        An unknown metric, people without anything in common, or z that are the same in all
+        features and correlate with nothing.
 
     Examples
     --------
@@ -56,10 +59,7 @@ def profile_dissimilarity(z: pd.DataFrame, metric: str = "correlation") -> pd.Da
         count += known
     bare = np.flatnonzero((count == 0).any(axis=1))
     if len(bare):
-        i, j = np.argwhere(count == 0)[0]
-        raise ComparisonError(f"{z.index[i]} and {z.index[j]} share no modality (and so do some "
-                              f"others: {listed(z.index[bare])}), so that nothing says how unlike "
-                              "they are; choose people who share one, with deviations.select()")
+        raise _nothing_common(z, count, metric, z.index[bare])
     found = total / count
     found = np.sqrt(found) if metric == "euclidean" else found
     np.fill_diagonal(found, 0)
@@ -71,11 +71,30 @@ def _within(z: Array, metric: str) -> Array:
     seen = np.isfinite(z)
     value, known = np.where(seen, z, 0), seen.astype(float)
     n = known @ known.T
-    n[n < _FEWEST[metric]] = np.nan
+    n[n < FEWEST_FEATURES[metric]] = np.nan
     first, square, product = value @ known.T, value**2 @ known.T, value @ value.T
     if metric == "euclidean":
         return np.clip((square + square.T - 2 * product) / n, 0, None)
     spread = square - first**2 / n
+    spread[spread <= _FLAT * square] = np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         r = (product - first * first.T / n) / np.sqrt(spread * spread.T)
     return 1 - np.clip(r, -1, 1)
+
+
+def _nothing_common(z: pd.DataFrame, count: Array, metric: str, who: pd.Index) -> ComparisonError:
+    """Why two people cannot be compared."""
+    flat = np.diag(count) == 0
+    if flat.all():
+        return ComparisonError(f"a {metric} needs at least {FEWEST_FEATURES[metric]} features of "
+                               "a modality that differ within people; nobody has them. Choose "
+                               "another metric, as 'euclidean'")
+    if flat.any():
+        return ComparisonError(f"z of {listed(z.index[flat])} is the same in all features of each "
+                               "modality, or there are too few, and correlates with nothing; "
+                               "leave them out with deviations.select()")
+    i, j = np.argwhere(count == 0)[0]
+    return ComparisonError(f"{z.index[i]} and {z.index[j]} share no modality with at least "
+                           f"{FEWEST_FEATURES[metric]} features (and so do some others: "
+                           f"{listed(who)}), so that nothing says how unlike they are; choose "
+                           "people who share one, with deviations.select()")

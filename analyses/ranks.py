@@ -1,6 +1,7 @@
 """Rank tests between groups: of the number of extreme deviations, and of the latent distance."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,10 @@ from statsmodels.stats.nonparametric import rank_compare_2indep
 from .deviation_maps import beyond
 from .effects import CORRECTIONS, corrected
 from .group_comparison import INDEX, GroupComparison
+from .comparable import unlike_scored
 from .groups import Scores, group_sizes, honest_people
+
+_UNEVEN = 1.2  # times as many features
 
 
 def compare_extremes(deviations: Scores, group: str, *,
@@ -53,13 +57,8 @@ def compare_extremes(deviations: Scores, group: str, *,
 
     Examples
     --------
-    >>> from dataclasses import replace
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort()
-    >>> z = pd.concat(cohort.features, axis=1).apply(stats.zscore, ddof=1, nan_policy="omit")
-    >>> empty = ("observed", "expected", "latent", "distance", "attribution")
-    >>> none = dict.fromkeys(empty, z[[]])
-    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> deviations = tiny_scored()
     >>> compare_extremes(deviations, "diagnosis").table["auc"].round(2).tolist()
     [0.41, 0.47, 0.39, 0.4]
     """
@@ -78,7 +77,9 @@ def compare_extremes(deviations: Scores, group: str, *,
         counts[name, "extreme count"] = far.loc[:, columns].sum(axis=1) / measured * width
     table = pd.DataFrame(counts)
     found = _by_rank(table, table, people.subjects, levels, baseline, notes)
-    return replace(found, kind=people.reference.kind)
+    return replace(found, kind=people.reference.kind, notes=(
+        *found.notes, *unevenly_measured(people.z, levels, tuple(found.n)),
+        *unlike_scored(people.subjects)))
 
 
 def compare_distances(deviations: Scores, group: str, *,
@@ -148,6 +149,25 @@ def _by_rank(shown: pd.DataFrame, ranked: pd.DataFrame, subjects: pd.DataFrame, 
     table["q"] = corrected(table["p"], "fdr_bh")
     family = f"{CORRECTIONS['fdr_bh']} over {table['p'].notna().sum()} rank tests"
     return GroupComparison(table, str(levels.name), base, (), family, n, (*notes, why))
+
+
+def unevenly_measured(z: pd.DataFrame, levels: pd.Series, groups: Sequence[str]
+                      ) -> tuple[str, ...]:
+    """A note if people of a group were measured with fewer features than the baseline, the first.
+
+    Scaled up to all, a count of 4 features is 0 or far too many, which ranks tell from one of 40.
+    """
+    n = z.notna().T.groupby(level=0, sort=False).sum().T
+    n["total"] = n.sum(axis=1)
+    typical_of = n.where(n > 0).groupby(levels).median().loc[list(groups)]
+    base, *cases = typical_of.to_dict("index").items()
+    apart = [f"{case} - {base[0]}, {name}: {a:g} and {b:g} features"
+             for case, typical in cases for name, a in typical.items()
+             if max(a, b := base[1][name]) > _UNEVEN * min(a, b)]
+    return () if not apart else (
+        f"groups were measured unevenly ({'; '.join(apart)}, medians): scaled counts of fewer "
+        "features are coarser, which ranks and AUC tell apart even where nobody differs; score "
+        "with features that both groups have",)
 
 
 def rank_test(case: pd.Series, base: pd.Series) -> dict[str, Any]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from normfuse.atlas import load_atlas
+from normfuse.cards import Card, short, some
 from normfuse.deviations import MAPS
 from normfuse.errors import AtlasError, CohortError, listed
+from normfuse.noun_cards import deviations_card
 from normfuse.parcels import RegionMean, WeightedMean
 
 from .voxel_regions import regions_of_voxels, voxel_spaces, with_regions
@@ -46,6 +47,13 @@ class RegionalDeviations:
         How many voxels each region has; a region with 0 keeps its row, and its values are NaN.
     plain_means : DataFrame or None
         Of everybody's z, controls included: see :attr:`mean_z`.
+
+    Examples
+    --------
+    >>> from normfuse.testing import tiny_deviations
+    >>> regional = RegionalDeviations(tiny_deviations(), "toy", pd.DataFrame())
+    >>> regional.z.shape, regional.modalities
+    ((2, 3), ('t1', 'pet'))
     """
 
     deviations: Deviations
@@ -217,13 +225,15 @@ class RegionalDeviations:
     def __repr__(self) -> str:
         n_regions = self.z.columns.get_level_values(1).nunique()
         return (f"<RegionalDeviations of {len(self)} subjects in {n_regions} of "
-                f"{len(self.regions)} regions of {self.atlas}: {', '.join(self.modalities)}; "
+                f"{len(self.regions)} regions of {short(self.atlas)}: {some(self.modalities)}; "
                 f"{len(self.unmatched)} features left out>")
 
     def _repr_html_(self) -> str:
         facts = self._facts().assign(modality=self.z.columns.get_level_values(0))
         counts = pd.crosstab(facts["tissue"].fillna("unknown"), facts["modality"])
-        return escape(repr(self)) + "<br>regions per tissue and modality:" + counts.to_html()
+        return Card("RegionalDeviations", repr(self).strip("<>").partition(" ")[2],
+                    deviations_card(self.deviations).facts,
+                    {"regions per tissue and modality": counts}, self.reference.notes).html()
 
 
 def parcellate(deviations: Deviations, atlas: Atlas | str, *, how: RegionMean = WeightedMean(),

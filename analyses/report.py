@@ -1,69 +1,53 @@
-"""One self-contained HTML page: who was scored, how far to trust it, and what was found.
+"""The report: who was scored, how far to trust it, and what was found, as pages to read and keep.
 
-This module gathers the numbers, rows and pictures; ``templates/report.html.j2`` has the words, and
-``report_people`` the part on single people.
+``Report`` says what goes in; ``report_contents`` gives people their names, ``report_groups``,
+``report_findings`` and ``report_people`` gather numbers and pictures, and ``templates/`` has the
+words.
 """
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable
-from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.resources import files
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
+from normfuse.cards import Card
+from normfuse.deviations import Deviations, Reference
+from normfuse.errors import CohortError, ComparisonError, listed
+from normfuse.outputs import file_stem, new_file, new_folder
 
-from normfuse import __version__
-from normfuse.deviations import ROLE, SEEN_ROLES, Deviations, Reference
-from normfuse.errors import AtlasError, ComparisonError, listed
-from normfuse.outputs import new_file
-
-from . import figures, wording
-from .deviation_maps import group_map
-from .drawing import EXTREME
-from .group_comparison import ALPHA
-from .groups import honest_people
-from .pictures import TOP, WIDTH, Picture, brain_picture, picture
-from .ranks import compare_distances, compare_extremes
-from .regional import RegionalDeviations, parcellate
-from .report_evaluation import evaluation_facts
-from .report_people import Z_LIMIT, people_facts, persons
+from .group_comparison import GroupComparison
 from .report_voxels import VoxelFindings
+from .results import Found
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from normfuse.atlas import Atlas
+    from normfuse.citations import Citation
     from normfuse.evaluation import Evaluation
 
-    from .group_comparison import GroupComparison
+    from .report_contents import Contents
 
-ROWS = 30  # of a table in which nothing is significant
-MOST_ROWS = 300  # of a table of significant regions: a page of thousands helps nobody
-WHO = "normfuse_people"  # column that stands in for a group when there is no comparison
-_ROLES = {"calibration": "held-out controls", "out_of_fold": "cross-fitted controls"}
+INDEX = "index.html"
+"""Of a folder of pages, one a person."""
 
 
-def write_report(deviations: Deviations, path: str | Path, *,
-                 comparison: GroupComparison | None = None, atlas: Atlas | None = None,
-                 evaluation: Evaluation | None = None, voxels: VoxelFindings | None = None,
-                 n_subjects: int = 3, overwrite: bool = False) -> Path:
-    """Write what a reader needs to judge these deviations to one HTML file.
+@dataclass(frozen=True, eq=False, repr=False)
+class Report:
+    """Everything a reader needs to judge some deviations, as HTML that needs nothing else.
 
-    The file needs no network, no script and no other file, and it prints. It shows ids and
-    covariates of the most deviant people: guard it like the data.
+    A page loads nothing, works from a file and prints. Its tables can be sorted, filtered and
+    taken away as CSV with every digit; maps of the brain can be walked through. It shows people's
+    covariates, though not their ids unless asked for: guard it like the data.
 
-    Parameters
+    Attributes
     ----------
     deviations : Deviations
         The scored people. The held-out controls it keeps are added to the pictures of groups;
         people the model was trained on are counted, and left out of everything else.
-    path : path
-        A new ``.html`` file.
-    comparison : GroupComparison, optional
-        From :func:`~normfuse.analyses.compare_groups`. Without it, scored people are shown beside
-        the held-out controls, and nothing is tested.
+    results : sequence of GroupComparison, Associations, OverlapMaps, ExtremeCounts, Subtypes
+        What was found, in the order in which it is to be shown.
     atlas : Atlas, optional
         For brain maps of the features that are its regions.
     evaluation : Evaluation, optional
@@ -71,10 +55,184 @@ def write_report(deviations: Deviations, path: str | Path, *,
         model is.
     voxels : VoxelFindings, optional
         Where the regions are means of voxels: groups and the most deviant people voxel by voxel.
+    group : str, optional
+        Column of ``subjects`` by which extreme counts and distances are told apart; by default
+        that of the first comparison. Without either, scored people stand beside the controls.
     n_subjects : int
         How many of the most deviant people get a part of their own; 0 for none. They are chosen
         by the smaller of two p: of their latent distance, and the smallest Benjamini-Hochberg p
         over their own features.
+    with_ids : bool
+        Call people by their ids. Else they are numbered in the page's own order, the most deviant
+        first, and no id is in any file: not in a table, a note, a picture or a file's name.
+
+    Raises
+    ------
+    ComparisonError
+        If a result is of another kind of deviation, or is none that a report can show; a
+        comparison of extreme counts or distances the report makes itself.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from normfuse.testing import tiny_deviations
+    >>> report = Report(tiny_deviations(), n_subjects=1)
+    >>> report
+    <Report of 2 people: no results>
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = report.write(Path(folder, "report.html")).read_text(encoding="utf-8")
+    ...     pages = report.write_subjects(Path(folder, "people"))
+    ...     sorted(path.name for path in pages.iterdir())
+    ['index.html', 'person-1.html', 'person-2.html']
+    >>> "2 people were scored" in page, "sub-b" in page
+    (True, False)
+    """
+
+    deviations: Deviations
+    results: Sequence[GroupComparison | Found] = ()
+    atlas: Atlas | None = None
+    evaluation: Evaluation | None = None
+    voxels: VoxelFindings | None = None
+    group: str | None = None
+    n_subjects: int = 3
+    with_ids: bool = False
+
+    def __post_init__(self) -> None:
+        one = isinstance(self.results, (GroupComparison, Found))
+        object.__setattr__(self, "results", (self.results,) if one else tuple(self.results))
+        kind = self.deviations.reference.kind
+        for result in self.results:
+            _refuse_unknown(result)
+            _one_kind("comparison" if isinstance(result, GroupComparison)
+                      else type(result).__name__, result, kind, "compare these deviations")
+        _one_kind("evaluation", self.evaluation, kind, "evaluate that kind")
+        voxels = self.voxels
+        if voxels is not None and voxels.deviations is not None:
+            _one_kind("map of voxels", voxels.deviations.reference, kind,
+                      "give the voxels that the regions were made of")
+        if self.group is not None and self.group not in self.deviations.subjects:
+            raise ComparisonError(
+                f"group {self.group!r} is not a column of the subjects table; it has "
+                f"{listed(self.deviations.subjects.columns, 12)}")
+
+    def html(self) -> str:
+        """The page of the whole cohort."""
+        from .report_page import cohort_page
+
+        return cohort_page(self._contents())
+
+    def write(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the page of the whole cohort to a new ``.html`` file.
+
+        Raises
+        ------
+        OutputExistsError
+            If the file is there and ``overwrite`` is not asked for.
+        """
+        with new_file(Path(path), overwrite=overwrite) as work:
+            work.write_text(self.html(), encoding="utf-8")
+        return Path(path)
+
+    def write_subjects(self, folder: str | Path, *, ids: str | Iterable[str] | None = None,
+                       overwrite: bool = False) -> Path:
+        """Write a page a person to a new folder, and ``index.html``, which leads to them.
+
+        Parameters
+        ----------
+        folder : path
+        ids : str or iterable of str, optional
+            Whom; by default everybody scored whom the model was not trained on. Somebody's number
+            is the same on every page, whoever is asked for.
+
+        Raises
+        ------
+        CohortError
+            For an unknown id, or one that cannot name a file (``with_ids``).
+        OutputExistsError
+            If the folder is there and ``overwrite`` is not asked for, or holds anything else.
+        """
+        from tqdm.auto import tqdm
+
+        from .report_page import index_page, subject_page
+
+        contents = self._contents()
+        wanted = contents.called([ids] if isinstance(ids, str) else ids)
+        files = {who: self._stem(who) + ".html" for who in wanted}
+        twice = [who for who in wanted if files[who].lower() == INDEX]
+        if twice:
+            raise CohortError(f"subject id {twice[0]!r} would name the file {INDEX}, which leads "
+                              "to the others; rename the subject, or write without ids")
+        with new_folder(Path(folder), overwrite=overwrite, ours=is_page) as work:
+            for who, name in tqdm(files.items(), desc="writing pages", unit="person",
+                                  leave=False, disable=None):
+                (work / name).write_text(subject_page(contents, who), encoding="utf-8")
+            (work / INDEX).write_text(index_page(contents, files), encoding="utf-8")
+        return Path(folder)
+
+    def citation(self) -> Citation:
+        """A methods paragraph on what the report shows; ``.bibtex`` has its sources."""
+        from .report_methods import methods
+
+        return methods(self.deviations.reference, self.results, self._contents().painted,
+                       self.voxels)
+
+    def key(self) -> pd.Series:
+        """Who is who: what the pages call people, by id. Keep it apart from the report.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_deviations
+        >>> Report(tiny_deviations()).key().to_dict()
+        {'sub-b': 'person 1', 'sub-a': 'person 2'}
+        """
+        import pandas as pd
+
+        contents = self._contents()
+        ids = {called: who for who, called in contents.names.items()}
+        return pd.Series({ids[called]: called for called in contents.ranked},
+                         name="person").rename_axis("participant_id")
+
+    def _stem(self, who: str) -> str:
+        return file_stem(who) if self.with_ids else who.replace(" ", "-")
+
+    def _contents(self) -> Contents:
+        from .report_contents import Contents
+
+        return Contents.of(self)
+
+    def __repr__(self) -> str:
+        names = ", ".join(type(result).__name__ for result in self.results) or "no results"
+        return f"<Report of {len(self.deviations)} people: {names}>"
+
+    def _repr_html_(self) -> str:
+        results = ", ".join(type(result).__name__ for result in self.results) or "none"
+        return Card("Report", f"of {len(self.deviations)} people", {"results": results},
+                    notes=[self.citation().text]).html()
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that a report wrote, which a new one may replace."""
+    if path.suffix != ".html" or not path.is_file():
+        return False
+    with path.open("rb") as page:
+        return b'<meta name="generator" content="normfuse">' in page.read(500)
+
+
+def write_report(deviations: Deviations, path: str | Path, *,
+                 comparison: GroupComparison | None = None, atlas: Atlas | None = None,
+                 evaluation: Evaluation | None = None, voxels: VoxelFindings | None = None,
+                 n_subjects: int = 3, with_ids: bool = False, overwrite: bool = False) -> Path:
+    """Write a report on one comparison at most: ``Report(…).write(path)`` in one call.
+
+    Parameters
+    ----------
+    deviations, atlas, evaluation, voxels, n_subjects, with_ids
+        As of :class:`Report`.
+    path : path
+        A new ``.html`` file.
+    comparison : GroupComparison, optional
+        From :func:`~normfuse.analyses.compare_groups`. Without it, scored people are shown beside
+        the held-out controls, and nothing is tested.
     overwrite : bool
         Replace the file if it is there.
 
@@ -83,8 +241,7 @@ def write_report(deviations: Deviations, path: str | Path, *,
     OutputExistsError
         If the file is there and ``overwrite`` is not asked for.
     ComparisonError
-        If ``comparison`` holds no effect sizes, or compares a column the subjects do not have, or
-        ``comparison`` or ``evaluation`` is of another kind of deviation.
+        As :class:`Report`.
 
     Examples
     --------
@@ -95,167 +252,26 @@ def write_report(deviations: Deviations, path: str | Path, *,
     ...     "2 people were scored" in report.read_text(encoding="utf-8")
     True
     """
-    if comparison is not None and "g" not in comparison.table:
+    report = Report(deviations, () if comparison is None else (comparison,), atlas, evaluation,
+                    voxels, n_subjects=n_subjects, with_ids=with_ids)
+    return report.write(path, overwrite=overwrite)
+
+
+def _refuse_unknown(result: object) -> None:
+    if isinstance(result, GroupComparison) and "g" not in result.table:
         raise ComparisonError("a report shows effect sizes and needs a comparison made by "
                               "compare_groups; extreme counts and distances it compares itself")
-    _one_kind("comparison", comparison, deviations.reference.kind, "compare these deviations")
-    _one_kind("evaluation", evaluation, deviations.reference.kind, "evaluate that kind")
-    if voxels is not None and voxels.deviations is not None:
-        _one_kind("map of voxels", voxels.deviations.reference, deviations.reference.kind,
-                  "give the voxels that the regions were made of")
-    with new_file(Path(path), overwrite=overwrite) as work:
-        work.write_text(_render(deviations, comparison, evaluation, atlas,
-                                voxels or VoxelFindings(), n_subjects),
-                        encoding="utf-8")
-    return Path(path)
+    from .report_findings import SHOWN
+
+    if not isinstance(result, (GroupComparison, *SHOWN)):
+        known = ", ".join(["GroupComparison", *(kind.__name__ for kind in SHOWN)])
+        raise ComparisonError(f"a report shows {known}; got {type(result).__name__}")
 
 
-def _one_kind(what: str, found: GroupComparison | Evaluation | Reference | None, kind: str,
-              advice: str) -> None:
+def _one_kind(what: str, found: GroupComparison | Found | Evaluation | Reference | None,
+              kind: str, advice: str) -> None:
     """Numbers of two kinds of deviation answer two questions; a page may not mix them."""
-    if found is not None and found.kind not in ("", kind):  # files of old do not say
-        raise ComparisonError(f"the {what} is of deviations of kind {found.kind!r}, the people "
+    theirs = "" if found is None else getattr(found, "kind", "")
+    if theirs not in ("", kind):  # files of old do not say
+        raise ComparisonError(f"the {what} is of deviations of kind {theirs!r}, the people "
                               f"were scored with kind {kind!r}; {advice}, or leave the {what} out")
-
-
-def _render(deviations: Deviations, comparison: GroupComparison | None,
-            evaluation: Evaluation | None, atlas: Atlas | None, voxels: VoxelFindings,
-            n_subjects: int) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                       lstrip_blocks=True)
-    page.filters.update(p=wording.p_value, number=wording.number, percent=wording.percent,
-                        effect=wording.effect, minus=wording.minus, word=wording.word,
-                        region=wording.region_label)
-    template = files("normfuse.analyses") / "templates" / "report.html.j2"
-    people = _unseen(deviations)
-    regional, no_maps = _regional(people, atlas)
-    return page.from_string(template.read_text(encoding="utf-8")).render(
-        reference=deviations.reference, modalities=deviations.modalities, atlas=atlas,
-        version=__version__, written=f"{datetime.now(UTC):%Y-%m-%d %H:%M}", no_maps=no_maps,
-        comparison=comparison, voxels=voxels.contrasts(),
-        voxel_notes=voxels.notes(), top=TOP, z_limit=Z_LIMIT, **people_facts(deviations, people),
-        **_reference_facts(deviations.reference), **_spread(people, comparison),
-        evaluation=None if evaluation is None else evaluation_facts(evaluation),
-        contrasts=[] if comparison is None else [
-            _contrast(comparison, name, None if regional is None else atlas)
-            for name in comparison.table.index.get_level_values("contrast").unique()],
-        **persons(people, n_subjects, regional, atlas,
-                  () if comparison is None else (comparison.group,), voxels))
-
-
-def _unseen(deviations: Deviations) -> Deviations:
-    """Without the people the model was trained on, and with a column that says who is who."""
-    subjects = deviations.subjects
-    role = subjects[ROLE] if ROLE in subjects else pd.Series("new", subjects.index)
-    marked = subjects.assign(**{ROLE: role, WHO: role.map(_ROLES).fillna("scored people")})
-    controls = None if deviations.controls is None else _unseen(deviations.controls)
-    return deviations.changed(subjects=marked, controls=controls).select(
-        subjects.index[~role.isin(SEEN_ROLES)])
-
-
-def _regional(people: Deviations, atlas: Atlas | None) -> tuple[RegionalDeviations | None, str]:
-    """The deviations in the atlas's regions if there are any, and what no map will show."""
-    if atlas is None:
-        return None, "There are no brain maps, because no atlas was given."
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the page says it
-            regional = parcellate(people, atlas)
-    except AtlasError as problem:
-        return None, f"There are no brain maps: {problem}."
-    left_out = listed(f"{modality} {feature}" for modality, feature in regional.unmatched)
-    return regional, left_out and f"No region of atlas {atlas.name}, so on no map: {left_out}."
-
-
-def _reference_facts(reference: Reference) -> dict[str, Any]:
-    """Training and calibration: rows and pictures; None where the reference kept nothing."""
-    shares = pd.DataFrame(reference.calibration)
-    if len(shares):
-        shares["off"] = (shares["low"] > shares["nominal"]) | (shares["high"] < shares["nominal"])
-        n_rows = shares["quantity"].nunique()
-    return {
-        "n_reference": sum(reference.n_subjects.values()), "shares": shares.to_dict("records"),
-        "training": picture(lambda ax: figures.plot_training(reference, ax=ax),
-                            (WIDTH, 3.0)) if reference.history else None,
-        "calibration": picture(lambda ax: figures.plot_calibration(reference, ax=ax),
-                               (WIDTH, 1 + 0.42 * n_rows)) if len(shares) else None,
-        "qq": picture(lambda ax: figures.plot_qq(reference, ax=ax),
-                      (4.8, 4.6)) if reference.quantiles else None}
-
-
-def _contrast(comparison: GroupComparison, name: str, atlas: Atlas | None) -> dict[str, Any]:
-    """One contrast: its strongest regions as a picture, its table, its maps."""
-    table = comparison.table.xs(name, level="contrast").reset_index().sort_values("p")
-    tested = table.dropna(subset=["p"])
-    hits = tested[tested["q"] < ALPHA]
-    drawn = min(TOP, int(tested["g"].notna().sum()))
-    limit = max(0.5, float(np.ceil(10 * table["g"].abs().max()) / 10)) if drawn else 1.0
-    return {
-        "name": name, "strongest": tested.head(1).to_dict("records"),
-        "n_tested": len(tested), "n_hits": len(hits),
-        "untested": table.loc[table["p"].isna(), "reason"].value_counts().to_dict(),
-        "hits": {m: n for m in comparison.table.index.get_level_values("modality").unique()
-                 if (n := int((hits["modality"] == m).sum()))},
-        "rows": (hits.head(MOST_ROWS) if len(hits) else tested.head(ROWS)).to_dict("records"),
-        "forest": picture(
-            lambda ax: figures.plot_group_effects(comparison, TOP, contrast=name, ax=ax),
-            (WIDTH, 0.8 + 0.25 * drawn)) if drawn else None,
-        "maps": [] if atlas is None else _group_maps(comparison, name, atlas, limit)}
-
-
-def _group_maps(comparison: GroupComparison, contrast: str, atlas: Atlas, limit: float
-                ) -> list[Picture]:
-    table = comparison.table
-    in_atlas = table.index.get_level_values("feature").isin(atlas.regions["name"])
-    of_contrast = table.index.get_level_values("contrast") == contrast
-    known = table[in_atlas & of_contrast & table["g"].notna()]
-    painted = replace(comparison, table=known)
-    return [brain_picture(group_map(painted, modality, atlas, contrast=contrast),
-                          f"{modality}: {wording.minus(contrast)}", limit, "Hedges' g")
-            for modality in known.index.get_level_values("modality").unique()]
-
-
-def _spread(people: Deviations, comparison: GroupComparison | None) -> dict[str, Any]:
-    """Extreme counts and latent distances of each group: pictures, rows, and rank tests."""
-    group = WHO if comparison is None else comparison.group
-    if not len(people.with_controls()):
-        return {"extremes": None, "distances": None, "spread": [], "ranks": []}
-    everyone, of, _ = honest_people(people, group)
-    if comparison is not None:
-        of = of[of.isin(comparison.n)]
-        everyone = everyone.select(of.index)
-    n_levels = of.nunique()
-    tests = [] if comparison is None else [
-        compare(everyone, group, baseline=comparison.baseline)
-        for compare in (compare_extremes, compare_distances)]
-    return {
-        "extremes": picture(lambda ax: figures.plot_extremes(everyone, group, ax=ax),
-                            (WIDTH, 1 + 0.36 * n_levels * len(people.modalities))),
-        "distances": picture(lambda ax: figures.plot_distances(everyone, group, ax=ax),
-                             (WIDTH, 0.9 + 0.5 * n_levels)),
-        "spread": _group_rows(everyone, of, of.unique() if comparison is None
-                              else comparison.n),
-        "ranks": [row for test in tests for row in test.table.reset_index().to_dict("records")],
-        "ranks_families": [test.family for test in tests],
-        "ranks_notes": list(dict.fromkeys(note for test in tests for note in test.notes))}
-
-
-def _group_rows(everyone: Deviations, of: pd.Series, levels: Iterable[str]
-                ) -> list[dict[str, Any]]:
-    """One row a group and modality, and one for the distance: n, quartiles, expected by chance."""
-    counts = everyone.extreme(EXTREME)
-    rows = []
-    for level in levels:
-        who = of.index[of == level]
-        for name in everyone.modalities:
-            low, middle, high = counts.loc[who, name].quantile([.25, .5, .75])
-            rows.append({"group": level, "what": f"extreme deviations, {name}",
-                         "n": int(counts.loc[who, name].notna().sum()), "median": middle,
-                         "low": low, "high": high, "chance": .05 * everyone.z[name].shape[1]})
-        distance = everyone.distance.loc[who, "distance"]
-        low, middle, high = distance.quantile([.25, .5, .75])
-        rows.append({"group": level, "what": "latent distance", "n": int(distance.notna().sum()),
-                     "median": middle, "low": low, "high": high, "chance": np.nan})
-    return rows

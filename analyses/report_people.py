@@ -1,7 +1,7 @@
 """The people of a report: who was scored and measured, who deviates most, and a part on each."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,34 +12,43 @@ from normfuse.errors import listed
 
 from . import figures
 from .attribution import modality_shares
+from .brain_viewer import viewer
+from .data_tables import DataTable, Shown
 from .deviation_maps import subject_map
 from .drawing import EXTREME
 from .effects import corrected
 from .figures_people import measured
 from .group_comparison import ALPHA
 from .pictures import TOP, WIDTH, brain_picture, picture
-from .wording import centile_words
-
-if TYPE_CHECKING:
-    from normfuse.atlas import Atlas
-
-    from .regional import RegionalDeviations
-    from .report_voxels import VoxelFindings
+from .report_contents import SCORED, WHO, Contents
+from .wording import centile_words, region_label
 
 TOP_LATENT = 10  # latent dimensions in a figure
 Z_LIMIT = 4.0  # one scale for everybody's maps: two pages can be held side by side
+_CHANCE = 2 * float(stats.norm.sf(EXTREME))
 
 
-def people_facts(deviations: Deviations, people: Deviations) -> dict[str, Any]:
+def people_facts(contents: Contents) -> dict[str, Any]:
     """Who was scored: numbers for the summary, and rows and a picture of what was measured."""
+    people = contents.people
     have, p = measured(people.z), people.distance["p"].dropna()
     return {
-        "n_scored": len(deviations), "n_seen": len(deviations) - len(people),
-        "n_features": deviations.z.shape[1], "n_distance": len(p), "n_far": int((p < ALPHA).sum()),
+        "n_scored": len(contents.deviations), "n_people": len(people),
+        "n_seen": len(contents.deviations) - len(people),
+        "n_features": people.z.shape[1], "n_distance": len(p), "n_far": int((p < ALPHA).sum()),
         "n_measured": have.sum().to_dict(), "outside": _outside(people),
+        "within": _within(contents),
         "missingness": picture(
             lambda ax: figures.plot_missingness(people, ax=ax),
             (5.8, 0.8 + 0.32 * len(have.drop_duplicates()))) if len(people) else None}
+
+
+def _within(contents: Contents) -> list[tuple[str, int, int]]:
+    """Healthy people kept aside and all others: how many have any feature at q < .05, of whom."""
+    who = contents.people.subjects[WHO].reindex(contents.order.index)
+    least = contents.order["feature"]
+    return [(str(kind), int((least[who == kind] < ALPHA).sum()), int(least[who == kind].count()))
+            for kind in sorted(who.unique(), key=lambda kind: kind == SCORED)]
 
 
 def _outside(people: Deviations) -> list[str]:
@@ -56,82 +65,123 @@ def _outside(people: Deviations) -> list[str]:
     return phrases
 
 
-def most_deviant(people: Deviations) -> pd.DataFrame:
-    r"""Everyone of whom something is known, the most deviant first.
+def people_table(contents: Contents, files: dict[str, str] | None = None) -> DataTable:
+    """A row a person, the most deviant first; with ``files``, each leads to its page.
 
-    .. math:: p_i = \min\Bigl(p_i^{\text{latent}},\; \min_k \frac{m_i\, p_{i(k)}}{k}\Bigr)
-
-    for the p of the latent distance, which sees what the whole brain shares, and the smallest
-    Benjamini-Hochberg p of the :math:`m_i` features measured in that person, which sees a
-    deviation in one place. It orders people and tests nothing: it is corrected neither for the
-    two looks nor for the number of people.
-
-    Returns
-    -------
-    DataFrame, a row a person
-        ``latent`` and ``feature`` (the two p-values, NaN where there is none), and ``p``, the
-        smaller. Among equals, the largest \|z\| and then the largest distance come first.
-
-    References
-    ----------
-    Benjamini & Hochberg (1995), doi:10.1111/j.2517-6161.1995.tb02031.x; the smallest of their
-    adjusted p is that of Simes (1986), doi:10.1093/biomet/73.3.751.
-
-    Examples
-    --------
-    >>> from normfuse.testing import tiny_deviations
-    >>> most_deviant(tiny_deviations()).round(3).T.to_dict("list")
-    {'sub-b': [0.31, 0.037, 0.037], 'sub-a': [0.93, 0.689, 0.689]}
+    Columns ``person``, covariates and groups, ``distance``, ``p``, ``p_conformal``, ``feature_p``
+    (smallest Benjamini-Hochberg p over the person's own features), and of each modality how many
+    features lie beyond 1.96 (``extreme_…``) and how many were measured (``measured_…``).
     """
-    p = np.sort(people.p.to_numpy(dtype="float64"), axis=1)  # NaN go last
-    m = np.isfinite(p).sum(axis=1, keepdims=True)
-    found = pd.DataFrame({"latent": people.distance["p"],
-                          "feature": np.fmin.reduce(p * m / np.arange(1, p.shape[1] + 1), axis=1),
-                          "farthest": people.z.abs().max(axis=1),
-                          "distance": people.distance["distance"]}, people.z.index)
-    found.insert(2, "p", found[["latent", "feature"]].min(axis=1))
-    ordered = found.dropna(subset="p").sort_values(["p", "farthest", "distance"],
-                                                   ascending=[True, False, False])
-    return ordered[["latent", "feature", "p"]]
+    who = contents.ranked if files is None else list(files)
+    people = contents.people.select(who)
+    counts = people.extreme(EXTREME)
+    width = people.z.notna().T.groupby(level=0, sort=False).sum().T
+    known = [n for n in dict.fromkeys((*people.reference.covariates, *contents.groups))
+             if n in people.subjects]
+    frame = pd.DataFrame({"person": who}, index=who)
+    if files is not None:
+        frame["page"] = list(files.values())
+    frame = frame.join(people.subjects[known].rename(columns=lambda n: _free(n, frame)))
+    p = [n for n in ("distance", "p", "p_conformal") if n in people.distance]
+    frame = frame.join(people.distance[p].rename(columns={"p": "distance_p"}))
+    frame["feature_p"] = contents.order["feature"].reindex(who)
+    for m in people.modalities:
+        frame[f"extreme_{m}"], frame[f"measured_{m}"] = counts[m], width[m]
+    head = Shown("person", ("person", "page"), "link") if files else Shown("person", ("person",))
+    shown = [head, *(Shown(n, (_free(n, frame[["person"]]),)) for n in known),
+             Shown("latent distance", ("distance",), "number"), Shown("p", ("distance_p",), "p"),
+             *([Shown("p by rank", ("p_conformal",), "p")] if "p_conformal" in frame else []),
+             Shown("smallest q of a feature", ("feature_p",), "p"),
+             *(Shown(f"{m} beyond {EXTREME}", (f"extreme_{m}",)) for m in people.modalities)]
+    return DataTable("people-table", frame.reset_index(drop=True), tuple(shown),
+                     "Each name leads to that person's page; the most deviant come first." if files
+                     else "Everybody scored whom the model was not trained on, the most deviant "
+                     "first.")
 
 
-def persons(people: Deviations, n: int, regional: RegionalDeviations | None, atlas: Atlas | None,
-            groups: tuple[str, ...], voxels: VoxelFindings) -> dict[str, Any]:
-    """The n most deviant people, and how many they were chosen from."""
-    order = most_deviant(people)
+def _free(name: str, taken: pd.DataFrame) -> str:
+    """A covariate may be called as a column of ours."""
+    ours = {*taken.columns, "page", "distance", "distance_p", "p_conformal", "feature_p"}
+    return f"{name} (covariate)" if name in ours or name.startswith(("extreme_", "measured_")) \
+        else name
+
+
+def persons(contents: Contents) -> dict[str, Any]:
+    """The most deviant people, and how many they were chosen from."""
+    order = contents.order
     by = (order["latent"] == order["p"]).map({True: "latent distance", False: "strongest feature"})
-    return {"n_ranked": len(order), "has_attribution": people.attribution is not None,
-            "persons": [{"by": why, **_person(people, subject, regional, atlas, groups),
-                         "voxels": voxels.person(subject, Z_LIMIT)}
-                        for subject, why in zip(order.index[:max(n, 0)], by)]}
+    chosen = order.index[:max(contents.n_subjects, 0)]
+    return {"n_ranked": len(order), "has_attribution": contents.people.attribution is not None,
+            "persons": [{"by": by[who], **person(contents, who, f"p{k}")}
+                        for k, who in enumerate(chosen, 1)]}
 
 
-def _person(people: Deviations, subject: str, regional: RegionalDeviations | None,
-            atlas: Atlas | None, groups: tuple[str, ...]) -> dict[str, Any]:
+def person(contents: Contents, subject: str, key: str) -> dict[str, Any]:
     """One person: what is known of them, how far out they lie, their regions and maps."""
+    people = contents.people
     row, z = people.subjects.loc[subject], people.z.loc[[subject]].iloc[0].dropna()
-    shown = dict.fromkeys((*people.reference.covariates, *groups))
+    shown = dict.fromkeys((*people.reference.covariates, *contents.groups))
     q = corrected(people.p.loc[[subject]].iloc[0], "fdr_bh").dropna()
     have = _modalities_of(people.z, subject)
     counts = people.select([subject]).extreme(EXTREME).iloc[0]
     strongest = int(z.abs().to_numpy().argmax()) if len(z) else -1
     return {
-        "id": subject, "facts": {name: row[name] for name in shown if name in row},
+        "id": subject, "key": key,
+        "facts": {name: row[name] for name in shown if name in row},
         "calibration": row[ROLE] in JUDGES, "distance": people.distance.loc[subject],
+        "p_rank": people.distance.get("p_conformal", pd.Series(dtype=float)).get(subject, np.nan),
         "n_values": len(z), "n_hits": int((q < ALPHA).sum()),
         "strongest": None if z.empty else (*z.index[strongest], q.min()),
         # of the other kinds a centile is one of what the rest of the brain leaves: no plain words
         "centile": centile_words(100 * stats.norm.cdf(z.iloc[strongest]))
         if len(z) and people.reference.kind == "covariates" else None,
-        "counts": [(name, int(counts[name]), int(z[name].size)) for name in have],
+        "counts": [(name, int(counts[name]), int(z[name].size), _CHANCE * z[name].size)
+                   for name in have],
         "absent": [name for name in people.modalities if name not in have],
-        "maps": [] if regional is None or atlas is None else [
-            brain_picture(subject_map(regional, subject, name, atlas), name, Z_LIMIT,
-                          "deviation, z") for name in _modalities_of(regional.z, subject)],
+        "table": None if z.empty else features_table(people, subject, f"{key}-features"),
         "regions": None if z.empty else picture(
             lambda ax: figures.plot_subject(people, subject, TOP, ax=ax),
             (WIDTH, 0.8 + 0.25 * min(TOP, len(z)))),
-        **_attribution(people, subject)}
+        **_maps(contents, subject, key), **_attribution(people, subject)}
+
+
+def features_table(people: Deviations, subject: str, key: str) -> DataTable:
+    """Every feature measured in one person, the largest deviation first."""
+    one = people.select([subject])
+    z = one.z.iloc[0].dropna()
+    columns = z.index
+    frame = pd.DataFrame({
+        "modality": columns.get_level_values(0), "feature": columns.get_level_values(1),
+        **{name: getattr(one, name)[columns].iloc[0].to_numpy()
+           for name in ("observed", "expected", "z")},
+        "centile": 100 * stats.norm.cdf(z), "p": 2 * stats.norm.sf(np.abs(z))})
+    frame["q"] = corrected(pd.Series(frame["p"]), "fdr_bh").to_numpy()
+    if one.conformal is not None:
+        frame["p_rank"] = one.conformal.reindex(columns=columns).iloc[0].to_numpy()
+    frame = frame.iloc[np.argsort(-z.abs().to_numpy(), kind="stable")].reset_index(drop=True)
+    ranks = [Shown("p by rank", ("p_rank",), "p")] if "p_rank" in frame else []
+    return DataTable(
+        key, frame, (Shown("region", ("feature",)), Shown("modality", ("modality",)),
+                     Shown("observed", ("observed",), "value"),
+                     Shown("expected", ("expected",), "value"), Shown("z", ("z",), "number"),
+                     Shown("p", ("p",), "p"), Shown("q", ("q",), "p"), *ranks),
+        "Every feature measured, the farthest from expectation first. q: Benjamini-Hochberg over "
+        "this person's features.",
+        said={"feature": [region_label(f) for f in frame["feature"]]}, modality="modality", q="q")
+
+
+def _maps(contents: Contents, subject: str, key: str) -> dict[str, Any]:
+    """Pictures for paper, and the same to walk through."""
+    regional, _ = contents.regional
+    named: list[tuple[str, Any]] = []
+    if regional is not None and contents.atlas is not None:
+        named = [(m, subject_map(regional, subject, m, contents.atlas))
+                 for m in _modalities_of(regional.z, subject)]
+    voxels = contents.voxels.person(subject, Z_LIMIT)
+    return {"voxels": voxels,
+            "maps": [] if voxels else [brain_picture(img, name, Z_LIMIT, "deviation, z")
+                                       for name, img in named],
+            "viewer": viewer(key, contents.voxels.maps_of(subject) or named, Z_LIMIT)}
 
 
 def _attribution(people: Deviations, subject: str) -> dict[str, Any]:
@@ -139,8 +189,8 @@ def _attribution(people: Deviations, subject: str) -> dict[str, Any]:
     none: dict[str, Any] = {"attribution": None, "carried": [], "squares": None}
     if people.attribution is None:
         return none
-    person = people.select([subject])
-    z, shares = person.latent.iloc[0].dropna(), modality_shares(person).iloc[0].dropna()
+    one = people.select([subject])
+    z, shares = one.latent.iloc[0].dropna(), modality_shares(one).iloc[0].dropna()
     if shares.empty:
         return none
     return {"carried": list(shares.sort_values(ascending=False, kind="stable").items()),

@@ -1,7 +1,6 @@
 """The parts of the report that show voxels: groups on slices of the brain, and people."""
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from normfuse.cards import Card, some
 from normfuse.deviations import Deviations
-from normfuse.errors import ComparisonError, ModelFileError
+from normfuse.errors import CohortError, ComparisonError, ModelFileError
+from normfuse.inputs import read_object
+from normfuse.modality import refuse_unsafe_name
 from normfuse.space import Space
 
 from .effects import Array
@@ -44,6 +46,17 @@ class VoxelFindings:
     deviations: Deviations | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        scored = "no maps of people" if self.deviations is None else repr(self.deviations)
+        return f"<VoxelFindings: {some(self.groups)} compared; {scored}>"
+
+    def _repr_html_(self) -> str:
+        return Card("VoxelFindings", "for a report", {
+            "compared": some(f"{name}: {found!r}" for name, found in self.groups.items()),
+            "maps of people": repr(self.deviations).strip("<>") if self.deviations else "none"},
+            notes=[f"{name} was not compared: {why}" for name, why in self.refused.items()]
+        ).html()
+
     @classmethod
     def read(cls, groups: str | Path | None, deviations: str | Path | None) -> VoxelFindings:
         """From what ``normfuse compare-voxels`` and ``normfuse score`` wrote."""
@@ -53,23 +66,33 @@ class VoxelFindings:
         if groups is None:
             return cls(deviations=scored)
         try:
-            found = json.loads((Path(groups) / INDEX).read_text(encoding="utf-8"))
-            names, refused = found["compared"], found["refused"]
-        except (OSError, ValueError, TypeError, KeyError) as problem:
+            found = read_object(Path(groups) / INDEX)
+            names = [refuse_unsafe_name(name) for name in found["compared"]]
+            refused = {str(name): str(why) for name, why in found["refused"].items()}
+        except (OSError, ValueError, TypeError, LookupError, AttributeError,
+                CohortError) as problem:
             raise ModelFileError(f"{groups} is not a folder that `normfuse compare-voxels` wrote: "
                                  f"{problem}") from problem
         return cls({m: VoxelComparison.read(Path(groups) / m) for m in names}, scored, refused)
 
     def person(self, subject: str, limit: float) -> list[Picture]:
         """z-maps of one person; none if their voxels are not at hand."""
+        return [brain_picture(_img(space, values), f"{m}, voxel by voxel", limit, "deviation, z",
+                              _marks(space, _significant(values)))
+                for m, space, values in self._of(subject)]
+
+    def maps_of(self, subject: str) -> list[tuple[str, Any]]:
+        """The same as (modality, image)."""
+        return [(f"{m}, voxel by voxel", _img(space, values))
+                for m, space, values in self._of(subject)]
+
+    def _of(self, subject: str) -> list[tuple[str, Space, Array]]:
         if self.deviations is None or subject not in self.deviations.subjects.index:
             return []
         z = self.deviations.select([subject]).blocks()
-        found = {m: (space, z[m].to_numpy(float)[0])
-                 for m, space in voxel_spaces(self.deviations).items()}
-        return [brain_picture(_img(space, values), f"{m}, voxel by voxel", limit, "deviation, z",
-                              _marks(space, _significant(values)))
-                for m, (space, values) in found.items() if np.isfinite(values).any()]
+        found = [(m, space, z[m].to_numpy(float)[0])
+                 for m, space in voxel_spaces(self.deviations).items()]
+        return [(m, space, values) for m, space, values in found if np.isfinite(values).any()]
 
     def notes(self) -> list[str]:
         """Of the comparisons; those of one modality with its name."""
@@ -80,12 +103,19 @@ class VoxelFindings:
         return refused + shared + [f"{m}: {note}" for m, notes in of.items() for note in notes
                                    if note not in shared]
 
+    def contrast_maps(self) -> tuple[list[tuple[str, Any]], float]:
+        """t of each modality as an image, and where their colours end."""
+        return [(m, _img(c.space, c.maps["t"])) for m, c in self.groups.items()], self._limit()
+
     def contrasts(self) -> list[dict[str, Any]]:
         """Of each modality: words, a picture of t, and the strongest peaks."""
+        limit = self._limit()
+        return [_facts(m, comparison, limit) for m, comparison in self.groups.items()]
+
+    def _limit(self) -> float:
         largest = [np.nanmax(np.abs(c.maps["t"])) for c in self.groups.values()
                    if np.isfinite(c.maps["t"]).any()]
-        limit = float(np.ceil(max(largest, default=1.0)))
-        return [_facts(m, comparison, limit) for m, comparison in self.groups.items()]
+        return float(np.ceil(max(largest, default=1.0)))
 
 
 def _facts(modality: str, comparison: VoxelComparison, limit: float) -> dict[str, Any]:

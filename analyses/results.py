@@ -5,12 +5,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from normfuse.cards import Card, short
 from normfuse.outputs import new_file, new_folder
 
 
@@ -50,12 +50,15 @@ class Found(ABC):
         return Path(folder)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {self.summary().splitlines()[0]}>"
+        return f"<{type(self).__name__}: {short(self.summary().splitlines()[0], 300)}>"
 
     def _repr_html_(self) -> str:
-        text = escape(self.summary()).replace("\n", "<br>")
-        shown = self.table.sort_values("p") if "p" in self.table else self.table
-        return text + shown.head(10).to_html(float_format="{:.3g}".format)
+        first, *more = self.summary().splitlines()
+        return Card(type(self).__name__, first, {}, {"": self._shown()}, more).html()
+
+    def _shown(self) -> pd.DataFrame:
+        """What a card shows the first rows of."""
+        return self.table.sort_values("p") if "p" in self.table else self.table
 
 
 def _plain(part: Any) -> Any:

@@ -9,27 +9,27 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from normfuse.deviations import ROLE, UNSEEN_ROLES
 from normfuse.errors import ComparisonError, listed
 
 from .association_table import INDEX, Associations
 from .comparable import (Scores, covariate_columns, covariate_names, known_covariates,
                          trained_on)
 from .families import correct, correction_name, disagreement, family, shuffles_of
-from .linear_terms import Array
+from .linear_terms import EXPLAINED, Array
 from .shuffles import Shuffles
 from .terms import ALTERNATIVES, Question, TableNull, p_of_t, shuffled
 from .voxel_corrections import MaxT
 
 METHODS = ("spearman", "pearson")
 _WORDS = {"the covariates tell the groups apart completely": "the covariates determine the score",
-          "group and covariates explain it without residual":
-          "score and covariates explain it without residual"}
+          EXPLAINED: "score and covariates explain it without residual"}
 
 
 def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame, *,
                  adjust: Iterable[str] | None = None, method: str = "spearman",
-                 correction: str | MaxT = "fdr_bh", alternative: str = "two-sided"
-                 ) -> Associations:
+                 correction: str | MaxT = "fdr_bh", alternative: str = "two-sided",
+                 controls: bool = False) -> Associations:
     r"""Partial correlation of every feature with every score, in z and in the raw values.
 
     .. math:: r = \operatorname{cor}(z - \hat z(c), s - \hat s(c)), \quad
@@ -37,9 +37,9 @@ def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame,
               \tanh\!\left(\operatorname{artanh} r \pm \frac{1.96}{\sqrt{n - 3 - k}}\right)
 
     for a score s and k columns of covariates c; for ``spearman`` of ranks (of covariates too).
-    The people are those given: held-out controls of the reference are **not** added, for with
+    Healthy people of the reference are **left out** if others have the score, too, for with
     patients and controls together everything in which the groups differ goes with the score. If
-    there are several groups among them, adjust for the group.
+    there are several groups among the others, adjust for the group.
 
     Parameters
     ----------
@@ -51,6 +51,8 @@ def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame,
     adjust : iterable of str, optional
         Columns c of ``subjects``; by default the model's own covariates, ``()`` for none.
     method : {"spearman", "pearson"}
+    controls : bool
+        Keep healthy people of the reference beside others.
     correction : {"fdr_bh", "fdr_by", "holm"} or MaxT
         Of p over all scores, modalities and features; z and raw are a family each. ``MaxT``:
         residuals of people change places, within blocks.
@@ -68,7 +70,8 @@ def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame,
     ------
     ComparisonError
         An unknown score or one that is no number, a covariate of the model as a score, a missing
-        covariate, or an unknown word.
+        covariate, an unknown word, or a score that is the same in everyone of each block
+        (MaxT).
 
     References
     ----------
@@ -95,7 +98,7 @@ def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame,
         if word not in words:
             raise ComparisonError(f"{name} is one of {', '.join(words)}; got {word!r}")
     correction_name(correction)
-    table, notes = _scores_of(deviations, scores)
+    table, notes = _scores_of(deviations, scores, controls)
     people = cast(Any, deviations).select(table.index)
     adjust = covariate_names(deviations, adjust)
     both = [name for name in table if name in adjust]
@@ -103,26 +106,34 @@ def associations(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame,
         raise ComparisonError(f"{listed(both)} is both a score and adjusted for")
     design = covariate_columns(people.subjects, adjust, "", known_covariates(deviations))
     shuffles, _ = shuffles_of(correction, people.subjects, design, pd.Series(dtype=str))
+    if isinstance(correction, MaxT) and correction.blocks is not None:
+        _refuse_fixed(table, people.subjects[correction.blocks])
     asked = _Asked(table, design, method == "spearman", alternative)
     found = pd.concat([asked.of(values, correction, shuffles).add_prefix(prefix)
                        for prefix, values in (("", people.z), ("raw_", people.observed))], axis=1)
     return Associations(found, tuple(map(str, table)), method, adjust, family(found, correction),
                         {str(name): int(table[name].notna().sum()) for name in table},
-                        (*notes, *disagreement(found)), people.reference.kind, alternative)
+                        (*notes, *disagreement(found, "the score goes with")),
+                        people.reference.kind, alternative)
 
 
-def _scores_of(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame
+def _scores_of(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame, controls: bool
                ) -> tuple[pd.DataFrame, list[str]]:
     """Numbers of the people who have any, and notes."""
     subjects = deviations.subjects
     if isinstance(scores, pd.DataFrame):
+        for what, labels in (("row", scores.index), ("column", scores.columns)):
+            again = labels[labels.duplicated()].unique()
+            if len(again):
+                raise ComparisonError(f"the table of scores has more than one {what} called "
+                                      f"{listed(again)}; keep one")
         table = scores.reindex(subjects.index)
         if table.empty or not scores.index.isin(subjects.index).any():
             raise ComparisonError(f"none of the {len(scores)} ids of the table of scores "
                                   f"({listed(scores.index)}) is among these people "
                                   f"({listed(subjects.index)})")
     else:
-        names = [scores] if isinstance(scores, str) else list(scores)
+        names = _names(scores)
         unknown = [name for name in names if name not in subjects]
         if unknown or not names:
             raise ComparisonError(f"scores are columns of the subjects table; {listed(unknown)} "
@@ -147,8 +158,32 @@ def _scores_of(deviations: Scores, scores: str | Iterable[str] | pd.DataFrame
                      f"({listed(subjects.index[lacking])})")
     kept = numbers[~seen & ~lacking]
     if kept.empty:
-        raise ComparisonError("nobody is left who has a score: " + "; ".join(notes))
+        raise ComparisonError(f"nobody is left who has {listed(_names(scores))} as a number"
+                              + "".join(f"; {note}" for note in notes))
+    role = subjects[ROLE] if ROLE in subjects else pd.Series("", subjects.index)
+    healthy = role[kept.index].isin(UNSEEN_ROLES)
+    if not controls and healthy.any() and not healthy.all():
+        notes.append(f"left out {int(healthy.sum())} healthy people of the reference who have a "
+                     "score, too: among both, whatever tells the groups apart goes with the "
+                     "score. controls=True (--controls) keeps them; adjust for the group then")
+        kept = kept[~healthy]
     return kept, notes
+
+
+def _names(scores: str | Iterable[str] | pd.DataFrame) -> list[str]:
+    """What the scores are called."""
+    return [scores] if isinstance(scores, str) else [str(name) for name in scores]
+
+
+def _refuse_fixed(scores: pd.DataFrame, blocks: pd.Series) -> None:
+    """Raises ComparisonError for a score that people who change places cannot exchange."""
+    fixed = [str(name) for name, score in scores.items()
+             if score.groupby(blocks.astype(str)).nunique().max() < 2]
+    if fixed:
+        raise ComparisonError(
+            f"{listed(fixed)} is the same in everyone of each {blocks.name}, so that nothing "
+            "changes when people change places within one; give MaxT(…, blocks=None) if people of "
+            "all of them are exchangeable")
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,6 +44,20 @@ class Subtypes(Found):
     notes : tuple of str
     kind : str
         Of deviations (:mod:`normfuse.kinds`).
+
+    Examples
+    --------
+    >>> from normfuse.analyses import StabilityPlan, subtypes
+    >>> from normfuse.testing import tiny_scored
+    >>> deviations = tiny_scored(60)
+    >>> found = subtypes(deviations, metric="euclidean", most=3,
+    ...                  plan=StabilityPlan(n_subsamples=20, n_null=19))
+    >>> print(found.summary().split(":")[0])
+    no subtypes beyond chance among 60 people
+    >>> found.table["subtype"].unique().tolist()
+    [1]
+    >>> found.plot("consensus").get_xlabel()
+    'people, in the same order'
     """
 
     table: pd.DataFrame
@@ -77,6 +91,9 @@ class Subtypes(Found):
                       for k, n in sizes.to_dict().items()]
         return "\n".join([*lines, f"{self.how}, deviations of kind {self.kind}; {self.plan}",
                           *(f"note: {note}" for note in self.notes)])
+
+    def _shown(self) -> pd.DataFrame:
+        return self.stability  # the table names people
 
     def plot(self, what: str = "stability", *, ax: Axes | None = None) -> Axes:
         """``stability``, ``consensus`` or ``profiles``."""

@@ -8,21 +8,23 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import silhouette_samples
 
+from normfuse.cards import Shown
 from normfuse.deviations import JUDGES, ROLE
 from normfuse.errors import ComparisonError, listed
 
 from .clusterings import METHODS, OneCloud, clusters, consensus, silhouettes, stability
 from .comparable import Scores, trained_on
 from .linear_terms import Array
-from .profile_distances import profile_dissimilarity
+from .profile_distances import FEWEST_FEATURES, profile_dissimilarity
 from .subtype_table import Subtypes
 
 FEWEST = 20
+_FLAT = 1e-9  # sd of silhouettes that are all the same
 _SMALL = 5  # people: a smaller cluster is somebody who stands apart, not a subtype
 
 
 @dataclass(frozen=True)
-class StabilityPlan:
+class StabilityPlan(Shown):
     """How stability is measured.
 
     Parameters
@@ -36,6 +38,11 @@ class StabilityPlan:
     level : float
         Subtypes are reported if p is below.
     seed : int
+
+    Examples
+    --------
+    >>> StabilityPlan(n_subsamples=50).n_null
+    99
     """
 
     n_subsamples: int = 50
@@ -43,6 +50,15 @@ class StabilityPlan:
     n_null: int = 99
     level: float = 0.05
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_subsamples", "n_null"):
+            given = getattr(self, name)
+            if not isinstance(given, int) or given < 2:
+                raise ComparisonError(f"{name} is a whole number, 2 at least; got {given!r}")
+        if not (0 < self.share < 1 and 0 < self.level < 1):
+            raise ComparisonError("share and level lie between 0 and 1; got "
+                                  f"{self.share} and {self.level}")
 
 
 def subtypes(deviations: Scores, who: str | None = None, *, metric: str = "correlation",
@@ -98,12 +114,8 @@ def subtypes(deviations: Scores, who: str | None = None, *, metric: str = "corre
 
     Examples
     --------
-    >>> from dataclasses import replace
-    >>> from normfuse.testing import tiny_cohort, tiny_deviations
-    >>> cohort = tiny_cohort(60)
-    >>> z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
-    >>> none = dict.fromkeys(("observed", "expected", "latent", "distance", "attribution"), z[[]])
-    >>> deviations = replace(tiny_deviations(), z=z, subjects=cohort.subjects, **none)
+    >>> from normfuse.testing import tiny_scored
+    >>> deviations = tiny_scored(60)
     >>> found = subtypes(deviations, metric="euclidean", most=3,
     ...                  plan=StabilityPlan(n_subsamples=20, n_null=19))
     >>> found.n_clusters, len(found.table)
@@ -114,6 +126,12 @@ def subtypes(deviations: Scores, who: str | None = None, *, metric: str = "corre
     values, ks = z.to_numpy(dtype=float), range(2, most + 1)
     _check(z, metric, method, most)
     distance = profile_dissimilarity(z, metric).to_numpy()
+    if distance.max() < _FLAT:
+        raise ComparisonError(f"the z of these {len(z)} people are all alike, so that there is "
+                              "nothing to tell kinds of people by; look at their features")
+    thin = z.columns.get_level_values(0).value_counts() < FEWEST_FEATURES[metric]
+    if thin.any():
+        notes.append(f"{listed(thin.index[thin])} has too few features to correlate, and no say")
     rng = np.random.default_rng(plan.seed)
     n_kept = max(most + 1, round(plan.share * len(z)))
     drawn = np.array([rng.permutation(len(z))[:n_kept] for _ in range(plan.n_subsamples)])
@@ -185,12 +203,24 @@ def _beside_null(seen: dict[str, Array], null: dict[str, Array], ks: list[int]
         columns |= {name: numbers, f"{name}_null": null[name].mean(axis=0), f"{name}_low": low,
                     f"{name}_high": high}
     cloud = null["silhouette"]
-    mean, sd = cloud.mean(axis=0), np.maximum(cloud.std(axis=0, ddof=1), 1e-9)
-    excess, by_chance = (seen["silhouette"] - mean) / sd, ((cloud - mean) / sd).max(axis=1)
+    sd = np.maximum(cloud.std(axis=0, ddof=1), _FLAT)
+    excess = (seen["silhouette"] - cloud.mean(axis=0)) / sd
     reached = (cloud >= seen["silhouette"]).sum(axis=0)
     table = pd.DataFrame({**columns, "excess": excess, "p": (1 + reached) / (1 + len(cloud))},
                          index=pd.Index(ks, name="n_clusters"))
-    return table, float((1 + (by_chance >= excess.max()).sum()) / (1 + len(cloud)))
+    return table, beside_one_cloud(seen["silhouette"], cloud)
+
+
+def beside_one_cloud(seen: Array, clouds: Array) -> float:
+    """p of the largest excess over all numbers of clusters, (n_k,) beside (n_clouds, n_k).
+
+    Mean and sd are those of all, the people seen among them: by those of the clouds alone, clouds
+    lie nearer to their own mean than one more cloud does, and p is too small.
+    """
+    every = np.vstack([seen, clouds])
+    largest = ((every - every.mean(axis=0))
+               / np.maximum(every.std(axis=0, ddof=1), _FLAT)).max(axis=1)
+    return float((largest >= largest[0]).mean())
 
 
 def _number(table: pd.DataFrame, level: float) -> int:

@@ -73,8 +73,7 @@ class Question:
             if problem:
                 reason[columns] = problem
                 continue
-            fitted, exact = term.fit(values)
-            reason[columns[exact]] = "group and covariates explain it without residual"
+            fitted, reason[columns] = term.fit(values)
             for name, numbers in fitted.items():
                 found.setdefault(name, np.full(y.shape[1], np.nan))[columns] = numbers
         return found, reason
@@ -131,7 +130,7 @@ def shuffled(question: Question, y: Array, chosen: Array, shuffles: Shuffles) ->
     for rows, columns, term, values in question.pieces(y, chosen):
         rest, among = term.residuals(values), shuffles.among(rows)
         number, seen = np.cumsum(rows) - 1, _cut(term, rest)
-        slack = _TIE * np.abs(seen)
+        slack = _TIE * np.maximum(np.abs(seen), 1)  # no difference at all is a tie, too
         counts = np.zeros((3, len(columns)))
         step = max(1, _BATCH // rest.size)
         for start in range(0, shuffles.n, step):

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,10 @@ import numpy as np
 import pandas as pd
 
 from normfuse import __version__
+from normfuse.cards import Card, short
 from normfuse.errors import ComparisonError, ModelFileError, listed
+from normfuse.image_files import load_image
+from normfuse.inputs import read_csv, read_object
 from normfuse.outputs import new_folder
 from normfuse.space import Space
 
@@ -171,7 +173,20 @@ class VoxelComparison:
         return pd.Series([REASONS[code] for code in codes], dtype=object).value_counts()
 
     def summary(self) -> str:
-        """The comparison in a few lines of text."""
+        """The comparison in a few lines of text.
+
+        Examples
+        --------
+        >>> maps = dict(t=np.array([0.5, 7, 1, -9, 2, 6.5]),
+        ...             q=np.array([.8, .01, .6, .01, .2, .02]),
+        ...             g=np.array([0.1, 1.4, 0.2, -1.8, 0.4, 1.3]), n_case=np.full(6, 30.0),
+        ...             n_baseline=np.full(6, 35.0), reason=np.zeros(6))
+        >>> space = Space(np.ones((1, 2, 3), bool), np.eye(4) * 2, "MNI152NLin2009aSym")
+        >>> found = VoxelComparison(maps, space, "dx", "AD", "CN", (), "OLS t", True,
+        ...                         "Benjamini-Hochberg over voxels", {"AD": 30, "CN": 35})
+        >>> print(found.summary().splitlines()[0])
+        dx: 30 AD - 35 CN, not adjusted; OLS t, two-sided
+        """
         side = "two-sided" if self.two_sided else f"only {self.case} > {self.baseline} counts"
         adjusted = f"adjusted for {', '.join(self.adjust)}" if self.adjust else "not adjusted"
         about = f"{self._about}, " if self._about else ""
@@ -245,6 +260,23 @@ class VoxelComparison:
         ------
         OutputExistsError
             If the folder is there and ``overwrite`` is not asked for.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> maps = dict(t=np.array([0.5, 7, 1, -9, 2, 6.5]),
+        ...             q=np.array([.8, .01, .6, .01, .2, .02]),
+        ...             g=np.array([0.1, 1.4, 0.2, -1.8, 0.4, 1.3]), n_case=np.full(6, 30.0),
+        ...             n_baseline=np.full(6, 35.0), reason=np.zeros(6))
+        >>> space = Space(np.ones((1, 2, 3), bool), np.eye(4) * 2, "MNI152NLin2009aSym")
+        >>> found = VoxelComparison(maps, space, "dx", "AD", "CN", (), "OLS t", True,
+        ...                         "Benjamini-Hochberg over voxels", {"AD": 30, "CN": 35})
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     again = VoxelComparison.read(found.save(Path(place, "AD")))
+        ...     print(again.significant().sum(), len(again.table))
+        ...     print(again.plot(glass=True).get_title("left")[:7])
+        3 3
+        AD - CN
         """
         facts: dict[str, Any] = {name: getattr(self, name) for name in _FACTS}
         facts["Space"], facts["Family"] = self.space.name, self.family
@@ -271,31 +303,31 @@ class VoxelComparison:
     @classmethod
     def read(cls, folder: str | Path) -> VoxelComparison:
         """Read what :meth:`save` wrote."""
-        import nibabel as nib
-
-        folder, load = Path(folder), nib.Nifti1Image.from_filename
+        folder = Path(folder)
         try:
-            facts = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-            space = Space.of(load(folder / "mask.nii.gz"), facts["Space"])
-            maps = {name: np.asarray(load(folder / file).dataobj)[space.mask]
+            facts = read_object(folder / "comparison.json")
+            space = Space.of(load_image(folder / "mask.nii.gz"), str(facts["Space"]))
+            maps = {name: np.asarray(load_image(folder / Path(file).name).dataobj)[space.mask]
                     for name, file in facts["Maps"].items()}
             null = folder / "null.tsv"
-            return cls(maps, space, null=pd.read_csv(null, sep="\t") if null.exists()
-                       else pd.DataFrame(),
-                       **{**{name: facts[name] for name in _FACTS if name in facts},
-                          "adjust": tuple(facts["adjust"]), "notes": tuple(facts["notes"])})
-        except (OSError, ValueError, KeyError, TypeError, nib.filebasedimages.ImageFileError
-                ) as problem:
+            found = cls(maps, space, null=read_csv(null, sep="\t") if null.exists()
+                        else pd.DataFrame(),
+                        **{**{name: facts[name] for name in _FACTS if name in facts},
+                           "adjust": tuple(facts["adjust"]), "notes": tuple(facts["notes"])})
+            found.summary()  # which cannot be told of what is damaged
+            return found
+        except Exception as problem:  # nibabel, gzip and pandas each have errors of their own
             raise ModelFileError(f"{folder} is not a folder that VoxelComparison.save wrote: "
                                  f"{problem}") from problem
 
     def __repr__(self) -> str:
-        return (f"<VoxelComparison of {self.group}: {self.case} - {self.baseline}, "
-                f"{self.space.n_voxels} voxels; {self.correction}>")
+        return (f"<VoxelComparison of {short(self.group)}: {short(self.case)} - "
+                f"{short(self.baseline)}, {self.space.n_voxels} voxels; "
+                f"{short(self.correction, 200)}>")
 
     def _repr_html_(self) -> str:
-        text = escape(self.summary()).replace("\n", "<br>")
-        return text + self.table.head(10).to_html(float_format="{:.3g}".format, index=False)
+        first, *more = self.summary().splitlines()
+        return Card("VoxelComparison", first, {}, {"": self.table}, more).html()
 
 
 def _nothing(column: str) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from normfuse.cards import Shown
 from normfuse.errors import ComparisonError
 
 from .clusters import Box, Clusters, tfce
@@ -76,12 +77,17 @@ class Corrected:
 
 
 @dataclass(frozen=True)
-class BenjaminiHochberg:
+class BenjaminiHochberg(Shown):
     """The share of false discoveries among the voxels called different, by their p: ``q``.
 
     References
     ----------
     Benjamini & Hochberg (1995), doi:10.1111/j.2517-6161.1995.tb02031.x.
+
+    Examples
+    --------
+    >>> BenjaminiHochberg().correct({"p": np.array([0.01, 0.5, np.nan, 0.02])}).maps["q"].tolist()
+    [0.030000000000000002, 0.5, nan, 0.030000000000000002]
     """
 
     def correct(self, maps: dict[str, Array]) -> Corrected:
@@ -93,7 +99,7 @@ class BenjaminiHochberg:
 
 
 @dataclass(frozen=True)
-class Shuffled:
+class Shuffled(Shown):
     """Family-wise error by shuffling people; see its kinds.
 
     Parameters
@@ -139,6 +145,11 @@ class MaxT(Shuffled):
     References
     ----------
     Winkler et al. (2014), doi:10.1016/j.neuroimage.2014.01.060.
+
+    Examples
+    --------
+    >>> print(MaxT(999))
+    family-wise by the largest t, 999 permutations within site, seed 0
     """
 
     def correct_by(self, null: Null, box: Box, two_sided: bool) -> Corrected:
@@ -199,14 +210,26 @@ class Clustered(Shuffled):
 
 @dataclass(frozen=True)
 class ClusterExtent(Clustered):
-    """Is a cluster larger than the largest when the groups mean nothing? In voxels."""
+    """Is a cluster larger than the largest when the groups mean nothing? In voxels.
+
+    Examples
+    --------
+    >>> print(ClusterExtent(999, forming_p=0.001))
+    family-wise by cluster extent (voxels of p < 0.001), 999 permutations within site, seed 0
+    """
 
     of: ClassVar[str] = "extent"
 
 
 @dataclass(frozen=True)
 class ClusterMass(Clustered):
-    """Is a cluster heavier than the heaviest when the groups mean nothing? In t x voxels."""
+    """Is a cluster heavier than the heaviest when the groups mean nothing? In t x voxels.
+
+    Examples
+    --------
+    >>> print(ClusterMass(999))
+    family-wise by cluster mass (voxels of p < 0.001), 999 permutations within site, seed 0
+    """
 
     of: ClassVar[str] = "mass"
 
@@ -217,6 +240,11 @@ class Tfce(Shuffled):
 
     See :func:`~normfuse.analyses.clusters.tfce` for the formula, and mind its time: about 0.7 s
     CPU a permutation at 2 mm.
+
+    Examples
+    --------
+    >>> print(Tfce(99))
+    family-wise by threshold-free cluster enhancement, 99 permutations within site, seed 0
     """
 
     keeps_maps: ClassVar[bool] = True

@@ -35,7 +35,7 @@ def write_voxel_maps(deviations: Deviations, folder: str | Path, *,
     subjects : iterable of str, optional
         Everyone by default.
     overwrite : bool
-        Replace the folder if it is there, unless it holds a file that is not written again.
+        Replace the folder if it is there, all its maps included, unless it holds other files.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def write_voxel_maps(deviations: Deviations, folder: str | Path, *,
     stems = file_stems(deviations.subjects.index, subjects)
     check_modalities(spaces)
     names = []
-    with new_folder(Path(folder), overwrite=overwrite) as work:
+    with new_folder(Path(folder), overwrite=overwrite, ours=is_ours) as work:
         for m, space in spaces.items():
             space.mask_img().to_filename(work / f"desc-normfuse_mask_{m}.nii.gz")
         for part in _shown(deviations.select(list(stems))):
@@ -83,6 +83,16 @@ def write_voxel_maps(deviations: Deviations, folder: str | Path, *,
                     space.img(values.to_numpy()).to_filename(work / names[-1])
         describe(work, deviations.reference, "z in voxels")
     return tuple(Path(folder) / name for name in names)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is one that :func:`write_voxel_maps` writes.
+
+    >>> is_ours(Path("sub-1_desc-normfuse_stat-z_t1.nii.gz")), is_ours(Path("sub-1_T1w.nii.gz"))
+    (True, False)
+    """
+    return path.name == "dataset_description.json" or (
+        "desc-normfuse_" in path.name and path.name.endswith(".nii.gz"))
 
 
 def _shown(deviations: Deviations, at_once: int = 16) -> Iterable[Deviations]:

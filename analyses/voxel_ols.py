@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from normfuse.cards import Shown
 from normfuse.errors import ComparisonError
 
 from .effects import Array
@@ -113,7 +114,7 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class OlsT:
+class OlsT(Shown):
     """t of the group in a linear model with the covariates, by ordinary least squares.
 
     Parameters
@@ -121,6 +122,13 @@ class OlsT:
     two_sided : bool
         False: only a case group that lies *above* the baseline counts; turn the contrast round
         for the other side.
+
+    Examples
+    --------
+    >>> case, design = np.array([True] * 3 + [False] * 4), np.ones((7, 1))
+    >>> y = np.array([[2.0, 1], [3, 0], [2.5, 2], [1, 1], [0, 2], [0.5, 0], [1, 1]])
+    >>> OlsT().model(case, design).statistics(y)["t"].round(2).tolist()
+    [5.04, 0.0]
     """
 
     two_sided: bool = True

@@ -149,7 +149,8 @@ class OfEachMap:
         self.work.must_be_seen()
         if self.work.load(self._name(k)) is None:
             at = slice(k * _TOGETHER, min((k + 1) * _TOGETHER, self.n))
-            maps = np.hstack([np.load(self.work.folder / f"{_name(s)}-null.npy", mmap_mode="r")[at]
+            maps = np.hstack([np.load(self.work.folder / f"{_name(s)}-null.npy", mmap_mode="r",
+                                      allow_pickle=False)[at]
                               for s in self.stretches])
             self.work.save(self._name(k), found=np.array([self.function(one) for one in maps]))
         return k

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from normfuse.calibration_check import check_calibration
 from normfuse.deviations import JUDGES, MAPS, ROLE
 from normfuse.errors import AtlasError, SpaceMismatchError, listed
 from normfuse.parcels import Parcels, region_table
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 
     from nibabel.nifti1 import Nifti1Image
     from normfuse.atlas import Atlas
-    from normfuse.deviations import Deviations
+    from normfuse.deviations import Deviations, Reference
     from normfuse.parcels import RegionMean
+
+
+OF, REGIONS = "of", "regions"
+"""In a row of the calibration: whose z it is about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +138,41 @@ def with_regions(kept: Deviations, made: Mapping[str, VoxelRegions], order: Sequ
         return part.changed(**tables, conformal=None, reference=reference)
 
     controls = None if kept.controls is None else joined(kept.controls, "controls")
-    return joined(kept, "people").changed(controls=controls)
+    regional = joined(kept, "people").changed(controls=controls)
+    reference = replace(reference, **_calibration(regional))
+    return regional.changed(reference=reference, controls=None if controls is None
+                            else controls.changed(reference=reference))
+
+
+def _calibration(regional: Deviations) -> dict[str, Any]:
+    """How often healthy people's regions exceed a threshold; what voxels do says nothing of it."""
+    subjects = regional.subjects
+    role = subjects[ROLE] if ROLE in subjects else pd.Series("", subjects.index)
+    judges = regional.controls or regional.select(subjects.index[role.isin(JUDGES)])
+    kept = [row for row in regional.reference.calibration
+            if not str(row["quantity"]).startswith("z ")]
+    if not len(judges) or not judges.z.notna().to_numpy().any():
+        return {"calibration": kept, "quantiles": {}}
+    rows, quantiles = check_calibration(judges)
+    return {"calibration": [{**row, OF: REGIONS} for row in rows
+                            if str(row["quantity"]).startswith("z ")] + kept,
+            "quantiles": quantiles}
+
+
+def calibrates_voxels(reference: Reference) -> bool:
+    """Whether these are regions whose reference still holds the calibration of their voxels.
+
+    An older normfuse wrote such folders.
+
+    Examples
+    --------
+    >>> from normfuse.testing import tiny_deviations
+    >>> calibrates_voxels(tiny_deviations().reference)
+    False
+    """
+    averaged = any("atlas" in facts for facts in reference.modalities.values())
+    return averaged and any(str(row["quantity"]).startswith("z ") and row.get(OF) != REGIONS
+                            for row in reference.calibration)
 
 
 def unparcellate(values: Mapping[str, float] | pd.Series, atlas: Atlas,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from normfuse.cards import Card, some
 from normfuse.errors import CohortError, ComparisonError, SpaceMismatchError, listed
 from normfuse.space import Space
 from normfuse.stored import COLUMNS, StoredTable
@@ -150,6 +151,12 @@ class VoxelTable:
         ------
         ComparisonError
             If the modality is unknown or is not one of voxels.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_voxel_deviations
+        >>> VoxelTable.of(tiny_voxel_deviations(3, 12), "t1")
+        <VoxelTable of 15 people, 2828 voxels of MNI152NLin6Asym>
         """
         facts = deviations.reference.modalities
         if modality not in facts or modality not in deviations.modalities:
@@ -217,7 +224,16 @@ class VoxelTable:
         return np.empty(len(self) * min(self.width, self.space.n_voxels), dtype=np.float32)
 
     def read(self, voxels: slice, room: Array) -> Array:
-        """Some voxels of everybody, float32, in the order of ``subjects``; lies in ``room``."""
+        """Some voxels of everybody, float32, in the order of ``subjects``; lies in ``room``.
+
+        Examples
+        --------
+        >>> space = Space(np.ones((1, 2, 3), bool), np.eye(4), "MNI152NLin2009aSym")
+        >>> people = pd.DataFrame({"dx": ["AD", "CN"]}, index=["s1", "s2"])
+        >>> table = VoxelTable(np.arange(12.0).reshape(2, 6), people, space)
+        >>> table.width >= 6, table.select(["s2"]).read(slice(1, 3), table.room()).tolist()
+        (True, [[7.0, 8.0]])
+        """
         wide = voxels.stop - voxels.start
         found = room[:len(self) * wide].reshape(len(self), wide)
         for start in range(0, len(self), _ROWS):
@@ -233,6 +249,11 @@ class VoxelTable:
         return (f"<VoxelTable of {len(self)} people, {self.space.n_voxels} voxels of "
                 f"{self.space.name}>")
 
+    def _repr_html_(self) -> str:
+        return Card("VoxelTable", f"of {len(self)} people", {
+            "voxels": repr(self.space).strip("<>"),
+            "columns of the subjects": some(self.subjects.columns)}).html()
+
 
 def measured(table: StoredTable) -> pd.Index:
     """Who has a value in any voxel.
@@ -243,9 +264,9 @@ def measured(table: StoredTable) -> pd.Index:
     found = np.zeros(len(table), bool)
     for start in range(0, table.shape[1], COLUMNS):
         at = slice(start, min(start + COLUMNS, table.shape[1]))
-        for some in (asked[k:k + _ROWS] for k in range(0, len(asked), _ROWS)):
-            part = table.select(table.index[some]).values(features=at)
-            found[some] = ~np.isnan(part).all(axis=1)
+        for asking in (asked[k:k + _ROWS] for k in range(0, len(asked), _ROWS)):
+            part = table.select(table.index[asking]).values(features=at)
+            found[asking] = ~np.isnan(part).all(axis=1)
         asked = asked[~found[asked]]
         if not len(asked):
             break

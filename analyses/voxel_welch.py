@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from normfuse.cards import Shown
 from normfuse.errors import ComparisonError
 
 from .effects import Array
@@ -19,7 +20,7 @@ _ROWS = 1024  # people whose squares are in memory at once
 
 
 @dataclass(frozen=True)
-class WelchT:
+class WelchT(Shown):
     r"""Welch's t, for groups of unequal spread; it knows no covariates.
 
     .. math:: t = \frac{\bar y_1 - \bar y_0}{\sqrt{s_1^2 / n_1 + s_0^2 / n_0}}
@@ -31,6 +32,13 @@ class WelchT:
     ----------
     two_sided : bool
         As in :class:`OlsT`.
+
+    Examples
+    --------
+    >>> case, design = np.array([True] * 3 + [False] * 4), np.ones((7, 1))
+    >>> y = np.array([[2.0, 1], [3, 0], [2.5, 2], [1, 1], [0, 2], [0.5, 0], [1, 1]])
+    >>> WelchT().model(case, design).statistics(y)["t"].round(2).tolist()
+    [5.0, 0.0]
     """
 
     two_sided: bool = True

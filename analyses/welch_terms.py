@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .linear_terms import NO_RESIDUAL, Array
+from .linear_terms import EXPLAINED, FLAT_GROUP, NO_RESIDUAL, Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,17 +78,18 @@ class WelchTerm:
             return (mean[..., 1, :] - mean[..., 0, :]) / np.sqrt(error.sum(axis=-2))
 
     def fit(self, y: Array) -> tuple[dict[str, Array], Array]:
-        """Statistic, df and effect of complete columns; and where there is no residual."""
+        """Statistic, df and effect of complete columns; and why there is none."""
         n, mean, error = self._moments(y)
         flat = error * n * (n - 1) <= NO_RESIDUAL * ((y - y.mean(axis=0)) ** 2).sum(axis=0)
         if self.tested.shape[1] > 1:
             exact = flat.any(axis=0)
             f, df = (np.full(y.shape[1], np.nan) for _ in range(2))
             f[~exact], df[~exact] = self._f(y[:, ~exact])
-            return {"f": f, "df1": np.where(exact, np.nan, len(n) - 1), "df2": df}, exact
+            return {"f": f, "df1": np.where(exact, np.nan, len(n) - 1),
+                    "df2": df}, np.where(exact, FLAT_GROUP, "")
         exact = flat.all(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             df = error.sum(axis=0) ** 2 / (error**2 / (n - 1)).sum(axis=0)
             t = (mean[1] - mean[0]) / np.sqrt(error.sum(axis=0))
         return {"adjusted_difference": mean[1] - mean[0], "t": np.where(exact, np.nan, t),
-                "df": np.where(exact, np.nan, df)}, exact
+                "df": np.where(exact, np.nan, df)}, np.where(exact, EXPLAINED, "")

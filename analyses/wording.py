@@ -68,6 +68,18 @@ def number(value: Any, digits: int = 2) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # no minus before 0
 
 
+def measure(value: Any) -> str:
+    """A measurement in whatever unit: four digits that tell something.
+
+    >>> measure(11391.325), measure(0.52891), measure(-0.00071234), measure(0.0)
+    ('11391', '0.5289', '−0.0007123', '0.000')
+    """
+    if value is None or not np.isfinite(value):
+        return "–"
+    size = 0 if value == 0 else int(np.floor(np.log10(abs(value))))
+    return number(value, min(max(3 - size, 0), 12))
+
+
 def p_value(value: Any, equals: str = "") -> str:
     """A p-value as one prints it, after ``equals`` in a sentence.
 
@@ -84,6 +96,17 @@ def word(value: Any) -> str:
     if pd.isna(value):
         return "–"
     return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def role(name: str) -> str:
+    """What people of the reference were for.
+
+    >>> role("early_stop"), role("cross_fitted")
+    ('to say when to stop', 'who took turns to be held out')
+    """
+    return {"training": "to train on", "early_stop": "to say when to stop",
+            "calibration": "held out to calibrate with",
+            "cross_fitted": "who took turns to be held out"}.get(name, f"for {name}")
 
 
 def ordinal(n: int) -> str:

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import numpy as np
 from .atlas_checks import (centroids_of, check_labels, check_same_labels, check_sides,
                            check_table, similar)
 from .atlas_parts import UNKNOWN_SPACE, fetched, from_file
+from .cards import Card, short
 from .errors import AtlasError, SpaceMismatchError, listed
 
 if TYPE_CHECKING:  # nibabel, pandas and scipy load inside the functions: importing stays fast
@@ -101,7 +101,21 @@ class Atlas:
         return np.asanyarray(self.labels_img.dataobj)
 
     def centroids(self) -> pd.DataFrame:
-        """Centre of each region: columns ``x``, ``y``, ``z`` in mm, index as ``regions``."""
+        """Centre of each region: columns ``x``, ``y``, ``z`` in mm, index as ``regions``.
+
+        Examples
+        --------
+        >>> import nibabel as nib
+        >>> import pandas as pd
+        >>> labels = np.zeros((3, 4, 5), np.int32)
+        >>> labels[2, 1:3] = 7
+        >>> img = nib.Nifti1Image(labels, np.diag([2.0, 2, 2, 1]))
+        >>> regions = pd.DataFrame({"name": ["insula"], "hemisphere": "right", "tissue": "cortex",
+        ...                         "lobe": "insula", "volume_ml": 0.08}, index=[7])
+        >>> atlas = Atlas("toy", img, regions, "MNI152NLin6Asym", "none", "nobody")
+        >>> atlas.centroids().loc[7].tolist()
+        [4.0, 3.0, 4.0]
+        """
         import pandas as pd
 
         found = pd.DataFrame.from_dict(centroids_of(self.labels, self.labels_img.affine),
@@ -253,15 +267,16 @@ class Atlas:
                       "that space", stacklevel=3)
 
     def __repr__(self) -> str:
-        return f"<Atlas {self.name}: {len(self.regions)} regions in {self.space}>"
+        return (f"<Atlas {short(self.name)}: {len(self.regions)} regions in "
+                f"{short(self.space)}>")
 
     def _repr_html_(self) -> str:
         known = self.regions["tissue"].fillna("unknown")
         tissue = self.regions.groupby(known)["volume_ml"].agg(["size", "sum"]).round(0)
         tissue = tissue.astype(int).set_axis(["regions", "mL"], axis=1)
-        return (f"<b>Atlas {escape(self.name)}</b>: {len(self.regions)} regions in "
-                f"{escape(self.space)}{tissue.to_html()}"
-                f"<small>{escape('. '.join([self.licence, self.citation, *self.notes]))}</small>")
+        return Card("Atlas", f"{self.name}: {len(self.regions)} regions in {self.space}",
+                    {"licence": self.licence, "citation": self.citation}, {"": tissue},
+                    self.notes).html()
 
 
 def load_atlas(name_or_path: str | Path, table: str | Path | pd.DataFrame | None = None, *,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import interpolate, optimize, special, stats
 
+from .cards import Shown
 from .errors import CalibrationError
 
 SPLIT = ("training", "early_stop", "calibration")
@@ -21,7 +22,7 @@ _SHAPE_LEVELS = np.array([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOut(Shown):
     """Split the reference by subject into training, early-stopping and calibration people.
 
     Parameters
@@ -96,7 +97,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class CrossFit:
+class CrossFit(Shown):
     """Calibrate on everybody: a model for each fold of the reference, fitted on the others.
 
     Each healthy person is scored by the model that did not see them; what is normal is learned
@@ -119,6 +120,9 @@ class CrossFit:
     >>> folds = CrossFit(5).deal(people, {"sex": "categorical"}, seed=0)
     >>> folds.value_counts().tolist(), folds[people["sex"] == "F"].value_counts().tolist()
     ([8, 8, 8, 8, 8], [4, 4, 4, 4, 4])
+    >>> CrossFit().learners(people, seed=0).value_counts().to_dict()
+    {'training': 35, 'early_stop': 5}
+    >>> CrossFit(5).refuse_too_few(13, n_latent=2)
     """
 
     folds: int = 10

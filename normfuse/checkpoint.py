@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .errors import ModelFileError
+from .inputs import ordinary
 from .outputs import new_file
 
 SECONDS = 10.0
@@ -38,8 +40,13 @@ class Checkpoint:
         """What was written last; None if nothing was, or by a training of something else."""
         if not self.path.exists():
             return None
-        found = torch.load(self.path, weights_only=True)
-        return found if found["identity"] == identity else None
+        try:  # weights_only: tensors and plain values, no code
+            found = torch.load(ordinary(self.path), weights_only=True)
+            return found if found["identity"] == identity else None
+        except Exception as problem:  # torch, pickle, zipfile and the system each have their own
+            raise ModelFileError(f"{self.path}, which says how far a training is, is damaged "
+                                 f"({type(problem).__name__}); remove it to train from the "
+                                 "beginning") from problem
 
     def save(self, identity: str, state: dict[str, Any], *, last: bool = False) -> None:
         """Write, unless the last time was just now and this is not the ``last``."""

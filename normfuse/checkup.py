@@ -11,13 +11,16 @@ from typing import Any
 import pandas as pd
 
 from .blocks import Blocks
+from .cards import Card, short
 from .cohort import Cohort
 from .cohort_checks import COVARIATE_KINDS, with_text_ids, without_missing_words
 from .cohort_file import Draft, read_draft
 from .errors import NormfuseError
 from .modality import Modality
 from .problems import Problems
-from .suspicions import refuse_unfit, warn_of_people, warn_of_values
+from .suspicions import (refuse_unfit, warn_of_people, warn_of_undescribed_levels,
+                         warn_of_values)
+from .tables.described import Described
 from .tables.subjects import with_numbers
 from .volumes.section import Images, look_at_sections
 
@@ -39,6 +42,8 @@ class Checkup:
         As much as could be read, refused people and cells left out.
     images : dict
         Modality -> how many voxels it would have: images were not read but for their headers.
+    described : dict
+        Column of the subjects table -> its unit and levels, of BIDS' ``participants.json``.
     """
 
     file: Path
@@ -47,6 +52,7 @@ class Checkup:
     notes: tuple[str, ...] = ()
     cohort: Cohort | None = None
     images: Mapping[str, int] = field(default_factory=dict)
+    described: Mapping[str, Described] = field(default_factory=dict)
 
     @property
     def fine(self) -> bool:
@@ -54,8 +60,14 @@ class Checkup:
         return not self.problems
 
     def __repr__(self) -> str:
-        return (f"<Checkup of {self.file}: {len(self.problems)} problems, "
+        return (f"<Checkup of {short(self.file, 100)}: {len(self.problems)} problems, "
                 f"{len(self.suspicious)} suspicions>")
+
+    def _repr_html_(self) -> str:
+        said = [*self.problems, *self.suspicious, *self.notes]
+        card = Card("Checkup", f"of {self.file}: {len(self.problems)} problems, "
+                    f"{len(self.suspicious)} suspicions", notes=said).html()
+        return card + ("" if self.cohort is None else self.cohort._repr_html_())
 
 
 def examine(path: str | Path, *, session: str | None = None) -> Checkup:
@@ -102,15 +114,17 @@ def examine(path: str | Path, *, session: str | None = None) -> Checkup:
             pass  # kept in the draft
     cohort = cohort or as_far_as_read(draft)
     suspicious: list[str] = []
+    known = {} if draft.people is None else draft.people.described
     if cohort is not None:
         with _heard() as suspicious:
             controls = _reference(cohort, problems)
             warn_of_people(cohort, controls)
+            warn_of_undescribed_levels(cohort, known)
             if controls is not None:
                 refuse_unfit(controls, images, problems)
                 warn_of_values(cohort, controls, images)
     return Checkup(path, problems.found, tuple(dict.fromkeys(suspicious)),
-                   tuple(dict.fromkeys(notes)), cohort, images)
+                   tuple(dict.fromkeys(notes)), cohort, images, known)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from .checkup import Checkup
 from .cohort import Cohort
 from .errors import NormfuseError, listed
+from .tables.described import Described
 
 _BAR = 24
 _LEVELS = 12
@@ -33,8 +35,12 @@ def in_numbers(checkup: Checkup) -> dict[str, Any]:
     healthy = _healthy(cohort)
     found["subjects"] = {"n": len(cohort), "reference": int(healthy.sum()),
                          "query": cohort.reference, "groups": _groups(cohort)}
-    found["covariates"] = {name: _covariate(cohort.subjects[name], kind, healthy)
-                           for name, kind in cohort.covariates.items()}
+    described = checkup.described
+    found["covariates"] = {
+        name: {**_covariate(cohort.subjects[name], kind, healthy),
+               **({"unit": described[name].unit} if name in described else {})}
+        for name, kind in cohort.covariates.items()}
+    found["meanings"] = {name: what.levels for name, what in described.items() if what.levels}
     if not cohort.modalities:
         return found
     present = cohort.present
@@ -54,7 +60,8 @@ def in_words(checkup: Checkup) -> str:
     found = in_numbers(checkup)
     lines: list[str] = [f"{checkup.file}: nothing could be read"]
     if "subjects" in found:
-        lines = [*_people_lines(found), "", "covariates", *_covariate_lines(found["covariates"])]
+        lines = [*_people_lines(found, checkup.described), "", "covariates",
+                 *_covariate_lines(found["covariates"], checkup.described)]
     if "modalities" in found:
         lines += ["", "modalities", *_modality_lines(found["modalities"]),
                   "", "who has what", *_pattern_lines(found["patterns"])]
@@ -124,27 +131,30 @@ def _patterns(present: pd.DataFrame, healthy: pd.Series) -> list[tuple[list[str]
     return [(list(names), int(n), int(k)) for names, n, k in counts.itertuples()]
 
 
-def _people_lines(found: dict[str, Any]) -> list[str]:
+def _people_lines(found: dict[str, Any], described: Mapping[str, Described]) -> list[str]:
     who = found["subjects"]
     query = f" ({who['query']})" if who["query"] else ", as the file does not say who is healthy"
     lines = [f"{found['file']}: {who['n']} people, {who['reference']} of them reference{query}"]
-    return lines + [f"  {name}: {_levels(counts)}" for name, counts in who["groups"].items()]
+    return lines + [f"  {name}: {_levels(counts, described.get(name))}"
+                    for name, counts in who["groups"].items()]
 
 
-def _levels(counts: dict[str, int]) -> str:
-    return listed([f"{level} {n}" for level, n in counts.items()], _LEVELS)
+def _levels(counts: dict[str, int], described: Described | None) -> str:
+    said = described or Described()
+    return listed([f"{said.in_words(level)} {n}" for level, n in counts.items()], _LEVELS)
 
 
-def _covariate_lines(covariates: dict[str, Any]) -> list[str]:
+def _covariate_lines(covariates: dict[str, Any], described: Mapping[str, Described]) -> list[str]:
     rows: list[tuple[str, ...]] = []
     for name, found in covariates.items():
         if "range" in found:
             low, high = found["range"]
-            what = f"{low:g} to {high:g}, median {found['median']:g}"
+            unit = f" {found['unit']}" if found.get("unit") else ""
+            what = f"{low:g} to {high:g}{unit}, median {found['median']:g}"
             if "reference" in found:
                 what += f" (reference {found['reference'][0]:g} to {found['reference'][1]:g})"
         else:
-            what = _levels(found.get("levels", {}))
+            what = _levels(found.get("levels", {}), described.get(name))
         missing = f"; missing for {found['missing']}" if found["missing"] else ""
         rows.append((name, found["kind"], what + missing))
     return _aligned(rows) or ["  none"]
@@ -165,7 +175,7 @@ def _modality_lines(modalities: dict[str, Any]) -> list[str]:
 
 
 def _pattern_lines(patterns: list[dict[str, Any]]) -> list[str]:
-    most = max(found["n"] for found in patterns)
+    most = max((found["n"] for found in patterns), default=0)
     return _aligned([(" + ".join(found["modalities"]) or "nothing",
                       "#" * max(1, round(_BAR * found["n"] / most)),
                       f"{found['n']} ({found['reference']} reference)") for found in patterns])

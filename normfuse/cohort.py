@@ -9,8 +9,10 @@ import pandas as pd
 
 from . import cohort_checks as checks
 from .blocks import Block, Blocks
+from .cards import short, some
 from .errors import CohortError, listed
 from .modality import Modality
+from .noun_cards import cohort_card
 from .problems import Problems
 from .space import Space
 from .stored import StoredTable
@@ -171,7 +173,14 @@ class Cohort:
         return self.features.present()[[m.name for m in self.modalities]]
 
     def modality(self, name: str) -> Modality:
-        """The modality of that name."""
+        """The modality of that name.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_cohort
+        >>> tiny_cohort().modality("dti").n_features
+        5
+        """
         for modality in self.modalities:
             if modality.name == name:
                 return modality
@@ -179,7 +188,16 @@ class Cohort:
                           f"{listed(m.name for m in self.modalities)}")
 
     def select(self, who: str | Iterable[str]) -> Cohort:
-        """The subjects that answer a query, or those with the given ids, in that order."""
+        """The subjects that answer a query, or those with the given ids, in that order.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_cohort
+        >>> tiny_cohort().select("age > 60 and sex == 'F'").subjects["age"].min() > 60
+        np.True_
+        >>> tiny_cohort().select(["sub-007", "sub-003"]).ids.tolist()
+        ['sub-007', 'sub-003']
+        """
         if isinstance(who, str):
             ids = self.ids[matching(self.subjects, who).to_numpy()]
         else:
@@ -211,7 +229,15 @@ class Cohort:
         return chosen
 
     def join(self, other: Cohort) -> Cohort:
-        """Both cohorts' people; they must have the same modalities and features."""
+        """Both cohorts' people; they must have the same modalities and features.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_cohort
+        >>> women, men = tiny_cohort().split("sex == 'F'")
+        >>> len(women), len(men), len(women.join(men))
+        (20, 20, 40)
+        """
         both = self.ids.intersection(other.ids)
         if len(both):
             raise CohortError(f"in both cohorts: {listed(both)}; ids must differ")
@@ -228,7 +254,14 @@ class Cohort:
             for m in self.modalities})
 
     def without(self, *names: str) -> Cohort:
-        """The same people as if those modalities had not been measured (columns stay, as NaN)."""
+        """The same people as if those modalities had not been measured (columns stay, as NaN).
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_cohort
+        >>> tiny_cohort().without("pet").present.sum().tolist()
+        [40, 32, 0]
+        """
         for name in names:
             self.modality(name)
         return self._with(self.subjects, {
@@ -236,7 +269,14 @@ class Cohort:
             for name, block in self.features.as_is().items()})
 
     def drop_features(self, name: str, features: Iterable[str]) -> Cohort:
-        """Leave features of one modality out."""
+        """Leave features of one modality out.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_cohort
+        >>> tiny_cohort().drop_features("t1", ["t1_region2"]).modality("t1").features
+        ('t1_region0', 't1_region1', 't1_region3')
+        """
         unwanted = set(features)
         old = self.modality(name)
         unknown = unwanted.difference(old.features)
@@ -254,16 +294,12 @@ class Cohort:
 
     def __repr__(self) -> str:
         present = self.present.sum()
-        shares = ", ".join(f"{m.name} {m.n_features} features, {present[m.name]} people"
-                           for m in self.modalities)
+        shares = some(f"{short(m.name, 20)} {m.n_features} features, {present[m.name]} people"
+                      for m in self.modalities)
         return f"<Cohort of {len(self)} subjects: {shares}>"
 
     def _repr_html_(self) -> str:
-        rows = pd.DataFrame({
-            "features": {m.name: m.n_features for m in self.modalities},
-            "unit": {m.name: m.unit for m in self.modalities},
-            "present": {m.name: int(self.present[m.name].sum()) for m in self.modalities}})
-        return f"<b>Cohort</b> of {len(self)} subjects" + rows.to_html()
+        return cohort_card(self).html()
 
 
 def _checked(name: str, frame: Block, subjects: pd.DataFrame, covariates: Mapping[str, str]

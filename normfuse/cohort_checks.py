@@ -222,4 +222,6 @@ def values_of(subjects: pd.DataFrame, query: str) -> str:
     """The values that occur in the columns a query names, for an error message."""
     named = [c for c in subjects.columns if str(c) in query]
     values = {c: map(repr, subjects[c].dropna().unique().tolist()) for c in named}
-    return "; ".join(f"{c} holds {listed(sorted(found))}" for c, found in values.items())
+    return "; ".join(f"{c} holds {listed(found)}" if (found := sorted(words)) else
+                     f"{c} is empty for everybody: which column says who is healthy?"
+                     for c, words in values.items())

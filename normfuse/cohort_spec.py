@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .errors import CohortError, listed, perhaps
+from .inputs import read_text
+from .modality import Modality
 from .problems import Problems
 from .tables.features import FOLDER_KEYS, TABLE_KEYS
 from .tables.subjects import SUBJECT_KEYS
@@ -27,11 +29,15 @@ def read_spec(path: Path) -> dict[str, Any]:
         If it is no TOML file, or with everything that is wrong with its sections and keys.
     """
     try:
-        spec = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        spec = tomllib.loads(read_text(path, "utf-8-sig"))
     except FileNotFoundError as problem:
         raise CohortError(f"there is no file {path}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as problem:
+    except RecursionError as problem:
+        raise CohortError(f"{path} is not a valid TOML file: it is nested too deeply") from problem
+    except (ValueError, OSError) as problem:  # also a whole number of thousands of digits
         raise CohortError(f"{path} is not a valid TOML file: {problem}") from problem
+    if any("\0" in text for text in _texts(spec)):
+        raise CohortError(f"{path} holds a NUL character in a text; no path or name can")
     problems = Problems()
     for needed in ("subjects", "modalities"):
         if not isinstance(spec.get(needed), dict) or not spec[needed]:
@@ -48,11 +54,28 @@ def read_spec(path: Path) -> dict[str, Any]:
     with problems.caught():
         if not isinstance(spec["subjects"].get("table"), str):
             raise CohortError(f"[subjects] of {path} needs table = \"…\"")
+    for name, key in (("reference", "query"), ("subjects", "id"), ("subjects", "session"),
+                      ("subjects", "session_column")):
+        if not isinstance(found := spec.get(name, {}).get(key, ""), str):
+            problems.add(f"{path}: {key} under [{name}] must be text in quotes; got {found!r:.80}")
     for name, section in spec["modalities"].items():
         with problems.caught():
             _check_modality(path, name, section)
     problems.settle()
     return spec
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every key and text in it."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def _check_modality(path: Path, name: str, section: Any) -> None:
@@ -63,6 +86,8 @@ def _check_modality(path: Path, name: str, section: Any) -> None:
     if len(kinds) > 1:
         raise CohortError(f"{path}: {where} has both a {kinds[0]} and {kinds[1]}; give one")
     problems = Problems()
+    with problems.caught():
+        Modality(name, ("any",))  # which refuses names that have a meaning, or lead elsewhere
     _stray_keys(path, where, section, _KINDS[kinds[0]] if kinds else
                 TABLE_KEYS | {"images", "freesurfer"}, problems)
     problems.settle()

@@ -61,7 +61,7 @@ def evaluate(model: NormativeModel, held_out: Cohort | None = None, *,
     >>> from normfuse.testing import tiny_cohort
     >>> from normfuse.training import TrainingPlan
     >>> model = NormativeModel(n_latent=2, plan=TrainingPlan(max_epochs=5, warmup=2))
-    >>> found = evaluate(model.fit(tiny_cohort(120, seed=1).reference_subjects()))
+    >>> found = evaluate(model.fit(tiny_cohort(180, seed=1).reference_subjects()))
     >>> len(found.features), found.outer.index.tolist()
     (15, [0.5, 1.0, 2.5, 5.0, 95.0, 97.5, 99.0, 99.5])
     """

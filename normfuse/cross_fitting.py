@@ -35,6 +35,16 @@ def cross_fit(model: NormativeModel, cohort: Cohort, *, folds: int = 5,
     -------
     Deviations
         All people in the cohort's order; ``subjects["normfuse_fold"]`` says which model.
+
+    Examples
+    --------
+    >>> from normfuse.testing import tiny_cohort
+    >>> from normfuse.training import TrainingPlan
+    >>> model = NormativeModel(n_latent=2, plan=TrainingPlan(max_epochs=2, warmup=1))
+    >>> cohort = tiny_cohort(60)
+    >>> found = cross_fit(model, cohort, folds=2)
+    >>> found.z.index.equals(cohort.ids), sorted(found.subjects["normfuse_fold"].unique().tolist())
+    (True, [0, 1])
     """
     reference = cohort.reference_subjects()
     if not isinstance(folds, int) or not 2 <= folds <= len(reference):

@@ -10,10 +10,24 @@ import pandas as pd
 from .blocks import Blocks
 from .cohort_checks import numbers_if_all
 from .deviations import MAPS, WIDE, Deviations, Reference
-from .errors import ModelFileError
+from .errors import CohortError, ModelFileError, listed
+from .inputs import read_csv, read_object
+from .modality import refuse_unsafe_name
 from .stored import ROWS, StoredTable
 
 NARROW = ("latent", "distance", "subjects")
+
+
+_OURS = {"reference.json", *MAPS, *(f"{name}.csv" for name in (*WIDE, *NARROW))}
+
+
+def is_ours(path: Path) -> bool:
+    """Whether something in a folder of deviations is part of them, as tables or as arrays.
+
+    >>> is_ours(Path("deviations/z.csv")), is_ours(Path("deviations/thesis.doc"))
+    (True, False)
+    """
+    return path.name in _OURS
 
 
 def write(deviations: Deviations, work: Path) -> None:
@@ -51,43 +65,59 @@ def _store(blocks: Blocks, folder: Path) -> None:
 def read(folder: Path) -> Deviations:
     """What :func:`write` wrote; tables of voxels are only opened."""
     try:
-        reference = Reference.from_dict(json.loads((folder / "reference.json").read_text()))
+        reference = Reference.from_dict(read_object(folder / "reference.json"))
         blocks = {name: Blocks({m: StoredTable.open(folder / name / m)
-                                for m in reference.modalities})
+                                for m in map(refuse_unsafe_name, reference.modalities)})
                   for name in MAPS if (folder / name).is_dir()}
         wide = {name: read_wide(folder, name) for name in WIDE if name not in blocks and (
             name in MAPS or (folder / f"{name}.csv").exists())}
         narrow = {name: read_narrow(folder, name) for name in ("latent", "distance")}
         subjects = read_subjects(folder / "subjects.csv", reference)
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+            CohortError) as problem:
         raise ModelFileError(f"{folder} is not a folder of deviations as `normfuse score` "
                              f"writes it: {problem}") from problem
     for name, found in blocks.items():
         for m, block in found.as_is().items():
             _refuse_other_people(folder, f"{name}/{m}", block.index, subjects.index)
-    for name, table in wide.items():
+    for name, table in {**wide, **narrow}.items():
         _refuse_other_people(folder, f"{name}.csv", table.index, subjects.index)
     tables: dict[str, Any] = {**blocks, **wide, **narrow}
+    features = [list(wide[name].columns) for name in MAPS if name in wide]
+    if not reference.modalities or any(found != features[0] for found in features):
+        raise ModelFileError(f"{folder}: {', '.join(MAPS)} do not list the same features; one of "
+                             "them was edited")
     return Deviations(**tables, subjects=subjects, reference=reference)
 
 
 def read_wide(folder: Path, name: str) -> pd.DataFrame:
     """A table with columns (modality, feature) or (modality, latent)."""
-    table = pd.read_csv(folder / f"{name}.csv", header=[0, 1], index_col=0, dtype={0: str})
+    table = read_csv(folder / f"{name}.csv", header=[0, 1], index_col=0, dtype={0: str})
     table.columns.names = ["modality", "latent" if name == "attribution" else "feature"]
-    return table.set_axis(table.index.astype(str).rename("participant_id"), axis=0)
+    table = table.set_axis(table.index.astype(str).rename("participant_id"), axis=0)
+    return _numbers(table, f"{name}.csv")
+
+
+def _numbers(table: pd.DataFrame, file: str) -> pd.DataFrame:
+    """The table; refuses one that somebody has written words into."""
+    words = [column for column, kind in table.dtypes.items()
+             if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)]
+    if words:
+        raise ValueError(f"{file} holds words instead of numbers in {listed(words)}")
+    return table
 
 
 def read_narrow(folder: Path, name: str) -> pd.DataFrame:
     """A table of few columns."""
-    return pd.read_csv(folder / f"{name}.csv", index_col="participant_id",
-                       dtype={"participant_id": str})
+    table = read_csv(folder / f"{name}.csv", index_col="participant_id",
+                     dtype={"participant_id": str})
+    return _numbers(table, f"{name}.csv")
 
 
 def read_subjects(path: Path, reference: Reference) -> pd.DataFrame:
     """Cells as they were: a group may be called NA or None, a site 01 is not the site 1."""
-    words = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""]
-                        ).set_index("participant_id")
+    words = read_csv(path, dtype=str, keep_default_na=False, na_values=[""]
+                     ).set_index("participant_id")
     categories = {name for name, fact in reference.covariates.items()
                   if fact.get("kind") != "continuous"}
     return words.assign(**{name: numbers_if_all(words[name])

@@ -11,7 +11,9 @@ import pandas as pd
 from scipy import stats
 
 from .blocks import Blocks
+from .cards import short, some
 from .errors import CohortError, listed
+from .noun_cards import deviations_card, reference_card
 from .outputs import new_folder
 from .space import Space
 from .stored import ROWS
@@ -24,11 +26,12 @@ against the others so scored), ``adapted`` (their site was learned from them; sc
 the others said of it), ``training`` or ``early_stop`` (seen: z is too small)."""
 
 SEEN_ROLES = ("training", "early_stop")
-
 OUT_OF_FOLD, ADAPTED = "out_of_fold", "adapted"
 
 JUDGES = ("calibration", OUT_OF_FOLD)
 """Healthy people who said what is normal and were trained on by no model that scored them."""
+
+UNSEEN_ROLES = (*JUDGES, ADAPTED)
 
 MAPS = ("z", "observed", "expected")
 """Tables of one value a person and feature, which may lie on disk."""
@@ -78,6 +81,8 @@ class Reference:
     meaning, use : str
         What a deviation of this kind is, and what it is for, each as the end of a sentence; empty
         if nobody said.
+    choices : dict of str
+        What else was chosen, as one would write it: ``inference``. Empty in older files.
     """
 
     kind: str
@@ -97,6 +102,7 @@ class Reference:
     notes: tuple[str, ...] = ()
     meaning: str = ""
     use: str = ""
+    choices: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n_calibration(self) -> int:
@@ -105,9 +111,12 @@ class Reference:
 
     def __repr__(self) -> str:
         # a mask or a training's history would fill pages
-        people = ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in self.n_subjects.items())
-        return (f"<Reference of {self.kind or 'no'} z: {', '.join(self.modalities)} of {people}; "
-                f"{self.fusion}, {self.n_latent} latent dimensions>")
+        people = some(f"{n} {role.replace('_', ' ')}" for role, n in self.n_subjects.items())
+        return (f"<Reference of {short(self.kind) or 'no'} z: {some(self.modalities)} of "
+                f"{people}; {short(self.fusion, 200)}, {self.n_latent} latent dimensions>")
+
+    def _repr_html_(self) -> str:
+        return reference_card(self).html()
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -115,8 +124,34 @@ class Reference:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Reference:
-        """The inverse of :meth:`to_dict`."""
+        """The inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        ValueError
+            If something has another type than it should have.
+        """
+        for name, kind in _TYPES.items():
+            if not isinstance(values.get(name, kind()), kind):
+                raise ValueError(f"{name} of the reference should be of type {kind.__name__}; it "
+                                 f"is {values[name]!r:.60}")
+        for name, kind in _PARTS.items():
+            found = values.get(name, ())
+            parts = found.values() if isinstance(found, Mapping) else found
+            if not all(isinstance(part, kind) for part in parts):
+                raise ValueError(f"every one of {name} of the reference should be of type "
+                                 f"{kind.__name__}")
         return cls(**{**values, "notes": tuple(values.get("notes", ()))})
+
+
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("kind", "fusion", "model", "created", "meaning", "use"), str),
+    **dict.fromkeys(("n_latent", "seed", "best_epoch"), int),
+    **dict.fromkeys(("n_subjects", "covariates", "modalities", "quantiles", "versions"), dict),
+    **dict.fromkeys(("history", "calibration"), list)}
+_PARTS: dict[str, type] = {
+    "n_subjects": int, "notes": str, **dict.fromkeys((
+        "covariates", "modalities", "quantiles", "history", "calibration"), dict)}
 
 
 class _Wide:
@@ -186,6 +221,8 @@ class Deviations:
     >>> d = tiny_deviations()
     >>> d.extreme(1.96)["t1"].tolist()
     [1, 0]
+    >>> d.select("age > 70").z.index.tolist(), [len(part) for part in d.by_people(1)]
+    (['sub-b'], [1, 1])
     """
 
     z: pd.DataFrame
@@ -296,14 +333,32 @@ class Deviations:
     @classmethod
     def joined(cls, parts: Sequence[Deviations], ids: pd.Index, reference: Reference
                ) -> Deviations:
-        """People scored apart as one table, in this order."""
+        """People scored apart as one table, in this order.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_deviations
+        >>> d = tiny_deviations()
+        >>> parts = [d.select(["sub-a"]), d.select(["sub-b"])]
+        >>> Deviations.joined(parts, d.subjects.index, d.reference).z.equals(d.z)
+        True
+        """
         each = [part.tables() for part in parts]
         tables: dict[str, Any] = {
             name: pd.concat([found[name] for found in each]).loc[ids] for name in each[0]}
         return cls(**tables, reference=reference)
 
     def with_controls(self) -> Deviations:
-        """These people and, below them, the reference's held-out controls (once each)."""
+        """These people and, below them, the reference's held-out controls (once each).
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_deviations
+        >>> d = tiny_deviations()
+        >>> patient = d.select(["sub-b"]).changed(controls=d.select(["sub-a"]))
+        >>> patient.with_controls().subjects["diagnosis"].to_dict()
+        {'sub-b': 'AD', 'sub-a': 'CN'}
+        """
         if self.controls is None:
             return self
         new = self.controls.subjects.index.difference(self.subjects.index, sort=False)
@@ -353,10 +408,21 @@ class Deviations:
         ------
         OutputExistsError
             If the folder is there and ``overwrite`` is not asked for.
-        """
-        from .deviation_files import write
 
-        with new_folder(Path(folder), overwrite=overwrite) as work:
+        Examples
+        --------
+        >>> import tempfile
+        >>> from normfuse.testing import tiny_deviations
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     folder = tiny_deviations().save(Path(place, "deviations"))
+        ...     print(sorted(file.name for file in folder.iterdir())[:3])
+        ...     print(len(Deviations.read(folder)))
+        ['attribution.csv', 'distance.csv', 'expected.csv']
+        2
+        """
+        from .deviation_files import is_ours, write
+
+        with new_folder(Path(folder), overwrite=overwrite, ours=is_ours) as work:
             write(self, work)
         return Path(folder)
 
@@ -372,15 +438,11 @@ class Deviations:
         width = sum(block.shape[1] for block in held.as_is().values()) \
             if isinstance(held, Blocks) else held.shape[1]
         return (f"<Deviations of {len(self)} subjects, {width} features of "
-                f"{', '.join(self.modalities)}; reference n = "
-                f"{sum(self.reference.n_subjects.values())}, {self.reference.fusion}>")
+                f"{some(self.modalities)}; reference n = "
+                f"{sum(self.reference.n_subjects.values())}, {short(self.reference.fusion, 200)}>")
 
     def _repr_html_(self) -> str:
-        summary = self.extreme(1.96).describe().loc[["mean", "min", "max"]].round(1)
-        return (f"<b>Deviations</b> of {len(self)} subjects from "
-                f"{sum(self.reference.n_subjects.values())} reference people "
-                f"({self.reference.fusion})<br>features beyond |z| 1.96 per subject:"
-                + summary.to_html())
+        return deviations_card(self).html()
 
 
 for _name in (*MAPS, "conformal"):

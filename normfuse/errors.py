@@ -10,7 +10,17 @@ from difflib import get_close_matches
 
 
 class NormfuseError(Exception):
-    """Base of all normfuse errors: catch it to catch every deliberate refusal."""
+    """Base of all normfuse errors: catch it to catch every deliberate refusal.
+
+    Examples
+    --------
+    >>> from normfuse import Cohort
+    >>> try:
+    ...     Cohort.read("nowhere.toml")
+    ... except NormfuseError as problem:
+    ...     print(problem)
+    there is no file nowhere.toml
+    """
 
 
 class CohortError(NormfuseError):

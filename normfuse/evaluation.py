@@ -7,13 +7,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from .cards import Card, short
 from .errors import ModelFileError
+from .inputs import read_csv, read_object
 from .outputs import new_file, new_folder
 
 RIVAL = "_spline"
@@ -66,6 +67,31 @@ class Evaluation:
     -----
     Intervals take people as independent, not the regions of one brain
     (:func:`normfuse.z_checks.pooled_share`).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from types import SimpleNamespace
+    >>> from normfuse import z_checks
+    >>> columns = pd.MultiIndex.from_tuples([("t1", "insula"), ("t1", "cuneus")],
+    ...                                     names=["modality", "feature"])
+    >>> features = pd.DataFrame({"n": 60, "EXPV": [0.3, 0.4], "EXPV_spline": 0.2, "MSLL": -0.2,
+    ...                          "MSLL_spline": -0.1, "MACE": 0.03}, columns)
+    >>> z = pd.DataFrame([[0.1, -1.2], [0.9, 0.3], [-0.4, 2.1]], ["s1", "s2", "s3"], columns)
+    >>> left = pd.DataFrame(columns=["n_features", "balanced_accuracy", "chance_high"])
+    >>> sites = pd.DataFrame(index=pd.Index([], name="site"))
+    >>> found = Evaluation(features, z_checks.coverage(z), z_checks.outer_centiles(z),
+    ...                    left.rename_axis("covariate"), sites, 0.04, "focal", {"new": 60})
+    >>> print(found.summary())
+    deviations of kind focal, 2 features; people: 60 new
+    EXPV 0.350 (spline regression 0.200), MSLL -0.200 (-0.100), MACE 0.0300 (perfect: 0.0400)
+    nothing off: every interval holds its nominal value, no covariate is left in z
+    >>> found.missed(), found.behind(), found.beside_rival.index.tolist()
+    ([], [], ['EXPV', 'MSLL'])
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     again = Evaluation.read(found.save(Path(place, "evaluation")))
+    ...     print(found.to_csv(Path(place, "features.csv")).name, again.features.equals(features))
+    features.csv True
     """
 
     features: pd.DataFrame
@@ -172,23 +198,32 @@ class Evaluation:
         folder = Path(folder)
         try:
             # Only an empty cell is missing: a site or a region may well be called NA or 01.
-            tables: dict[str, Any] = {name: pd.read_csv(
+            tables: dict[str, Any] = {name: read_csv(
                 folder / f"{name}.csv", keep_default_na=False, na_values=[""],
                 dtype={"modality": str, "feature": str, "covariate": str, "site": str}
             ).set_index(index) for name, index in _TABLES.items()}
-            facts = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-            return cls(**tables, **{**facts, "notes": tuple(facts.get("notes", ()))})
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+            facts = read_object(folder / "evaluation.json")
+            found = cls(**tables, **{**facts, "notes": tuple(facts.get("notes", ()))})
+            found.summary()  # which cannot be told of what is damaged
+            if not isinstance(found.kind, str):
+                raise ValueError(f"kind should be a word; it is {found.kind!r}")
+            return found
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError
+                ) as problem:
             raise ModelFileError(f"{folder} is not a folder that `normfuse evaluate` or "
                                  f"Evaluation.save wrote: {problem}") from problem
 
     def __repr__(self) -> str:
-        return f"<Evaluation: {self.summary().splitlines()[0]}; {self.summary().splitlines()[1]}>"
+        first, second, *_ = self.summary().splitlines()
+        return f"<Evaluation: {short(first, 200)}; {short(second, 200)}>"
 
     def _repr_html_(self) -> str:
-        text = escape(self.summary()).replace("\n", "<br>")
-        parts = [self.beside_rival, self.coverage, self.outer, self.leftover, self.sites]
-        return text + "".join(part.to_html(float_format="{:.4g}".format) for part in parts)
+        said, *more = self.summary().splitlines()
+        return Card("Evaluation", said, {}, {
+            "model beside spline regression, means over features": self.beside_rival,
+            "share of z inside a central interval": self.coverage,
+            "share beyond a centile": self.outer, "what covariates still tell": self.leftover,
+            "sites": self.sites}, more).html()
 
 
 def holds(row: Mapping[Any, Any] | pd.Series) -> bool:

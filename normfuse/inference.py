@@ -36,7 +36,13 @@ class Inference(Choice, ABC):
 
 @dataclass(frozen=True, repr=False)
 class Amortised(Inference):
-    """The aggregator's posterior itself."""
+    """The aggregator's posterior itself.
+
+    Examples
+    --------
+    >>> Amortised(), Amortised().quick()
+    (Amortised(), Amortised())
+    """
 
     def posterior(self, vae: Vae, batch: Batch) -> Distribution:
         return vae.posterior(batch)
@@ -62,6 +68,19 @@ class Refined(Inference):
     ----------
     Kim et al. (2018), ICML, arXiv 1802.02550 (semi-amortised inference); Tierney and Kadane
     (1986), doi 10.1080/01621459.1986.10478240 (Laplace).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from normfuse.models import Batch
+    >>> from normfuse.fusion import WassersteinBarycenter
+    >>> from normfuse.models import OneLatent
+    >>> recipe = OneLatent(n_latent=2, hidden=(4,))
+    >>> vae = recipe.build({"t1": 3, "pet": 2}, 1, WassersteinBarycenter())
+    >>> batch = Batch((torch.zeros(4, 3), torch.ones(4, 2)), (None, None),
+    ...               torch.ones(2, 4, dtype=torch.bool), torch.zeros(4, 1))
+    >>> Refined(steps=2).posterior(vae.eval(), batch).mean.shape
+    torch.Size([4, 2])
     """
 
     steps: int = 6
@@ -100,6 +119,20 @@ class Energy:
     ----------
     noise : list of MeasuredNoise
         Psi of each modality; its patterns of missing cells are looked for only once.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from normfuse.models import Batch
+    >>> from normfuse.fusion import WassersteinBarycenter
+    >>> from normfuse.models import OneLatent
+    >>> recipe = OneLatent(n_latent=2, hidden=(4,))
+    >>> vae = recipe.build({"t1": 3, "pet": 2}, 1, WassersteinBarycenter())
+    >>> batch = Batch((torch.zeros(4, 3), torch.ones(4, 2)), (None, None),
+    ...               torch.ones(2, 4, dtype=torch.bool), torch.zeros(4, 1))
+    >>> energy, z = Energy(vae.eval(), batch), torch.zeros(4, 2)
+    >>> [part.shape for part in (energy(z), *energy.newton(z))]
+    [torch.Size([4]), torch.Size([4, 2]), torch.Size([4, 2, 2])]
     """
 
     def __init__(self, vae: Vae, batch: Batch) -> None:
@@ -173,6 +206,15 @@ def shared_slopes(vae: Vae) -> list[Tensor]:
 
     Those of everybody if the model is affine. Of images that convolutions decode they stand for
     everybody's: finding each person's would cost as many decodings as there are latents.
+
+    Examples
+    --------
+    >>> from normfuse.fusion import WassersteinBarycenter
+    >>> from normfuse.models import OneLatent
+    >>> recipe = OneLatent(n_latent=2, hidden=(4,))
+    >>> vae = recipe.build({"t1": 3, "pet": 2}, 1, WassersteinBarycenter())
+    >>> [slope.shape for slope in shared_slopes(vae.eval())]
+    [torch.Size([2, 1, 3]), torch.Size([2, 1, 2])]
     """
     like = vae.noise_sd[0]
     z = like.new_zeros(1, vae.n_dimensions)

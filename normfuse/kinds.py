@@ -25,6 +25,12 @@ class Predicted:
         Of the predictive law N(mean, sd^2), by total variance: sd^2 = E[noise variance] + variance
         of the expectation under what is known of the subject's latents. NaN may stand where
         nothing was measured.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Predicted((torch.zeros(4, 3),), (torch.ones(4, 3),)).sd[0].shape
+    torch.Size([4, 3])
     """
 
     mean: tuple[Tensor, ...]
@@ -51,6 +57,12 @@ class Covariates(Kind):
     """Deviation from what age, sex and site alone predict: z of y against E[y | covariates].
 
     Nobody's brain is in the prediction. What other packages of the field give.
+
+    Examples
+    --------
+    >>> kind = Covariates()
+    >>> kind, kind.name
+    (Covariates(), 'covariates')
     """
 
     name = "covariates"
@@ -70,6 +82,12 @@ class LeaveModalityOut(Kind):
     """z of y_m against E[y_m | covariates, the person's other modalities].
 
     A person measured with one modality is compared with what covariates predict.
+
+    Examples
+    --------
+    >>> kind = LeaveModalityOut()
+    >>> kind, kind.name
+    (LeaveModalityOut(), 'leave_modality_out')
     """
 
     name = "leave_modality_out"
@@ -102,6 +120,12 @@ class Focal(Kind):
         Instead, hide one of so many disjoint blocks of features at a time and encode the rest
         anew. For inference that is not refined, whose posterior has no closed form to take a
         feature out of; such a feature is also predicted without its neighbours in the block.
+
+    Examples
+    --------
+    >>> kind = Focal(blocks=8)
+    >>> kind, kind.name
+    (Focal(blocks=8), 'focal')
     """
 
     blocks: int | None = None
@@ -152,6 +176,12 @@ class Reconstruction(Kind):
 
     The reconstruction partly copies what it is compared with, so deviations are smaller than the
     person's; calibration stretches them back for healthy people only.
+
+    Examples
+    --------
+    >>> kind = Reconstruction()
+    >>> kind, kind.name
+    (Reconstruction(), 'reconstruction')
     """
 
     name = "reconstruction"
@@ -165,7 +195,13 @@ class Reconstruction(Kind):
 
 
 def default_kinds(inference: Inference) -> tuple[Kind, ...]:
-    """All four; focal deviations first, in the form that this inference allows."""
+    """All four; focal deviations first, in the form that this inference allows.
+
+    Examples
+    --------
+    >>> [kind.name for kind in default_kinds(Refined())]
+    ['focal', 'leave_modality_out', 'covariates', 'reconstruction']
+    """
     focal = Focal(blocks=8) if isinstance(inference, Amortised) else Focal()
     return focal, LeaveModalityOut(), Covariates(), Reconstruction()
 

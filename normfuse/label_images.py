@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import AtlasError
+from .image_files import load_image
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -30,14 +31,13 @@ def read_labels(path: Path, *, unmirror: bool = False) -> Nifti1Image:
         header does not say where it lies.
     """
     import nibabel as nib
-    from nibabel.filebasedimages import ImageFileError
 
     if not path.is_file():
         raise AtlasError(f"there is no file {path}; give the path of a labels image (NIfTI), or "
                          "the name of an atlas")
     try:
-        img: Any = nib.load(path)
-    except (ImageFileError, OSError) as problem:
+        img: Any = load_image(path)
+    except Exception as problem:  # nibabel, gzip and the system each have errors of their own
         raise AtlasError(f"{path} cannot be read as an image: {problem}") from problem
     if isinstance(img, nib.Cifti2Image | nib.GiftiImage):
         raise AtlasError(f"{path} is an atlas of the surface; a volume is needed, as voxels are")

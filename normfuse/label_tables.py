@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from .errors import AtlasError, listed
+from .inputs import read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,7 @@ def read_label_table(table: str | Path | pd.DataFrame) -> pd.DataFrame:
         return _finished(_columns(table.reset_index(index).astype(str), "the table"), "the table")
     path = Path(table)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, "utf-8-sig")
     except (OSError, UnicodeDecodeError) as problem:
         raise AtlasError(f"the label table {path} cannot be read: {problem}; give a TSV, CSV, "
                          "FreeSurfer look-up table or XML") from problem

@@ -1,13 +1,20 @@
 """One way of looking at the brain."""
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .cards import Card, short, some
 from .errors import CohortError, listed
 from .space import Space
+
+_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f\x7f]+")
+
+MOST_LETTERS = 60
+"""Of a modality's name, which is part of file names."""
 
 RESERVED = frozenset({"all", "epoch", "kl", "subjects", "total", "training", "validation", "z"})
 """Names that columns and rows of results have beside those of the modalities."""
@@ -46,6 +53,7 @@ class Modality:
         object.__setattr__(self, "features", tuple(str(f) for f in self.features))
         if not self.name:
             raise CohortError("a modality needs a name, such as 't1'; it came empty")
+        refuse_unsafe_name(self.name)
         if self.name in RESERVED:
             raise CohortError(f"a modality cannot be called {self.name!r}, which has a meaning of "
                               f"its own in the results; nor {listed(sorted(RESERVED), 9)}")
@@ -62,8 +70,31 @@ class Modality:
             raise CohortError(f"modality {self.name} asks for likelihood {self.likelihood!r}; "
                               "only 'normal' is available")
 
+    def __repr__(self) -> str:
+        # the names of 100,000 voxels would fill pages
+        where = some(self.features, 3) if self.space is None else repr(self.space)
+        unit = f", unit={short(self.unit, 20)!r}" if self.unit else ""
+        return f"<Modality {short(self.name, 40)!r}: {where}{unit}>"
+
+    def _repr_html_(self) -> str:
+        facts = {"features": f"{self.n_features}: {some(self.features)}",
+                 "unit": self.unit, "likelihood": self.likelihood,
+                 "voxels": "" if self.space is None else repr(self.space).strip("<>")}
+        if self.space is not None:
+            facts.pop("features")
+        return Card("Modality", self.name, facts).html()
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; voxels by their mask."""
+        """JSON-ready; voxels by their mask.
+
+        Examples
+        --------
+        >>> pet = Modality("pet", ("insula", "cuneus"), unit="SUVR")
+        >>> pet.to_dict()
+        {'name': 'pet', 'unit': 'SUVR', 'likelihood': 'normal', 'features': ['insula', 'cuneus']}
+        >>> Modality.from_dict(pet.to_dict()) == pet
+        True
+        """
         found = {"name": self.name, "unit": self.unit, "likelihood": self.likelihood}
         if self.space is None:
             return {**found, "features": list(self.features)}
@@ -82,3 +113,23 @@ class Modality:
     def n_features(self) -> int:
         """Number of features."""
         return len(self.features)
+
+
+def refuse_unsafe_name(name: str) -> str:
+    """The name, if files and folders can be called after it and stay where they belong.
+
+    Raises
+    ------
+    CohortError
+        If it could lead elsewhere.
+
+    Examples
+    --------
+    >>> refuse_unsafe_name("T1w GM")
+    'T1w GM'
+    """
+    if not _NAME.fullmatch(name) or len(name) > MOST_LETTERS:
+        raise CohortError(f"a modality cannot be called {name[:MOST_LETTERS]!r}: files are named "
+                          "after it, so that it may not hold / \\ or control characters, begin "
+                          f"with a dot, or have more than {MOST_LETTERS} letters")
+    return name

@@ -29,6 +29,7 @@ from .fusion import Aggregator, Choice
 from .modality import Modality
 from .fitted import Fitted
 from .latent_law import GRID, DistanceShape, LatentLaw
+from .inputs import ordinary, read_json
 from .outputs import new_folder
 from .pattern_law import FeatureLaw, Frame, PatternLaw
 from .preparation import Preparation
@@ -89,7 +90,8 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
         turns = tuple(_turn(model, {**content, **turn}, _below(f"turn.{k}.", tensors), fitted)
                       for k, turn in enumerate(content["turns"]))
         model._fitted = replace(fitted, turns=turns)
-    except (KeyError, TypeError, ValueError, RuntimeError) as problem:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError
+            ) as problem:
         raise ModelFileError(f"{folder} does not hold a complete normfuse model: {problem!r}; "
                              "save it again") from problem
     return model
@@ -101,13 +103,13 @@ def _verified(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
     weights = folder / WEIGHTS_NAME
     try:
-        content = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-        found_sum = _sum_of(weights)
+        content = read_json(folder / JSON_NAME)
+        found_sum = _sum_of(ordinary(weights))
     except FileNotFoundError as problem:
         raise ModelFileError(f"{folder} is not a saved model: {problem.filename} is not there; "
                              "give the folder that NormativeModel.save or `normfuse fit` wrote"
                              ) from problem
-    except (OSError, ValueError, RecursionError) as problem:
+    except (OSError, ValueError) as problem:
         raise ModelFileError(f"{folder / JSON_NAME} cannot be read ({problem}); it was truncated "
                              "or edited: save the model again") from problem
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -14,6 +14,7 @@ import torch
 
 from .calibration import CrossFit, HeldOut
 from .calibration_check import check_calibration, notes_on_outliers
+from .citations import Citation, cite
 from .cohort import Cohort
 from .covariate_checks import warn_of_covariates, warn_of_thin_sites
 from .deviations import ADAPTED, Deviations, Reference
@@ -27,6 +28,7 @@ from .inference import Inference, Refined
 from .kinds import Kind, Reconstruction, default_kinds
 from .learning import learn
 from .models import OneLatent, Recipe
+from .noun_cards import model_card
 from .processes import processes
 from .runners import Runner, one_after_the_other
 from .streaming import Scorer, score_to
@@ -67,11 +69,15 @@ class NormativeModel:
     Examples
     --------
     >>> from normfuse.testing import tiny_cohort
-    >>> controls, patients = tiny_cohort(120, seed=1).split("diagnosis == 'CN'")
+    >>> controls, patients = tiny_cohort(180, seed=1).split("diagnosis == 'CN'")
     >>> model = NormativeModel(n_latent=2, plan=TrainingPlan(max_epochs=5, warmup=2))
     >>> deviations = model.fit(controls).deviations(patients)
     >>> deviations.z.shape, len(deviations.controls)
-    ((15, 15), 105)
+    ((22, 15), 47)
+    >>> model.kind_called("covariates"), model.fitted.reference.kind
+    (Covariates(), 'focal')
+    >>> model.log_likelihood(patients, draws=5).columns.tolist()
+    ['log_likelihood', 'n_measured', 'per_feature']
     """
 
     def __init__(self, fusion: Aggregator | None = None, *, n_latent: int | None = None,
@@ -254,6 +260,16 @@ class NormativeModel:
         -----
         UserWarning
             Fewer than 50 people: the site's scale is little more than that of other sites.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_cohort
+        >>> near, far = tiny_cohort(160).reference_subjects().split("site != 'west'")
+        >>> plan = TrainingPlan(max_epochs=2, warmup=1)
+        >>> model = NormativeModel(n_latent=2, plan=plan, calibration=HeldOut()).fit(near)
+        >>> adapted = model.adapt(far)
+        >>> len(adapted.deviations(far.select(far.ids[:5])))
+        5
         """
         from .adaptation import adapted
 
@@ -290,6 +306,10 @@ class NormativeModel:
                 self._scored[kind] = self.fitted.score(held_out, self.kind_called(kind),
                                                        self.inference)
         return self._scored[kind].changed(reference=self.fitted.references[kind])
+
+    def citation(self, kind: str | Kind | None = None) -> Citation:
+        """A methods paragraph on this model and deviations of this kind; ``.bibtex`` of it."""
+        return cite(self.fitted.references[self.kind_called(kind).name])
 
     def predict(self, cohort: Cohort) -> pd.DataFrame:
         """Expected features of every modality, measured or not, in the modality's unit.
@@ -397,6 +417,9 @@ class NormativeModel:
         from .model_file import read_model
 
         return read_model(Path(folder), fusion)
+
+    def _repr_html_(self) -> str:
+        return model_card(self, None if self._fitted is None else self._fitted.reference).html()
 
     def __repr__(self) -> str:
         if self._fitted is None:

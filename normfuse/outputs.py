@@ -8,37 +8,45 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import CohortError, OutputExistsError, listed
 
+COMMAND = "command.json"
+"""How a folder was made: the command line adds it to what it wrote, and replaces it with that."""
+
 _OLD = "old"
+Ours = Callable[[Path], bool]
+"""Whether something in an older folder is a result that may be replaced."""
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
 
 
 @contextmanager
-def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(folder: Path, *, overwrite: bool = False, ours: Ours | None = None
+               ) -> Iterator[Path]:
     """A working folder that takes its real name only when the block succeeds.
 
     With ``overwrite`` an older folder is replaced, but only if it holds nothing that the new one
-    does not: a wrong path must not cost anybody their data.
+    does not: a wrong path must not cost anybody their data. What ``ours`` recognises as an older
+    result of the same kind (tables where there are arrays now, maps of people who are not among
+    the new) may go; anything else is refused before any work.
 
     Raises
     ------
     OutputExistsError
         If ``folder`` is there and may not be replaced; nothing is touched.
     """
-    refuse_existing(folder, overwrite)
+    refuse_existing(folder, overwrite, ours)
     with beside(folder) as temporary:
         work = temporary / "new"
         work.mkdir()
         yield work
-        take_name(work, folder)
+        take_name(work, folder, ours)
 
 
-def take_name(work: Path, folder: Path) -> None:
+def take_name(work: Path, folder: Path, ours: Ours | None = None) -> None:
     """Give a finished folder its name, in the place of an older one that holds nothing else.
 
     Raises
@@ -49,7 +57,8 @@ def take_name(work: Path, folder: Path) -> None:
     if not folder.exists():
         os.replace(work, folder)
         return
-    _refuse_strangers(folder, work)
+    there = set(os.listdir(work))
+    _refuse_strangers(folder, lambda old: old.name in there or ours is not None and ours(old))
     with beside(folder) as temporary:
         os.replace(folder, temporary / _OLD)  # removed with the temporary folder
         os.replace(work, folder)
@@ -104,20 +113,22 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Stop before any work is done if the output is already there."""
+def refuse_existing(path: Path, overwrite: bool, ours: Ours | None = None) -> None:
+    """Stop before any work is done if the output is there, and holds what is not ``ours``."""
     _clear_away(path)
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} is already there; choose another name, or ask for it to "
                                 "be replaced with overwrite=True (--overwrite)")
     if path.exists() and overwrite and path.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise OutputExistsError(f"{path} holds the current folder and will not be replaced")
+    if path.exists() and ours is not None:
+        _refuse_strangers(path, ours)
 
 
-def _refuse_strangers(old: Path, new: Path) -> None:
+def _refuse_strangers(old: Path, ours: Ours) -> None:
     if not old.is_dir():
         raise OutputExistsError(f"{old} is a file and will not be replaced by a folder")
-    strange = sorted(set(os.listdir(old)) - set(os.listdir(new)))
+    strange = sorted(p.name for p in old.iterdir() if p.name != COMMAND and not ours(p))
     if strange:
         raise OutputExistsError(f"{old} also holds {listed(strange)}, which would be lost; it was "
                                 "not replaced: choose another name, or remove it yourself")

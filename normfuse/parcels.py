@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .cards import Shown
 from .errors import AtlasError, SpaceMismatchError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Parcels:
 
 
 @dataclass(frozen=True, eq=False)
-class RegionMean(ABC):
+class RegionMean(Shown, ABC):
     """One value a region from the values of its voxels.
 
     Parameters
@@ -146,6 +147,11 @@ class WeightedMean(RegionMean):
     weights : Nifti1Image or ndarray of shape (n_voxels,), optional
         :math:`w_v \ge 0`, such as a grey-matter probability; an image on the grid of the voxels.
         All 1 by default.
+
+    Examples
+    --------
+    >>> WeightedMean(np.array([1.0, 3.0])).weights.tolist()
+    [1.0, 3.0]
     """
 
     weights: Nifti1Image | np.ndarray | None = None
@@ -203,6 +209,11 @@ class RobustMean(RegionMean):
     ----------
     Wilcox (2012), Introduction to Robust Estimation, ch. 3 (trimmed mean); SciPy's ``trim_mean``
     is the same for a region without missing voxels.
+
+    Examples
+    --------
+    >>> RobustMean(0.2)
+    RobustMean(coverage=0.5, trim=0.2)
     """
 
     trim: float = 0.1

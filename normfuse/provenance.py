@@ -1,11 +1,9 @@
 """Where a model comes from: counts, ranges and versions, none of them about one person."""
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, cast
 
 from .cohort import Cohort
@@ -17,14 +15,13 @@ from .networks import BentDecoder, WideDecoder
 from .pattern_law import PatternLaw
 from .scoring import Pattern
 from .training import History
+from .versions import versions
 
 if TYPE_CHECKING:
     from .normative import NormativeModel
 
 LEVEL = 0.05
 """A p-value by rank that cannot be smaller tells nothing by the field's habits."""
-
-_PACKAGES = ("normfuse", "torch", "pyro-ppl", "numpy", "scipy", "pandas", "scikit-learn")
 
 
 def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapping[str, Cohort],
@@ -76,7 +73,7 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
                     for m in controls.modalities},
         history=cast(list[dict[str, float]], history.table.to_dict("records")),
         best_epoch=history.best_epoch, versions=versions(), notes=notes,
-        model=repr(vae.recipe),
+        model=repr(vae.recipe), choices={"inference": repr(model.inference)},
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     return {kind.name: replace(reference, kind=kind.name, meaning=kind.meaning, use=kind.use,
                                notes=(*notes, *rank_notes(kind.name, laws, names)))
@@ -101,14 +98,3 @@ def thin_levels(training: Mapping[str, Any], calibration: Mapping[str, Any]) -> 
     return [f"{name} {level} (n = {n})" for name, found in training.items()
             for level, n in found.get("levels", {}).items()
             if n < THIN or not calibration[name].get("levels", {}).get(level, 0)]
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .atlas import load_atlas
+from .cards import Card
 from .cohort import Cohort
 from .errors import CohortError, listed
 from .outputs import new_folder
@@ -70,6 +71,13 @@ class Truth:
         return (f"<Truth of {len(self.planted)} subjects: {int(self.planted.to_numpy().sum())} "
                 f"planted deviations in {self.planted.shape[1]} features>")
 
+    def _repr_html_(self) -> str:
+        planted = self.planted.T.groupby(level=0, sort=False).sum().T
+        table = pd.DataFrame({"planted deviations": planted.sum(),
+                              "people with any": (planted > 0).sum()})
+        return Card("Truth", f"of {len(self.planted)} simulated people", {},
+                    {"": table.rename_axis("modality")}).html()
+
 
 @dataclass(frozen=True)
 class SimulatedCohort:
@@ -77,6 +85,9 @@ class SimulatedCohort:
 
     cohort: Cohort
     truth: Truth
+
+    def _repr_html_(self) -> str:
+        return self.cohort._repr_html_() + self.truth._repr_html_()
 
 
 def simulate_cohort(n_reference: int = 600, n_patients: int = 120, *, seed: int = 0,

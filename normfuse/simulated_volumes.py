@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .cards import Card, short
 from .errors import CohortError, listed
 from .outputs import new_folder
 from .population import (KINSHIP, N_PRIVATE, N_SHARED, OLDEST, RANGES, SHARE_PRIVATE, SHARE_SHARED,
@@ -66,6 +67,16 @@ class SimulatedVolumes:
     cohort_file: Path
     lesions: pd.DataFrame
     space: Space
+
+    def __repr__(self) -> str:
+        return (f"<SimulatedVolumes in {short(self.cohort_file.parent, 80)}: {self.space!r}, "
+                f"{len(self.lesions)} lesions planted>")
+
+    def _repr_html_(self) -> str:
+        return Card("SimulatedVolumes", str(self.cohort_file), {
+            "voxels": repr(self.space).strip("<>"),
+            "lesions": f"{len(self.lesions)} planted, each counted once a modality, in "
+                       f"{self.lesions['participant_id'].nunique()} people"}).html()
 
     def effect(self, subject: str, modality: str) -> np.ndarray:
         """The planted deviation in healthy residual SD, float32, shape (space.n_voxels,)."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .cards import Card, short
 from .errors import SpaceMismatchError
 
 if TYPE_CHECKING:
@@ -133,7 +134,17 @@ class Space:
         return made
 
     def set_transforms(self, img: Nifti1Image) -> None:
-        """Both transforms of the header lead to this space: MNI's, if its name says so."""
+        """Both transforms of the header lead to this space: MNI's, if its name says so.
+
+        Examples
+        --------
+        >>> import nibabel as nib
+        >>> space = Space(np.ones((2, 3, 4), bool), np.diag([2.0, 2, 2, 1]), "MNI152NLin6Asym")
+        >>> image = nib.Nifti1Image(np.zeros((2, 3, 4)), np.eye(4))
+        >>> space.set_transforms(image)
+        >>> int(image.header["sform_code"]), image.affine[0, 0].item()
+        (4, 2.0)
+        """
         code = 4 if self.name.startswith("MNI") else 2  # NIfTI's "MNI 152" and "aligned"
         img.set_sform(self.affine, code=code)
         img.set_qform(self.affine, code=code)
@@ -157,7 +168,14 @@ class Space:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Space:
-        """The inverse of :meth:`to_dict`."""
+        """The inverse of :meth:`to_dict`.
+
+        Examples
+        --------
+        >>> space = Space(np.eye(3, dtype=bool)[None], np.diag([2.0, 2, 2, 1]), "MNI152NLin6Asym")
+        >>> Space.from_dict(space.to_dict()) == space
+        True
+        """
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(found["mask"]), dtype=np.uint8))
         shape = tuple(found["shape"])
         return cls(bits[:int(np.prod(shape))].reshape(shape), np.array(found["affine"]),
@@ -171,5 +189,10 @@ class Space:
 
     def __repr__(self) -> str:
         sides = " x ".join(map(str, self.shape))
-        return (f"<Space {self.name}: {self.n_voxels} voxels of {sides}, "
+        return (f"<Space {short(self.name)}: {self.n_voxels} voxels of {sides}, "
                 f"{' x '.join(f'{v:g}' for v in self.voxel_size)} mm>")
+
+    def _repr_html_(self) -> str:
+        return Card("Space", self.name, {
+            "voxels": f"{self.n_voxels} in the mask, of {' x '.join(map(str, self.shape))}",
+            "voxel size": f"{' x '.join(f'{v:g}' for v in self.voxel_size)} mm"}).html()

@@ -111,11 +111,19 @@ def masks(modalities: Sequence[Modality]) -> list[Tensor | None]:
 
 def rebuilt(recipe: Recipe, fusion: Aggregator, modalities: Sequence[Modality], n_design: int,
             weights: Mapping[str, Tensor]) -> Vae:
-    """A model that :meth:`Stages.learn` left, from what its ``state_dict`` said."""
+    """A model that :meth:`Stages.learn` left, from what its ``state_dict`` said.
+
+    ValueError if the recipe is of a larger model than the weights: it would be made first.
+    """
     downs = [weights.get(f"encoders.{m}.down") for m in range(len(modalities))]
+    widths = {m.name: m.n_features if down is None else len(down)
+              for m, down in zip(modalities, downs)}
+    sides = {side for weight in weights.values() for side in weight.shape}
+    strange = [n for n in recipe.hidden if n not in sides]
+    if strange or recipe.n_dimensions > max(sides, default=0):
+        raise ValueError(f"{recipe!r} is of another size than the weights")
     with torch.random.fork_rng(devices=[]):  # fresh weights draw; the caller's state stays
-        vae = recipe.build({m.name: m.n_features if down is None else len(down)
-                            for m, down in zip(modalities, downs)}, n_design, fusion)
+        vae = recipe.build(widths, n_design, fusion)
         vae.widen([None if down is None else PrincipalAxes(*2 * (torch.zeros_like(
             down, dtype=torch.float32),)) for down in downs])
         vae.convolve([mask if down is not None else None

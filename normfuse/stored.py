@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .cards import Card
 from .errors import CohortError, ModelFileError, listed
+from .inputs import read_json, refuse_size
 
 ROWS, COLUMNS = 64, 16_384
 """Of a chunk on disk: 4 MiB of float32. People are scored some at a time, voxels tested some at a
@@ -75,19 +77,20 @@ class StoredTable:
         ModelFileError
             If the folder is no such table.
         """
-        import zarr
-
         try:
             # absolute, as another process that reads it may stand elsewhere
-            array = zarr.open_array(str(Path(path).absolute()), mode=mode)
-            ids = json.loads((Path(path) / "people.json").read_text(encoding="utf-8"))
-            names = json.loads((Path(path) / "features.json").read_text(encoding="utf-8"))
+            array = opened_array(Path(path).absolute(), mode)
+            ids = read_json(Path(path) / "people.json")
+            names = read_json(Path(path) / "features.json")
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ModelFileError(f"{path} is not a stored table: {problem}") from problem
+        if not isinstance(ids, list) or not isinstance(names, list):
+            raise ModelFileError(f"{path} is not a stored table: its people and features must be "
+                                 "lists")
         if array.shape != (len(ids), len(names)):
             raise ModelFileError(f"{path}: the array has shape {array.shape}, but {len(ids)} "
                                  f"people and {len(names)} features are listed")
-        return cls(array, pd.Index(ids), np.arange(len(ids)), pd.Index(names))
+        return cls(array, pd.Index(map(str, ids)), np.arange(len(ids)), pd.Index(map(str, names)))
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -133,10 +136,14 @@ class StoredTable:
 
     def _read(self, rows: np.ndarray, features: slice) -> np.ndarray:
         ordered = np.unique(rows)
-        if len(ordered) == ordered[-1] - ordered[0] + 1:  # one stretch: no gather needed
-            found = np.asarray(self.array[int(ordered[0]):int(ordered[-1]) + 1, features])
-        else:
-            found = np.asarray(self.array.oindex[ordered, features])
+        try:
+            if len(ordered) == ordered[-1] - ordered[0] + 1:  # one stretch: no gather needed
+                found = np.asarray(self.array[int(ordered[0]):int(ordered[-1]) + 1, features])
+            else:
+                found = np.asarray(self.array.oindex[ordered, features])
+        except (ValueError, ArithmeticError, TypeError) as problem:
+            raise ModelFileError(f"{self.array.store_path} is damaged, its values cannot be read: "
+                                 f"{problem}") from problem
         same = np.array_equal(ordered, rows)
         return found if same else found[np.searchsorted(ordered, rows)]
 
@@ -165,3 +172,36 @@ class StoredTable:
 
     def __repr__(self) -> str:
         return f"<StoredTable of {self.shape[0]} people, {self.shape[1]} features>"
+
+    def _repr_html_(self) -> str:
+        return Card("StoredTable", f"of {self.shape[0]} people and {self.shape[1]} features, on "
+                    "disk", {"held": f"{4 * self.array.size / 2 ** 20:.0f} MiB of float32"}).html()
+
+
+def opened_array(path: Path, mode: str) -> Any:
+    """A zarr array as normfuse writes it: float32, chunks of some megabytes, nothing to unpack.
+
+    Others are refused unread: a chunk may be said to have any size, and zarr has filters that
+    unpickle.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is no such array.
+    """
+    import zarr
+    from zarr.errors import BaseZarrError
+
+    try:
+        array = zarr.open_array(str(path), mode=mode)
+    except (BaseZarrError, AttributeError, IndexError, OverflowError, NotImplementedError,
+            RecursionError) as problem:
+        raise ValueError(f"it cannot be understood: {problem}") from problem
+    if array.dtype != np.float32 or array.metadata.zarr_format != 3 or array.filters \
+            or array.compressors or len(array.shape) != 2:
+        raise ValueError(f"it should be a zarr array of format 3, of two dimensions, float32 and "
+                         f"not compressed; it is {array.dtype} of shape {array.shape}")
+    if len(array.chunks) != 2 or not all(n > 0 for n in array.chunks):
+        raise ValueError(f"its chunks should have two sides; they have {array.chunks}")
+    refuse_size(float(np.prod(array.chunks, dtype=float)) * array.dtype.itemsize, "a chunk")
+    return array

@@ -17,15 +17,18 @@ import pandas as pd
 
 from .cohort import Cohort
 from .deviation_files import (NARROW, read_narrow, read_wide, write_reference, write_table)
+from .deviation_files import is_ours
 from .deviation_files import read as read_deviations
 from .deviations import MAPS, Deviations, Reference
 from .errors import OutputExistsError
 from .fitted import Fitted
 from .inference import Inference
 from .kinds import Kind
+from .inputs import read_json
 from .outputs import beside, refuse_existing, take_name
 from .runners import Runner, one_after_the_other
 from .stored import ROWS, StoredTable
+from .training import in_notebook
 
 MOST_ROWS, PIECE_VALUES = 8, 2 ** 17
 """Rows of chunks in a piece at most, and values that a piece of more than one row holds."""
@@ -90,6 +93,7 @@ def score_to(folder: Path, cohort: Cohort, score: Scorer, *, overwrite: bool = F
     if folder.exists() and not (folder / "reference.json").exists():
         raise OutputExistsError(f"{folder} was not written by scoring (it holds no "
                                 "reference.json) and will not be replaced; choose another name")
+    refuse_existing(folder, overwrite, is_ours)
     _begin(work, cohort, score)
     task = _Piece(work.absolute(), list(cohort.ids), score)
     pieces = range(-(-len(cohort) // task.people))
@@ -138,7 +142,7 @@ def _begin(work: Path, cohort: Cohort, score: Scorer) -> None:
         shutil.rmtree(work)  # its result has its name already
     if work.exists():
         if not (work / "plan.json").exists() or \
-                json.loads((work / "plan.json").read_text()) != plan:
+                _planned(work / "plan.json") != plan:
             raise OutputExistsError(f"{work} holds the unfinished work of another scoring; remove "
                                     "it, or choose another folder")
         return
@@ -152,6 +156,14 @@ def _begin(work: Path, cohort: Cohort, score: Scorer) -> None:
         os.rename(new, work)
 
 
+def _planned(file: Path) -> Any:
+    """What a folder of unfinished work was begun for; None if its note is damaged."""
+    try:
+        return read_json(file)
+    except (OSError, ValueError):
+        return None
+
+
 def _finish(work: Path, folder: Path, n_pieces: int, reference: Reference) -> Deviations:
     """One table of all pieces' small ones; then the folder gets its name."""
     parts, result = [work / _DONE / f"{k}" for k in range(n_pieces)], work / _RESULT
@@ -159,7 +171,7 @@ def _finish(work: Path, folder: Path, n_pieces: int, reference: Reference) -> De
         if (parts[0] / f"{name}.csv").exists():
             _join(parts, name, result)
     write_reference(reference, result)
-    take_name(result, folder)
+    take_name(result, folder, is_ours)
     shutil.rmtree(work)
     return read_deviations(folder)
 
@@ -188,6 +200,6 @@ def _shown(done: Iterable[int], people: int, total: int, before: int, progress: 
            ) -> Iterable[Any]:
     from tqdm.auto import tqdm
 
-    shown = sys.stderr.isatty() or "ipykernel" in sys.modules if progress is None else progress
+    shown = sys.stderr.isatty() or in_notebook() if progress is None else progress
     return tqdm(done, total=total, initial=before, desc="scoring", unit=f" x {people} people",
                 leave=False, disable=not shown)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from .cohort import Cohort
 from .covariate_checks import OLDEST, warn_of_covariates, warn_of_thin_sites
 from .errors import listed
 from .problems import Problems
+from .tables.described import Described
 from .tables.sessions import PERSON
 from .value_checks import far_out, refuse_empty_features, warn_of_reference_values
 
@@ -41,6 +42,19 @@ def refuse_unfit(controls: Cohort, images: Collection[str], problems: Problems) 
         if kind != "site" and values.nunique() < 2 and len(values):
             problems.add(f"covariate {name} is {values.iloc[0]!r} for all {len(values)} reference "
                          "subjects; it can explain nothing: leave it out of the covariates")
+
+
+def warn_of_undescribed_levels(cohort: Cohort, described: Mapping[str, Described]) -> None:
+    """Warn of categories that BIDS' ``participants.json`` does not list."""
+    for name, what in described.items():
+        if name not in cohort.subjects or cohort.covariates.get(name) == "continuous":
+            continue
+        found = sorted({f"{level:g}" if isinstance(level, float) else str(level)
+                        for level in cohort.subjects[name].dropna()})
+        if strange := what.unknown(found):
+            warnings.warn(f"{name} holds {listed(map(repr, strange))}, which participants.json "
+                          f"does not list; it lists {listed(map(repr, what.levels), 12)}",
+                          stacklevel=2)
 
 
 def _without_noise(block: pd.DataFrame, name: str) -> None:

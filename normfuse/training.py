@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import pyro
 
 from .batch_parts import Parts
+from .cards import Card, Shown
 from .checkpoint import Checkpoint, fingerprint
 from .errors import TrainingError
 from .processes import Processes, processes
@@ -30,7 +31,7 @@ class Sliceable(Protocol):
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
+class TrainingPlan(Shown):
     """How to train.
 
     Parameters
@@ -58,6 +59,14 @@ class TrainingPlan:
         Pieces that each batch is cut into, every one with random numbers of its own, so that
         processes may share them (``torchrun``, docs/guide/cluster.md); at least as many as there
         are processes. With another number the result is another one, as with another seed.
+
+    Examples
+    --------
+    >>> TrainingPlan(max_epochs=50, patience=10).batch_size
+    64
+    >>> TrainingPlan(patience=0)
+    Traceback (most recent call last):
+    ValueError: patience is a whole number above 0; got 0
     """
 
     max_epochs: int = 500
@@ -96,6 +105,15 @@ class History:
 
     table: pd.DataFrame
     best_epoch: int
+
+    def __repr__(self) -> str:
+        return f"<History of {len(self.table)} epochs, the best the {self.best_epoch}th>"
+
+    def _repr_html_(self) -> str:
+        near = self.table[self.table["epoch"] >= self.best_epoch - 2]
+        return Card("History", f"of {len(self.table)} epochs; weights kept of epoch "
+                    f"{self.best_epoch}", {}, {"from there on (nats a person)":
+                                               near.set_index("epoch")}).html()
 
 
 @dataclass
@@ -279,6 +297,16 @@ def _bar(plan: TrainingPlan, team: Processes) -> Any:
 
     shown = plan.progress
     if shown is None:
-        shown = sys.stderr.isatty() or "ipykernel" in sys.modules
+        shown = sys.stderr.isatty() or in_notebook()
     return tqdm(total=plan.max_epochs, desc="training", unit="epoch", leave=False,
                 disable=not (shown and team.is_first))
+
+
+def in_notebook() -> bool:
+    """Whether this very process is a notebook's kernel; that ipykernel was imported is not enough.
+
+    >>> in_notebook()
+    False
+    """
+    shell = sys.modules.get("IPython")
+    return shell is not None and hasattr(shell.get_ipython(), "kernel")

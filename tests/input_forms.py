@@ -107,6 +107,7 @@ def study(folder: Path) -> None:
         own.to_csv(folder / f"{side}.thickness.tsv", sep="\t",
                    index_label=f"{side}.aparc.thickness")
     volume.to_csv(folder / "aseg.tsv", sep="\t", index_label="Measure:volume")
+    _write_enigma(folder, thick, volume)
 
 
 def _write_wide(folder: Path, who: pd.DataFrame, thick: pd.DataFrame) -> None:
@@ -123,6 +124,17 @@ def _write_wide(folder: Path, who: pd.DataFrame, thick: pd.DataFrame) -> None:
     parts = long["name"].str.split("_", expand=True)
     long = long.assign(hemisphere=parts[0], region=parts[1]).drop(columns="name")
     long.to_csv(folder / "long.csv", index=False)
+
+
+def _write_enigma(folder: Path, thick: pd.DataFrame, volume: pd.DataFrame) -> None:
+    names = {f"{side}_{g}_thickness": f"{side[0].upper()}_{g}_thickavg"
+             for side in ("lh", "rh") for g in GYRI}
+    cortex = thick.rename(columns=names).assign(LThickness=2.5, RThickness=2.4, LSurfArea=9e4,
+                                                RSurfArea=9e4, ICV=volume["eTIV"])
+    cortex.to_csv(folder / "CorticalMeasuresENIGMA_ThickAvg.csv", index_label="SubjID")
+    volume[["Left-Hippocampus", "Right-Hippocampus", "Left-Thalamus", "eTIV"]].set_axis(
+        ["Lhippo", "Rhippo", "Lthal", "ICV"], axis=1).to_csv(folder / "LandRvolumes.csv",
+                                                             index_label="SubjID")
 
 
 def _write_visits(folder: Path, who: pd.DataFrame, thick: pd.DataFrame) -> None:

@@ -173,10 +173,19 @@ def test_extreme_counts_are_compare_extremes_with_more(deviations):  # noqa: F81
     assert len(found.table) == 16 and len(found.people) == 35
     np.testing.assert_allclose(found.table["q"],
                                multipletests(found.table["p"], method="fdr_bh")[1])
-    # no sites' effect here: permutation and Mann-Whitney tell the same
     loose = extreme_counts(deviations, "dx", thresholds=0.8, directions="below", baseline="CN",
-                           shuffles=MaxT(2000, blocks=None)).table
-    np.testing.assert_allclose(loose["p_permuted"], loose["p"], atol=0.1)
+                           shuffles=MaxT(2000, blocks=None))
+    for (contrast, modality), row in loose.table.droplevel(
+            ["direction", "threshold"]).iterrows():
+        counts = loose.people["below", 0.8, modality].dropna()
+        levels = loose.levels[counts.index]
+        rows = levels.isin(contrast.split(" - ")).to_numpy()
+        ranks = stats.rankdata(counts[rows])
+        case = levels[rows].to_numpy() == contrast.split(" - ")[0]
+        other = stats.permutation_test(
+            (ranks[case], ranks[~case]), lambda a, b: abs(a.mean() - b.mean()), n_resamples=2000,
+            alternative="greater", vectorized=False, rng=1)
+        assert row["p_permuted"] == pytest.approx(other.pvalue, abs=0.04)
 
 
 def test_results_can_be_shown_and_kept(scored, tmp_path):
@@ -203,3 +212,24 @@ def test_verbs(scored, tmp_path):
                                         str(out)])
         assert done.exit_code == 0, done.output
         assert "largest t, 20 permutations" in done.output and (out / "table.csv").exists()
+
+
+def test_healthy_people_of_the_reference_are_left_out_beside_others(scored):
+    role = np.where(np.arange(len(scored)) % 3 == 0, "calibration", "new")
+    mixed = replace(scored, subjects=scored.subjects.assign(**{ROLE: role}))
+    found = associations(mixed, "mmse", adjust=["age"])
+    others = scored.select(scored.subjects.index[role == "new"])
+    assert found.n == associations(others, "mmse", adjust=["age"]).n
+    assert any("healthy people of the reference who have a score" in note for note in found.notes)
+    both = associations(mixed, "mmse", adjust=["age"], controls=True)
+    assert both.n == associations(scored, "mmse", adjust=["age"]).n
+    healthy = mixed.select(mixed.subjects.index[role == "calibration"])  # nobody to mix them with
+    alone = associations(healthy, "mmse", adjust=["age"])
+    assert alone.n["mmse"] == int(healthy.subjects["mmse"].notna().sum())
+
+
+def test_too_few_permutations_for_a_q_are_said(scored):
+    found = overlap(scored, "dx", threshold=0.9, shuffles=MaxT(50))
+    assert any("q < 0.05 takes at least 12 of 30 tests at that p" in note for note in found.notes)
+    more = overlap(scored, "dx", threshold=0.9, shuffles=MaxT(999)).notes
+    assert not any("takes at least" in note for note in more)

@@ -189,24 +189,27 @@ OTHERS = {
     "gwb": (GeneralizedWassersteinBarycenter(SharedPrivate(private=1), prior_weight=0.1,
                                              weights=Learned(), missing=SubstitutePrior()),
             OneLatent(n_latent=4, hidden=(6, 5), bound=Iwae(draws=4, resampled=None)),
-            Amortised()),
+            Amortised(), nf.CrossFit(2)),
     "maps": (GeneralizedWassersteinBarycenter(LearnedMaps(), prior_weight=0.2),
-             OneLatent(n_latent=2, hidden=(), full_covariance=True, skip=False), Refined(steps=2)),
+             OneLatent(n_latent=2, hidden=(), full_covariance=True, skip=False), Refined(steps=2),
+             nf.HeldOut()),
     "ladder": (SubsetMixture(WassersteinBarycenter(weights=Learned(per_dimension=True)),
                              weights=Learned()),
                Ladder(levels=(2, 1, 2), bound=StratifiedElbo(mixture_density=True), **WIDE),
-               Amortised()),
+               Amortised(), nf.CrossFit(2)),
     "poe": (ProductOfExperts(prior_expert=False),
-            Ladder(levels=(3, 2), bound=Elbo(free_bits=0.5), hide=0.3, **WIDE), Refined(steps=3)),
-    "moe": (MixtureOfExperts(weights=Given([3, 2, 1])), Ladder(levels=(3,), **WIDE), Refined())}
+            Ladder(levels=(3, 2), bound=Elbo(free_bits=0.5), hide=0.3, **WIDE), Refined(steps=3),
+            nf.HeldOut()),
+    "moe": (MixtureOfExperts(weights=Given([3, 2, 1])), Ladder(levels=(3,), **WIDE), Refined(),
+            nf.HeldOut())}
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_saved_model_gives_the_same_scores(name, cohort, patients, tmp_path):
-    fusion, recipe, inference = OTHERS[name]
+    fusion, recipe, inference, calibration = OTHERS[name]
     plan = nf.TrainingPlan(max_epochs=3, warmup=1, batch_size=32, learning_rate=0.02)
-    model = nf.NormativeModel(fusion, model=recipe, plan=plan, inference=inference, seed=2).fit(
-        cohort.reference_subjects())
+    model = nf.NormativeModel(fusion, model=recipe, plan=plan, inference=inference, seed=2,
+                              calibration=calibration).fit(cohort.reference_subjects())
     again = nf.NormativeModel.load(model.save(tmp_path / "model"))
     assert repr(again.fusion) == repr(fusion) and again.model == recipe
     assert repr(again.inference) == repr(inference) and repr(again) == repr(model)
@@ -262,8 +265,8 @@ class TestLogLikelihood:
             blocks = {**cohort.features, "dti": c * cohort.features["dti"]}
             scaled = nf.Cohort(cohort.subjects, blocks, cohort.modalities, cohort.covariates,
                                cohort.reference)
-            model = nf.NormativeModel(fusion, model=recipe, plan=plan).fit(
-                scaled.reference_subjects())
+            model = nf.NormativeModel(fusion, model=recipe, plan=plan, calibration=nf.HeldOut()
+                                      ).fit(scaled.reference_subjects())
             found.append(model.log_likelihood(scaled.select(patients.ids)))
         measured = cohort.features["dti"].loc[patients.ids].notna().sum(axis=1)
         away = found[0]["log_likelihood"] - found[1]["log_likelihood"]

@@ -22,7 +22,7 @@ from test_report import Page
 import normfuse as nf
 from normfuse.analyses import attribution_table, figures, modality_shares, write_report
 from normfuse.analyses.drawing import modality_styles
-from normfuse.analyses.report_people import most_deviant
+from normfuse.analyses.ranking import most_deviant
 from normfuse.deviations import Deviations
 from normfuse.errors import CohortError
 from normfuse.testing import tiny_cohort, tiny_deviations
@@ -292,7 +292,8 @@ class TestReport:
 def test_a_fitted_models_shares_add_up_and_are_shown(tmp_path):
     cohort = tiny_cohort(150, seed=4)
     plan = TrainingPlan(max_epochs=8, warmup=2)
-    model = nf.NormativeModel(n_latent=3, plan=plan, seed=0).fit(cohort.reference_subjects())
+    model = nf.NormativeModel(n_latent=3, plan=plan, calibration=nf.HeldOut(), seed=0).fit(
+        cohort.reference_subjects())
     deviations = model.deviations(cohort.select("diagnosis == 'AD'"))
     table = attribution_table(deviations)
     added = table.groupby(["subject", "latent"]).agg(share=("share", "sum"), z=("z", "first"))

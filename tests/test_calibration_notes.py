@@ -15,7 +15,7 @@ def with_people(cohort: nf.Cohort, subjects: pd.DataFrame, blocks: dict) -> nf.C
 
 
 def fitted(cohort: nf.Cohort) -> nf.NormativeModel:
-    return nf.NormativeModel(n_latent=2, plan=PLAN, calibration=nf.CrossFit(3)).fit(cohort)
+    return nf.NormativeModel(n_latent=2, plan=PLAN, calibration=nf.CrossFit(2)).fit(cohort)
 
 
 def test_a_broken_scan_is_named():

@@ -148,7 +148,8 @@ def test_of_a_model():
     """What NormativeModel.centiles returns goes in as it is."""
     cohort = tiny_cohort(120, seed=2)
     plan = nf.TrainingPlan(max_epochs=2, warmup=1, progress=False)
-    model = nf.NormativeModel(n_latent=2, plan=plan).fit(cohort.reference_subjects())
+    model = nf.NormativeModel(n_latent=2, plan=plan, calibration=nf.HeldOut()).fit(
+        cohort.reference_subjects())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         deviations = model.deviations(cohort.select("diagnosis == 'AD'"), kind="covariates")

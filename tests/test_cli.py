@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import normfuse as nf
 from normfuse.cli import WHEN, Fusion, app
 from normfuse.simulate import write_cohort
-from normfuse.testing import tiny_cohort
+from normfuse.testing import tiny_cohort, tiny_deviations
 
 FIT = "fit {home}/cohort/cohort.toml --out {home}/model --latent 2 --epochs 6"
 SCORE = "score {home}/model {home}/cohort/cohort.toml --out {home}/deviations"
@@ -29,9 +29,9 @@ def run(line: str, **places):
 
 
 def refusal(line: str, **places) -> str:
-    """The one line on stderr of a command that refuses with exit code 2."""
+    """The one line on stderr of a command that refuses with exit code 1."""
     result = run(line, **places)
-    assert result.exit_code == 2, result.output
+    assert result.exit_code == 1, result.output
     errors = [text for text in result.stderr.splitlines() if not text.startswith("note:")]
     assert len(errors) == 1 and errors[0].startswith("error: "), result.stderr
     return errors[0]
@@ -61,7 +61,8 @@ def home(results):
 
 class TestTheVerbs:
     def test_fit_writes_a_model_and_says_how_calibrated_it_is(self, results):
-        assert contents(results["home"] / "model") == {"model.json", "weights.safetensors"}
+        assert contents(results["home"] / "model") == {"model.json", "weights.safetensors",
+                                                       "command.json"}
         said = results["fit"].stdout
         assert "WassersteinBarycenter(), OneLatent(" in said and "n_latent=2)" in said
         assert "held-out controls, z all: " in said and "expected 5%" in said
@@ -92,9 +93,37 @@ class TestTheVerbs:
         assert page.startswith("<!DOCTYPE html>") and "diagnosis" in page
         assert "no brain maps: none of the 15 features" in results["report"].stderr
 
+    def test_report_has_a_page_a_person_and_ids_only_if_asked_for(self, tmp_path):
+        tiny_deviations().save(tmp_path / "scored")
+        places = {"scored": tmp_path / "scored", "out": tmp_path / "r.html",
+                  "people": tmp_path / "people"}
+        line = "report {scored} --out {out} --pages {people} --group diagnosis"
+        assert run(line, **places).exit_code == 0
+        assert contents(places["people"]) == {"index.html", "person-1.html", "person-2.html"}
+        assert "sub-" not in places["out"].read_text(encoding="utf-8")
+        (places["people"] / "own.html").write_text("<p>not a page of ours")
+        again = run(line + " --with-ids --overwrite", **places)
+        assert again.exit_code == 1 and "also holds own.html" in again.stderr
+        (places["people"] / "own.html").unlink()
+        assert run(line + " --with-ids --overwrite", **places).exit_code == 0
+        assert contents(places["people"]) == {"index.html", "sub-a.html", "sub-b.html"}
+        assert "sub-b" in places["out"].read_text(encoding="utf-8")
+        one = run(line + " --subjects \"participant_id == 'sub-b'\" --key {key} --overwrite",
+                  key=tmp_path / "key.csv", **places)
+        assert one.exit_code == 0 and contents(places["people"]) == {"index.html", "person-1.html"}
+        assert "sub-b,person 1" in (tmp_path / "key.csv").read_text()
+
+    def test_a_page_of_somebody_else_is_not_replaced(self, tmp_path):
+        tiny_deviations().save(tmp_path / "scored")
+        (tmp_path / "mine.html").write_text("hi")
+        result = run("report {scored} --out {out} --overwrite", scored=tmp_path / "scored",
+                     out=tmp_path / "mine.html")
+        assert result.exit_code == 1 and "is no report of normfuse" in result.stderr
+        assert (tmp_path / "mine.html").read_text() == "hi"
+
     def test_nothing_else_is_left_behind(self, results):
         assert contents(results["home"]) == {"cohort", "model", "deviations", "groups",
-                                             "report.html"}
+                                             "report.html", "report.command.json"}
 
     def test_subjects_and_include_seen(self, home, tmp_path):
         run(SCORE.replace("{home}/deviations", "{out}") + " --subjects \"diagnosis == 'AD'\"",
@@ -190,13 +219,6 @@ class TestRefusals:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("verb", ["demo", "fit", "adapt", "score", "evaluate", "compare",
-                                      "report"])
-    def test_each_verb_teaches_by_an_example(self, verb):
-        result = run(f"{verb} --help")
-        assert result.exit_code == 0 and f"normfuse {verb}" in result.stdout
-        assert "Example:" in result.stdout
-
     def test_fusions_are_listed_with_when_to_use_them(self):
         said = " ".join(run("fit --help").stdout.split())
         assert set(WHEN) == set(Fusion)
@@ -229,8 +251,9 @@ def demo(tmp_path_factory):
 class TestDemo:
     def test_it_leaves_everything_it_made(self, demo):
         out, done = demo
-        assert contents(out) == {"cohort", "model", "deviations", "groups", "report.html"}
-        assert done.stdout.rstrip().endswith(f"report: {Path('out', 'report.html')}")
+        assert contents(out) == {"cohort", "model", "deviations", "groups", "report.html",
+                                 "report.command.json", "command.json"}
+        assert done.stdout.rstrip().endswith(f"open {Path('out', 'report.html')}")
         assert (out / "report.html").read_text(encoding="utf-8").count("data:image/png") > 5
 
     def test_it_prints_the_commands_it_runs(self, demo):

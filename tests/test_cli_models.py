@@ -90,7 +90,8 @@ class TestAdapt:
     def test_an_adapted_model_knows_the_site_and_keeps_the_others(self, place, home, tmp_path):
         result = run(ADAPT + " --subjects \"age < 70\"", home=home, out=tmp_path / "adapted")
         assert result.exit_code == 0, result.output
-        assert contents(tmp_path / "adapted") == {"model.json", "weights.safetensors"}
+        assert contents(tmp_path / "adapted") == {
+            "model.json", "weights.safetensors", "command.json"}
         people = nf.Cohort.read(place / "elsewhere" / "cohort.toml").reference_subjects()
         taught = len(people.select("age < 70"))
         assert f"site west was added with {taught} healthy people" in result.stdout
@@ -121,8 +122,9 @@ class TestEvaluate:
     def test_it_writes_what_the_library_says(self, place, home, tmp_path):
         result = run(EVALUATE + " --kind covariates", home=home, out=tmp_path / "e")
         assert result.exit_code == 0, result.output
-        assert contents(tmp_path / "e") == {"features.csv", "coverage.csv", "outer.csv",
-                                            "leftover.csv", "sites.csv", "evaluation.json"}
+        assert contents(tmp_path / "e") == {"command.json", "features.csv", "coverage.csv",
+                                            "outer.csv", "leftover.csv", "sites.csv",
+                                            "evaluation.json"}
         found = nf.Evaluation.read(tmp_path / "e")
         people = nf.Cohort.read(place / "unseen" / "cohort.toml").reference_subjects()
         wanted = nf.evaluate(nf.NormativeModel.load(place / "model"), people, kind="covariates")

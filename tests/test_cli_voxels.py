@@ -21,7 +21,7 @@ def test_the_voxel_demo_ends_with_maps_and_a_report(tmp_path):
     out = tmp_path / "out"
     ran = CliRunner().invoke(app, ["demo", "--voxels", "--quick", "--out", str(out)])
     assert ran.exit_code == 0, ran.output
-    assert ran.output.rstrip().endswith(f"report: {out / 'report.html'}")
+    assert ran.output.rstrip().endswith(f"open {out / 'report.html'}")
     found = Deviations.read(out / "deviations")
     assert found.is_stored and (found.subjects["group"] == "patient").sum() == 20
     calibration = found.select("normfuse_role == 'calibration'").z.to_numpy()
@@ -46,7 +46,7 @@ def test_maps_of_regions_are_refused_with_the_way_out(tmp_path):
     tiny_deviations().save(tmp_path / "deviations")
     ran = CliRunner().invoke(app, ["maps", str(tmp_path / "deviations"), "--out",
                                    str(tmp_path / "maps")])
-    assert ran.exit_code == 2 and "no modality of these deviations has voxels" in ran.output
+    assert ran.exit_code == 1 and "no modality of these deviations has voxels" in ran.output
     assert not (tmp_path / "maps").exists()
 
 
@@ -91,16 +91,16 @@ def test_a_modality_that_cannot_be_compared_does_not_cost_the_others(two_modalit
     shown = VoxelFindings.read(tmp_path / "out", None)
     assert list(shown.groups) == ["t1"] and shown.notes()[0].startswith("pet was not compared")
     again = two_modalities("--blocks", "none", "--modalities", "pet", "--overwrite")
-    assert again.exit_code == 2 and "one person only" in again.output
+    assert again.exit_code == 1 and "one person only" in again.output
     assert (tmp_path / "out/t1").exists()
 
 
 def test_modalities_and_blocks_are_chosen_by_name(two_modalities, tmp_path):
     asked = two_modalities()
-    assert asked.exit_code == 2 and "site, scanner as sites" in asked.output
+    assert asked.exit_code == 1 and "site, scanner as sites" in asked.output
     assert "--blocks site, or --blocks none" in asked.output
     unknown = two_modalities("--blocks", "none", "--modalities", "t1,fdg")
-    assert unknown.exit_code == 2 and "no modality fdg of" in unknown.output
+    assert unknown.exit_code == 1 and "no modality fdg of" in unknown.output
     column = two_modalities("--blocks", "ward")
     assert "blocks 'ward' is not a column" in column.output
     assert "Give --blocks none if" in column.output and "None" not in column.output

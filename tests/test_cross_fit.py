@@ -55,24 +55,24 @@ def test_everybody_is_scored_by_a_model_that_did_not_see_them(fitted, people):
     assert dict(found.reference.n_subjects) == {"cross_fitted": 60}
 
 
-def test_nothing_of_a_person_is_in_what_is_expected_of_them(fitted, people):
+def test_nothing_of_a_person_is_in_what_is_expected_of_them(people):
     blocks = {name: block.copy() for name, block in people.features.items()}
     blocks["t1"].iloc[7] += 3.0
     changed = nf.Cohort.from_frames(people.subjects, blocks, covariates=KINDS)
-    again = model().fit(changed)
+    one, other = (model(calibration=nf.CrossFit(3)).fit(c) for c in (people, changed))
     for kind in ("covariates", "leave_modality_out"):
-        one, other = (m.deviations(c, kind=kind).expected["t1"].iloc[7]
-                      for m, c in ((fitted, people), (again, changed)))
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
-    moved = again.deviations(changed).z["t1"].iloc[7] - fitted.deviations(people).z["t1"].iloc[7]
+        before, after = (m.deviations(c, kind=kind).expected["t1"].iloc[7]
+                         for m, c in ((one, people), (other, changed)))
+        np.testing.assert_allclose(before, after, rtol=0, atol=1e-9)
+    moved = other.deviations(changed).z["t1"].iloc[7] - one.deviations(people).z["t1"].iloc[7]
     assert (moved > 0.5).all()
 
 
 def test_healthy_people_are_normal():
     shares = []
     for seed in range(3):
-        found = model().fit(healthy(61, seed)).deviations(healthy(200, 50 + seed),
-                                                          kind="covariates")
+        found = model(calibration=nf.CrossFit(4)).fit(healthy(61, seed)).deviations(
+            healthy(200, 50 + seed), kind="covariates")
         shares.append((found.z.abs() > 1.96).mean(axis=None))
     assert np.mean(shares) == pytest.approx(0.05, abs=0.015)
 
@@ -95,7 +95,7 @@ def test_predictions_and_probabilities_leave_people_out_too(fitted, people):
 
 def test_the_choice_follows_the_number_of_people():
     assert model().fit(healthy(150)).fitted.turns == ()
-    assert model(calibration=nf.CrossFit(3)).fit(healthy(150)).fitted.turns != ()
+    assert len(model(calibration=nf.CrossFit(2)).fit(healthy(150)).fitted.turns) == 2
 
 
 @pytest.mark.parametrize("wrong", [lambda: nf.CrossFit(1), lambda: nf.CrossFit(2.5),

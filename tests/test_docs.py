@@ -1,6 +1,7 @@
 """What README.md, CONTRIBUTING.md and the guide show is run as it is written."""
 from __future__ import annotations
 
+import doctest
 import re
 import shlex
 import textwrap
@@ -150,17 +151,19 @@ def test_the_cohort_file(here):
 
 
 def test_the_example_of_a_new_fusion_keeps_the_laws():
-    from normfuse.fusion import CoordinateBarycenter
-    from normfuse.testing import AggregatorCase
-
-    names = {"CoordinateBarycenter": CoordinateBarycenter, "AggregatorCase": AggregatorCase}
-    for code in blocks("python", "CONTRIBUTING.md"):
-        exec(compile(code, "CONTRIBUTING.md", "exec"), names)
-    case = names["TestMyBarycenter"]()
+    (code,) = blocks("python", "CONTRIBUTING.md")
+    assert len(code.splitlines()) <= 35
+    names: dict = {}
+    exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    case = names["TestLogScaleBarycenter"]()
     laws = [name for name in dir(case) if name.startswith("test_")]
     assert len(laws) > 8
     for law in laws:
         getattr(case, law)()
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(verbose=False)
+    said = names["LogScaleBarycenter"].__doc__
+    runner.run(parser.get_doctest(said, names, "CONTRIBUTING.md", None, 0))
+    assert runner.summarize(verbose=False) == (0, 4)
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/guide/{p.name}" for p in sorted(

@@ -175,7 +175,7 @@ def test_every_figure_is_offered_in_one_place():
     folder = Path(figures.__file__).parent
     made = {name for file in folder.glob("*.py") for name in
             re.findall(r"^def (plot_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)}
-    assert len(made) == 18
+    assert len(made) == 24
     assert made == {name for name in figures.__all__ if name.startswith("plot_")}
     for name in made:
         assert callable(getattr(figures, name)) and f":func:`{name}`" in figures.__doc__

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
+from statsmodels.stats.nonparametric import rank_compare_2indep
 from statsmodels.stats.oneway import anova_oneway
 from test_groups import ALS, deviations, deviations_of  # noqa: F401  a fixture
 
@@ -107,7 +108,7 @@ def test_cliffs_delta_by_its_definition():
         of_case, of_base = (((d.mean(k) - d.mean()) ** 2).sum() for k in (1, 0))
         s2 = (n0**2 * of_case + n1**2 * of_base - ((d - d.mean()) ** 2).sum()) / (
             n1 * n0 * (n1 - 1) * (n0 - 1))
-        t = stats.t.ppf(0.975, n1 + n0 - 2)
+        t = stats.t.ppf(0.975, rank_compare_2indep(a, b).df)
         half = t * np.sqrt(s2) * np.sqrt((1 - delta**2) ** 2 + t**2 * s2)
         ends = [(delta - delta**3 + sign * half) / (1 - delta**2 + t**2 * s2) for sign in (-1, 1)]
         assert [low, high] == pytest.approx(np.clip(ends, -1, 1), abs=1e-12)
@@ -123,6 +124,13 @@ def test_interval_of_delta_covers_in_95_of_100_and_survives_separation():
     assert 0.93 < covered.mean() < 0.97  # sd of 1500 draws: .006
     assert cliffs_delta(np.arange(10.0), np.arange(20.0, 26)) == pytest.approx(
         (-1, -1, -(6 - 1.96**2) / (6 + 1.96**2)), abs=1e-3)
+
+
+def test_interval_of_delta_covers_with_3_people_beside_200():
+    rng = np.random.default_rng(1)
+    ends = np.array([cliffs_delta(rng.normal(size=3), rng.normal(size=200)) for _ in range(800)])
+    covered = (ends[:, 1] <= 0) & (0 <= ends[:, 2])  # .82 with the t of 201 degrees of freedom
+    assert 0.89 < covered.mean() < 0.97
 
 
 def test_largest_t_agrees_with_nilearn():

@@ -62,15 +62,18 @@ class TestUnderstood:
     def test_files_and_json(self, made, tmp_path):
         out = tmp_path / "check"
         result = run(made(), "--json", "--out", out)
-        assert json.loads(result.output)["fine"]
-        assert {p.name for p in out.iterdir()} == {"check.json", "check.txt", "missingness.png"}
-        assert json.loads((out / "check.json").read_text()) == json.loads(result.output)
+        said = json.loads(result.stdout)
+        assert said["result"]["fine"] and said["counts"]["people"] == said["result"][
+            "subjects"]["n"]
+        assert {p.name for p in out.iterdir()} == {"check.json", "check.txt", "missingness.png",
+                                                   "command.json"}
+        assert json.loads((out / "check.json").read_text()) == said["result"]
         again = run(made(), "--out", out)
-        assert again.exit_code == 2 and "already there" in again.stderr
+        assert again.exit_code == 1 and "already there" in again.stderr
         assert run(made(), "--out", out, "--overwrite").exit_code == 0
 
     def test_help_has_an_example_and_nothing_loads_torch(self, made):
-        assert "Example: normfuse check cohort.toml" in " ".join(run("--help").output.split())
+        assert "Examples normfuse check cohort.toml" in " ".join(run("--help").output.split())
         code = ("import sys; from normfuse.cli import app\n"
                 f"try: app(['check', {str(made())!r}])\n"
                 "except SystemExit as end: assert not end.code, end.code\n"
@@ -118,7 +121,7 @@ class TestAtOnce:
     def test_fit_and_score_say_them_all_too(self, made, tmp_path):
         result = CliRunner().invoke(app, ["fit", str(made(self.faults)), "--out",
                                           str(tmp_path / "model")])
-        assert result.exit_code == 2
+        assert result.exit_code == 1
         errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
         assert len(errors) == 6 and not (tmp_path / "model").exists()
 

@@ -56,6 +56,15 @@ class TestFormats:
             t1.to_csv(file, sep="\t" if suffix == "tsv" else ",")
         same(read(tmp_path, file.name), t1)
 
+    @pytest.mark.parametrize("suffix", ["csv", "parquet", "xlsx"])
+    def test_codes_of_what_is_missing_are_no_numbers(self, tmp_path, t1, suffix):
+        coded, empty = t1.copy(), t1.copy()
+        coded.iloc[1, 0], empty.iloc[1, 0] = -999, None
+        {"csv": coded.to_csv, "parquet": coded.to_parquet, "xlsx": coded.to_excel}[suffix](
+            tmp_path / f"t1.{suffix}")
+        same(read(tmp_path, f"t1.{suffix}", "missing = [-999, 'lost']"), empty)
+        assert "missing is a list of codes" in refusal(tmp_path, f"t1.{suffix}", "missing = -999")
+
     def test_sheets_are_named(self, tmp_path, t1):
         with pd.ExcelWriter(tmp_path / "t1.xlsx") as book:
             t1.to_excel(book, sheet_name="T1")

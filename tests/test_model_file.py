@@ -19,7 +19,7 @@ from normfuse.testing import tiny_cohort
 @pytest.fixture(scope="module")
 def model():
     return nf.NormativeModel(
-        model=OneLatent(n_latent=2, hidden=(6,)),
+        model=OneLatent(n_latent=2, hidden=(6,)), calibration=nf.CrossFit(2),
         plan=nf.TrainingPlan(max_epochs=4, warmup=1)).fit(tiny_cohort(80).reference_subjects())
 
 
@@ -151,6 +151,7 @@ def test_a_fusion_of_ones_own_must_be_given_again(tmp_path):
         pass
 
     own = nf.NormativeModel(Mine(), model=OneLatent(n_latent=2, hidden=(6,)),
+                            calibration=nf.HeldOut(),
                             plan=nf.TrainingPlan(max_epochs=4, warmup=1))
     folder = own.fit(tiny_cohort(80).reference_subjects()).save(tmp_path / "model")
     words = refusal(folder)

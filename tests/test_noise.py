@@ -153,7 +153,7 @@ def test_state_goes_into_a_fresh_model_whether_or_not_noise_correlates():
 
 def test_a_saved_model_keeps_its_correlations(tmp_path):
     cohort = tiny_cohort(90, seed=3)
-    model = nf.NormativeModel(model=OneLatent(n_latent=2, hidden=(6,)),
+    model = nf.NormativeModel(model=OneLatent(n_latent=2, hidden=(6,)), calibration=nf.HeldOut(),
                               plan=nf.TrainingPlan(max_epochs=4, warmup=1))
     model.fit(cohort.reference_subjects())
     for noise in model.fitted.vae.noise:

@@ -131,7 +131,7 @@ def test_selecting_people_and_showing(regional):
     assert list(regional.select(who).table["subject"].unique()) == who
     assert "6 subjects" in repr(regional) and "4 of 5 regions of toy" in repr(regional)
     shown = regional._repr_html_()
-    assert "cortex" in shown and "&lt;RegionalDeviations" in shown
+    assert "cortex" in shown and "<b>RegionalDeviations</b>" in shown
     assert regional.distance.shape == (6, 3) and regional.reference.n_latent == 2
 
 

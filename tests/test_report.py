@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
 import struct
-import subprocess
 import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -22,7 +20,7 @@ from test_figures import realistic_deviations, settings
 
 from normfuse import Evaluation, NormativeModel, TrainingPlan, load_atlas, z_checks
 from normfuse.analyses import compare_distances, compare_groups, write_report
-from normfuse.analyses.report_people import most_deviant
+from normfuse.analyses.ranking import most_deviant
 from normfuse.deviations import ROLE
 from normfuse.errors import ComparisonError, OutputExistsError
 from normfuse.testing import tiny_cohort
@@ -39,6 +37,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.texts: dict[str, list[str]] = {}
         self.rows: list[list[str]] = []
+        self.sections: list[str] = []
         self.feed(html)
         self.close()
 
@@ -49,6 +48,8 @@ class Page(HTMLParser):
         self.open.append(tag)
         if tag == "tr":
             self.rows.append([])
+        if tag == "section":
+            self.sections.append(dict(attrs)["id"])
         self.texts.setdefault(tag, []).append("")
 
     def handle_endtag(self, tag):
@@ -57,7 +58,7 @@ class Page(HTMLParser):
     def handle_data(self, data):
         for tag in set(self.open):
             self.texts[tag][-1] += data
-        if self.open and self.open[-1] == "td":
+        if "tbody" in self.open and {"td", "th"} & {*self.open[-2:]}:
             self.rows[-1].append(data)
 
     def all(self, tag):
@@ -69,7 +70,7 @@ class Page(HTMLParser):
 
 
 def written(tmp_path, deviations, **options):
-    path = write_report(deviations, tmp_path / "report.html", **options)
+    path = write_report(deviations, tmp_path / "report.html", **{"with_ids": True, **options})
     page = Page(path.read_text(encoding="utf-8"))
     assert not page.open
     return page
@@ -98,7 +99,7 @@ def full(deviations, comparison, tmp_path_factory):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert write_report(deviations, path, comparison=comparison, atlas=load_atlas("dk"),
-                            n_subjects=1) == path
+                            n_subjects=1, with_ids=True) == path
     assert plt.get_fignums() == figures
     assert settings() == before
     return path
@@ -113,16 +114,19 @@ def test_it_is_one_file_that_loads_nothing(full, page):
     assert [file.name for file in full.parent.iterdir()] == ["report.html"]
     assert full.stat().st_size < 6e6
     assert not page.open
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"}
-    for _, attributes in page.tags:
+    assert not {tag for tag, _ in page.tags} & {"link", "object", "base", "form", "embed"}
+    for tag, attributes in page.tags:
         assert attributes.get("src", "data:image/png;base64,").startswith("data:image/png;base64,")
+        assert tag != "iframe" or attributes["sandbox"] == "allow-scripts"
         assert (attributes.get("href") or "#").startswith("#")
         assert not any(name.startswith("on") or name == "srcset" for name in attributes)
     css = "".join(page.texts["style"])
     assert "url(" not in css and "@import" not in css
     assert "@media print" in css
     policy, = (a["content"] for a in page.all("meta") if "http-equiv" in a)
-    assert "default-src 'none'" in policy
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    runs = policy.split("script-src ")[1].split(";")[0].split()
+    assert all(re.fullmatch(r"'sha256-[\w+/]{43}='", allowed) for allowed in runs)
 
 
 def test_images_are_embedded_sharp_and_described(page):
@@ -141,11 +145,11 @@ def test_contents_lead_to_every_section(page):
     ids = [attributes["id"] for tag, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     links = [attributes["href"].removeprefix("#") for attributes in page.all("a")]
-    assert set(links) == set(ids)
+    assert set(links) == set(page.sections)
     assert [title.split(":")[0] for title in page.texts["h2"]] == [
         "Summary", "What was modelled", "Training", "Calibration on held-out controls", "Groups",
-        "Extreme deviations and latent distance", "The most deviant people", "Provenance",
-        "Limits, and how to cite"]
+        "Extreme deviations and latent distance", "Everybody scored", "The most deviant people",
+        "Provenance", "Methods, to be quoted", "Limits, and how to cite"]
 
 
 def test_the_summary_says_who_was_scored_against_whom(page, comparison):
@@ -160,7 +164,8 @@ def test_the_summary_says_who_was_scored_against_whom(page, comparison):
 def test_the_group_table_shows_z_and_raw_side_by_side(page, comparison):
     hits = comparison.significant()
     assert 3 < len(hits) < 218
-    rows = [row for row in page.rows if len(row) == 9][:len(hits)]
+    rows = [row for row in page.rows if len(row) == 9 and "+" in row[2]][:len(hits)]
+    assert len(rows) == min(len(hits), 25)
     for row, (_, wanted) in zip(rows, hits.iterrows()):
         assert row[2] == f"{wanted['n_case']:.0f} + {wanted['n_baseline']:.0f}"
         for cell, name in ((row[3], "g"), (row[6], "raw_g")):
@@ -178,7 +183,8 @@ def test_extremes_and_distance_are_tested_between_the_same_groups(page, deviatio
     row, = (row for row in page.rows if row[:2] == ["AD − CN", "latent distance"])
     assert row[2] == "15 + 55"
     assert number(row[4].split()[0]) == pytest.approx(test.table["auc"].iloc[0], abs=0.0051)
-    assert not any("MCI" in cell for row in page.rows for cell in row)
+    groups = {row[0] for row in page.rows if len(row) == 6 and row[1].startswith("extreme")}
+    assert groups == {"AD", "CN"}
 
 
 def test_the_most_deviant_person_has_a_page(page, deviations):
@@ -187,7 +193,7 @@ def test_the_most_deviant_person_has_a_page(page, deviations):
     tiles = dict(zip(page.texts["dt"], page.texts["dd"]))
     assert tiles["age"] == f"{deviations.subjects.loc[subject, 'age']:g}"
     counts = deviations.extreme(1.96).loc[subject]
-    assert tiles["t1, |z| > 1.96"] == f"{counts['t1']:.0f} of 82"
+    assert tiles["t1, |z| > 1.96"] == f"{counts['t1']:.0f} of 82, 4.1 by chance"
     assert tiles["latent distance"].startswith(f"{deviations.distance['distance'][subject]:.2f}")
 
 
@@ -272,11 +278,12 @@ def test_ids_and_labels_are_text_and_nothing_else(deviations, tmp_path):
     tables["subjects"]["diagnosis"] = tables["subjects"]["diagnosis"].replace("AD", label)
     odd = replace(deviations, **tables)
     page = written(tmp_path, odd, comparison=compare_groups(odd, "diagnosis"), n_subjects=1)
-    assert not page.all("script")
+    assert all(tag.get("type") in (None, "application/json") for tag in page.all("script"))
     assert all(image["src"].startswith("data:image/png") for image in page.all("img"))
     assert page.texts["h3"][-1] == attack
     assert f"{label} − CN" in page.words
-    assert "<script" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert attack not in html and label not in html
 
 
 def test_an_existing_file_is_kept_unless_it_may_be_replaced(deviations, tmp_path):
@@ -466,7 +473,8 @@ class TestHowGoodTheModelIs:
         label = '"><script>alert(1)</script>'
         odd = replace(evaluation, sites=evaluation.sites.rename(index={"north": label}))
         page = written(tmp_path, deviations, evaluation=odd, n_subjects=0)
-        assert not page.all("script") and self.row(page, label, 4)
+        assert self.row(page, label, 4)
+        assert label not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_kind_is_told_in_words_near_the_top(deviations, tmp_path):
@@ -482,27 +490,14 @@ def test_the_kind_is_told_in_words_near_the_top(deviations, tmp_path):
 
 
 def test_the_sentence_comes_from_the_model():
-    cohort = tiny_cohort(120, seed=2)
+    cohort = tiny_cohort(180, seed=2)
     plan = TrainingPlan(max_epochs=2, warmup=1, progress=False)
     model = NormativeModel(n_latent=2, plan=plan).fit(cohort.reference_subjects())
     for kind in model.kinds:
         reference = model.deviations(cohort.select("diagnosis == 'AD'"), kind=kind).reference
         assert (reference.kind, reference.meaning, reference.use) == (
             kind.name, kind.meaning, kind.use)
-
-
-def test_a_browser_shows_it(full, tmp_path):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("chromium is not installed: the page is not rendered here")
-    picture = tmp_path / "page.png"
-    subprocess.run([chromium, "--headless", "--no-sandbox", "--disable-gpu",
-                    f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}",
-                    "--window-size=1100,3000", full.as_uri()], check=True, capture_output=True,
-                   timeout=120)
-    shown = (plt.imread(picture)[:, :, :3] * 255).round().astype(np.uint8)
-    colours = pd.DataFrame(shown.reshape(-1, 3)).value_counts(normalize=True)
-    assert shown.shape[:2] == (3000, 1100)
-    assert colours.index[0] == (255, 255, 255) and colours.iloc[0] > 0.5
-    # The data: images pass the page's own policy: the palette's blue is on the page.
-    assert (1, 115, 178) in colours.index
+    said = model.citation()
+    assert reference.choices == {"inference": "Refined()"} and "was refined" in said.text
+    assert f"{sum(reference.n_subjects.values())} reference people" in said.text
+    assert "@article{bingham2019," in said.bibtex

@@ -308,7 +308,5 @@ def test_awkward_words_survive_the_file_and_unsafe_names_are_refused(tmp_path):
     pd.testing.assert_frame_equal(back.features["t1"], cohort.features["t1"])
     assert back.reference_subjects().ids.tolist() == ["s2"]
     assert back.modalities == cohort.modalities
-    bad = Cohort.from_frames(people, {"../t1": block}, covariates={})
-    with pytest.raises(CohortError, match="cannot be a file name"):
-        write_cohort(bad, tmp_path / "b")
-    assert not (tmp_path / "b").exists()
+    with pytest.raises(CohortError, match=r"'\.\./t1': files are named after it"):
+        Cohort.from_frames(people, {"../t1": block}, covariates={})

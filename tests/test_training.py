@@ -1,7 +1,9 @@
 """The training loop on modules whose optimum is known."""
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from normfuse.errors import TrainingError
-from normfuse.training import TrainingPlan, fit
+from normfuse.training import TrainingPlan, fit, in_notebook
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,14 @@ def test_threads_are_given_back_even_after_a_failure():
     with pytest.raises(TrainingError):
         fit(Constant(1), TRAINING, VALIDATION, TrainingPlan(threads=threads + 1, progress=False))
     assert torch.get_num_threads() == threads
+
+
+def test_a_kernel_is_told_from_a_process_that_imported_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    for shell, notebook in ((None, False), (SimpleNamespace(), False),
+                            (SimpleNamespace(kernel=1), True)):
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+        assert in_notebook() is notebook
 
 
 def test_progress_is_shown_when_asked_for(capsys):

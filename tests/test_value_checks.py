@@ -124,7 +124,8 @@ def test_a_fit_says_all_of_it():
 def test_a_code_at_scoring_is_named():
     cohort = tiny_cohort(120, seed=3)
     controls, patients = cohort.split("diagnosis == 'CN'")
-    model = nf.NormativeModel(n_latent=2, plan=nf.TrainingPlan(max_epochs=6, warmup=2))
+    model = nf.NormativeModel(n_latent=2, plan=nf.TrainingPlan(max_epochs=6, warmup=2),
+                              calibration=nf.HeldOut())
     model.fit(controls)
     t1 = patients.features["t1"]
     t1.iloc[1, 2] = -999.0

@@ -1,4 +1,4 @@
-"""The command line: eleven verbs, each thin over the library's own.
+"""The command line: verbs, each thin over the library's own.
 
 Everything heavy is imported inside the verbs, so that ``normfuse --help`` answers at once.
 """

@@ -1,38 +1,27 @@
-"""The program that the verbs belong to: how it greets, notes and refuses."""
+"""The program that the verbs belong to, and where a verb may write."""
 from __future__ import annotations
 
-import os
-import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from .. import __version__
-from ..errors import NormfuseError, OutputExistsError
+from ..errors import OutputExistsError
 from ..outputs import refuse_existing
 
+FINE, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes; 130 is the shell's for Ctrl-C."""
 
-class Verbs(TyperGroup):
-    """A deliberate refusal is a line a problem and exit code 2.
+EXIT_CODES = f"""Exit codes: {FINE} all is done; {REFUSED} refused, every reason is a line on
+stderr (of `check`: something would be refused); {USAGE} an option or its value is not known;
+{INTERRUPTED} stopped by Ctrl-C, a line says what is kept and how to go on.
 
-    The unexpected keeps its traceback.
-    """
+With `--json` stdout holds one JSON object, and all that is for people goes to stderr."""
 
-    def invoke(self, ctx: Any) -> Any:
-        with warnings.catch_warnings():
-            warnings.showwarning = _note
-            try:
-                return super().invoke(ctx)
-            except NormfuseError as problem:
-                for text in getattr(problem, "problems", ()) or (problem,):
-                    typer.secho(f"error: {_one_line(text)}", fg="red", err=True)
-                raise typer.Exit(2) from None
-
-
-app = typer.Typer(cls=Verbs, no_args_is_help=True, add_completion=False,
-                  pretty_exceptions_enable=False, rich_markup_mode="markdown",
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False,
+                  rich_markup_mode="markdown",
                   context_settings={"help_option_names": ["-h", "--help"]})
 
 
@@ -42,7 +31,8 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=" ".join(EXIT_CODES.split("\n\n")[0].split()) + "\n\n"
+              + " ".join(EXIT_CODES.split("\n\n")[1].split()))
 def main(version: Annotated[bool, typer.Option(
         "--version", callback=_show_version, is_eager=True, help="Print the version.")] = False
          ) -> None:
@@ -55,21 +45,25 @@ def main(version: Annotated[bool, typer.Option(
     """
 
 
-def free_place(out: Path, overwrite: bool, mark: str | None) -> None:
-    """Before any work: nothing is there, or only what normfuse itself wrote and may replace."""
+def free_place(out: Path, overwrite: bool, mark: str | None,
+               ours: Callable[[Path], bool] | None = None) -> None:
+    """Before any work: nothing is there, or only what normfuse itself wrote and may replace.
+
+    ``mark`` is the file that says so, ``ours`` what else such a folder may hold.
+    """
     refuse_existing(out, overwrite)
-    ours = not out.is_dir() if mark is None else (out / mark).exists()
-    if out.exists() and not ours:
+    written = not out.is_dir() if mark is None else (out / mark).exists()
+    if out.exists() and not written:
         raise OutputExistsError(f"{out} was not written by this command"
                                 f"{f' (it holds no {mark})' if mark else ' (it is a folder)'} and "
                                 "will not be replaced; choose another name")
+    refuse_existing(out, overwrite, ours)
 
 
-def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int,
-          file: TextIO | None = None, line: str | None = None) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of processes that torchrun started one notes
-        typer.secho(f"note: {_one_line(message)}", fg="yellow", err=True)
+def named(*names: str) -> Callable[[Path], bool]:
+    """Whether a file has one of these names.
 
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+    >>> named("model.json")(Path("model/thesis.doc"))
+    False
+    """
+    return lambda path: path.name in names

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import CohortError
-
 if TYPE_CHECKING:
+    from ..calibration import CrossFit, HeldOut
     from ..fusion import Aggregator
     from normfuse.analyses import MaxT
 
@@ -28,6 +27,7 @@ Method = StrEnum("Method", ["spearman", "pearson"])
 # a member cannot be called two-sided in the functional form without its value
 Alternative = StrEnum("Alternative", {"two_sided": "two-sided", "greater": "greater",
                                       "less": "less"})
+Calibration = StrEnum("Calibration", {"cross_fit": "cross-fit", "held_out": "held-out"})
 UnseenSite = StrEnum("UnseenSite", ["pooled"])
 
 AGAINST = {
@@ -61,6 +61,9 @@ KindChoice = Annotated[Deviation | None, typer.Option(
 SiteChoice = Annotated[UnseenSite | None, typer.Option(
     help="Take people of a site that the model does not know for people of any site; else they "
     "are refused. `normfuse adapt` is better.")]
+CalibrationChoice = Annotated[Calibration | None, typer.Option(
+    help="Who says what is normal: 30 % of the healthy people, held out; or all, each judged by a "
+    "model of the others (eleven fits). By default below 150 people the latter.")]
 Only = Annotated[str | None, typer.Option(
     metavar="QUERY", help="Only these people, as \"diagnosis == 'AD'\".")]
 Session = Annotated[str | None, typer.Option(
@@ -103,13 +106,24 @@ def aggregator(name: Fusion) -> Aggregator:
     return made[name]
 
 
+def calibration_of(name: Calibration | None) -> CrossFit | HeldOut | None:
+    """The object; None leaves it to the number of people."""
+    from ..calibration import CrossFit, HeldOut
+
+    if name is None:
+        return None
+    return CrossFit() if name is Calibration.cross_fit else HeldOut()
+
+
 def sizes(levels: str, latent: int | None) -> tuple[int, ...]:
     """Latent sizes from the command line."""
     words = [word.strip() for word in levels.split(",")]
     if latent is not None:
-        raise CohortError("give --latent for one latent vector, or --levels for several levels")
+        raise typer.BadParameter("give --latent for one latent vector, or --levels for several "
+                                 "levels")
     if not all(word.isdecimal() and int(word) for word in words):
-        raise CohortError(f"--levels is a list of whole numbers such as 16,6; got {levels!r}")
+        raise typer.BadParameter("--levels is a list of whole numbers such as 16,6; got "
+                                 f"{levels!r}")
     return tuple(map(int, words))
 
 

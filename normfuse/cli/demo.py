@@ -11,6 +11,8 @@ import typer
 
 from .application import app, free_place
 from .choices import NewFolder, Overwrite
+from .made import Made
+from .verbs import verb
 
 QUICK = {"people": (150, 30), "options": "--epochs 60 --latent 5"}
 FULL = {"people": (600, 120), "options": ""}
@@ -19,25 +21,32 @@ QUICK_VOXELS = {"people": (150, 20), "options": "--epochs 40 --latent 5", "resol
 VOXELS = {"people": (200, 30), "options": "", "resolution": 4, "permutations": 1000}
 
 
-@app.command()
+@verb("""
+normfuse demo --out out/
+# of images: z-maps, groups voxel by voxel, regions
+normfuse demo --voxels --out out/
+# does it all work here? a minute
+normfuse demo --quick --out out/
+""")
 def demo(out: NewFolder,
          voxels: Annotated[bool, typer.Option(
              "--voxels", help="A cohort of NIfTI images instead of a table of regions.")] = False,
          quick: Annotated[bool, typer.Option(
              "--quick", help="Few people and epochs: a check that all works, no result.")] = False,
          seed: Annotated[int, typer.Option(min=0, help="Of people and model.")] = 0,
-         overwrite: Overwrite = False) -> None:
-    """Simulate a cohort and run everything on it; prints the commands it runs.
-
-    Example: `normfuse demo --out out/`
-    """
+         overwrite: Overwrite = False) -> Made:
+    """Simulate a cohort and run everything on it; prints the commands it runs."""
     free_place(out, overwrite, "cohort/cohort.toml")
     lines = _voxels(out, seed, QUICK_VOXELS if quick else VOXELS) if voxels else \
         _regions(out, seed, QUICK if quick else FULL)
+    commands = []
     for line in lines:
-        typer.secho(f"\n$ normfuse {line.strip()}", bold=True)
+        commands.append(f"normfuse {line.strip()}")
+        typer.secho(f"\n$ {commands[-1]}", bold=True)
         if code := app(shlex.split(line), standalone_mode=False):
             raise typer.Exit(code)
+    return Made("demo", out, f"\ndemo: {out}\nopen {out / 'report.html'}",
+                {"commands": len(commands)}, result={"commands": commands})
 
 
 def _regions(out: Path, seed: int, size: dict[str, Any]) -> Iterator[str]:

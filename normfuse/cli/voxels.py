@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,36 +10,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import BegunWorkError, CohortError, ComparisonError, listed
-from .application import app, free_place
+from .advice import as_options
+from .application import free_place
 from .choices import (Adjust, DeviationsFolder, NewFolder, Only, Overwrite, Scheduler, Statistic,
                       Workers, names, runner)
+from .made import Made
+from .verbs import verb
 
 if TYPE_CHECKING:
     from normfuse.analyses import VoxelComparison
 
     from ..deviations import Deviations
 
-_OPTIONS = {
-    "contrast is (case, baseline)": "--contrast is CASE,BASELINE",
-    "give blocks=None": "give --blocks none", "Give blocks=None": "Give --blocks none",
-    "name another with baseline=": "name it with --contrast CASE,BASELINE",
-    "fill it in, leave them out with deviations.select(), or do not adjust for":
-        "fill it in before `normfuse score`, or name the others with --adjust, without",
-    "with resume=…": "with --out",
-    "or leave it out with deviations.select()": "or leave it out with --contrast",
-    "score the controls too: model.deviations(cohort) on the whole cohort, from which the people "
-    "the model was fitted on are left out": "score the controls too: `normfuse score` of the "
-    "whole cohort, from which the people the model was fitted on are left out",
-    "compare_groups compares": "`normfuse compare` compares"}
-"""What messages advise in Python, and the same on the command line."""
 
-
-@app.command()
+@verb("""
+normfuse maps deviations/ --out maps/
+normfuse maps deviations/ --out maps/ --subjects "diagnosis == 'AD'"
+""")
 def maps(deviations: DeviationsFolder, out: NewFolder, subjects: Only = None,
-         overwrite: Overwrite = False) -> None:
+         overwrite: Overwrite = False) -> Made:
     """Write z-maps of voxels as NIfTI: one file a person and modality, named as BIDS derivatives.
-
-    Example: `normfuse maps deviations/ --out maps/ --subjects "diagnosis == 'AD'"`
     """
     free_place(out, overwrite, "dataset_description.json")
     from normfuse.analyses import write_voxel_maps
@@ -51,31 +40,50 @@ def maps(deviations: DeviationsFolder, out: NewFolder, subjects: Only = None,
     if subjects is not None:
         found = found.select(subjects)
     written = write_voxel_maps(found, out, overwrite=overwrite)
-    typer.echo(f"maps: {out}\n{len(written)} files of {len(found)} people")
+    return Made("maps", out, f"maps: {out}\n{len(written)} files of {len(found)} people",
+                {"files": len(written), "people": len(found)}, found.reference.notes)
 
 
-@app.command()
+@verb("""
+normfuse regions deviations/ --out regions/
+# an atlas that nilearn fetches; any labels image with its table
+normfuse regions deviations/ --atlas schaefer_100 --out regions/
+normfuse regions deviations/ --atlas labels.nii.gz --table labels.tsv \\
+    --out regions/
+""")
 def regions(deviations: DeviationsFolder, out: NewFolder,
             atlas: Annotated[str, typer.Option(
                 help="A name, or a labels image with its table beside it.")] = "dk",
-            overwrite: Overwrite = False) -> None:
+            table: Annotated[Path | None, typer.Option(
+                help="The table of a labels image, if it does not lie beside it under its name: "
+                "TSV, CSV, BIDS, FreeSurfer, Workbench, ITK-SNAP or XML.")] = None,
+            overwrite: Overwrite = False) -> Made:
     """Average voxels over the regions of an atlas; `compare` and `report` take the result.
 
     z of a region is judged by the held-out controls among the people scored.
-
-    Example: `normfuse regions deviations/ --atlas dk --out regions/`
     """
-    free_place(out, overwrite, "reference.json")
+    from ..deviation_files import is_ours
+
+    free_place(out, overwrite, "reference.json", is_ours)
     from normfuse.analyses import parcellate
 
+    from ..atlas import load_atlas
     from ..deviations import Deviations
 
-    found = parcellate(Deviations.read(deviations), atlas)
+    found = parcellate(Deviations.read(deviations), load_atlas(atlas, table))
     found.deviations.save(out, overwrite=overwrite)
-    typer.echo(f"regions: {out}\n{found!r}")
+    z = found.deviations.z
+    return Made("regions", out, f"regions: {out}\n{found!r}",
+                {"people": len(z), "regions": z.shape[1]}, found.deviations.reference.notes)
 
 
-@app.command(name="compare-voxels")
+@verb("""
+normfuse compare-voxels deviations/ --group diagnosis --contrast AD,CN \\
+    --out groups/
+# clusters by mass, on four processes
+normfuse compare-voxels deviations/ --group diagnosis --by mass --workers 4 \\
+    --out groups/
+""", name="compare-voxels")
 def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
                    group: Annotated[str, typer.Option(help="Column of the subjects table.")],
                    adjust: Adjust = None,
@@ -95,15 +103,13 @@ def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
                        "By default the model's site.")] = None,
                    seed: Annotated[int, typer.Option(min=0, help="Of permutations.")] = 0,
                    scheduler: Scheduler = None, workers: Workers = 1,
-                   overwrite: Overwrite = False) -> None:
+                   overwrite: Overwrite = False) -> Made:
     """Compare two groups in every voxel: t, Hedges' g and corrected p as NIfTI, peaks as a table.
 
     One folder a modality; one that cannot be compared is named, and the others are. If it stops
     half-way, the same command goes on where it stopped.
-
-    Example: `normfuse compare-voxels deviations/ --group diagnosis --contrast AD,CN --out groups/`
     """
-    free_place(out, overwrite, "modalities.json")
+    free_place(out, overwrite, "modalities.json", _is_comparison)
     from normfuse import analyses
     from normfuse.analyses.report_voxels import INDEX
 
@@ -125,11 +131,16 @@ def compare_voxels(deviations: DeviationsFolder, out: NewFolder,
             analyses.VoxelTable.of(found, m), group, adjust=names(adjust), contrast=pair,
             correction=correction, resume=kept / m, run=runner(scheduler, workers))
 
-    with new_folder(out, overwrite=overwrite) as work:
+    with new_folder(out, overwrite=overwrite, ours=_is_comparison) as work:
         made, refused = _each(_of_voxels(found, deviations, names(modalities)), compared, work)
         (work / INDEX).write_text(json.dumps({"compared": made, "refused": refused}, indent=1))
     shutil.rmtree(kept, ignore_errors=True)
-    typer.echo(f"groups: {out}")
+    return Made("groups", out, f"groups: {out}", {"compared": len(made), "refused": len(refused)},
+                result={"compared": made, "refused": refused})
+
+
+def _is_comparison(path: Path) -> bool:
+    return path.name == "modalities.json" or (path / "comparison.json").is_file()
 
 
 def _each(modalities: list[str], compared: Callable[[str], VoxelComparison], work: Path
@@ -140,13 +151,13 @@ def _each(modalities: list[str], compared: Callable[[str], VoxelComparison], wor
         try:
             found = compared(m)
         except BegunWorkError as problem:  # of the command, not of the modality
-            raise BegunWorkError(_as_options(problem)) from problem
+            raise BegunWorkError(as_options(problem)) from problem
         except (CohortError, ComparisonError) as problem:
-            refused[m] = _as_options(problem)
+            refused[m] = as_options(problem)
             continue
         found.save(work / m)
         made.append(m)
-        typer.echo(f"{m}: {_as_options(found.summary())}")
+        typer.echo(f"{m}: {as_options(found.summary())}")
     if not made:
         whys = set(refused.values())
         raise ComparisonError(whys.pop() if len(whys) == 1 else "; ".join(
@@ -182,11 +193,3 @@ def _blocks(found: Deviations, asked: str | None) -> str | None:
         raise ComparisonError(f"the model knows {listed(sites)} as sites; say within which people "
                               f"change places, as --blocks {sites[0]}, or --blocks none")
     return sites[0] if sites else None
-
-
-def _as_options(problem: Exception | str) -> str:
-    """A message whose advice is what one types here."""
-    said = re.sub(r"contrast=\('([^']*)', '([^']*)'\)", r"--contrast \1,\2", str(problem))
-    for written, typed in _OPTIONS.items():
-        said = said.replace(written, typed)
-    return said

@@ -4,14 +4,22 @@ from __future__ import annotations
 import inspect
 from typing import Any, TypeVar
 
+from ..cards import Shown
+
 T = TypeVar("T")
 
 
-class Choice:
+class Choice(Shown):
     """An object that stands for a choice, rebuilt by ``type(choice)(**choice.options())``.
 
     Constructor arguments are kept as attributes of the same name and are JSON-ready values or
     choices themselves, so that a saved model can name its fusion without a pickle.
+
+    Examples
+    --------
+    >>> from normfuse.fusion import Given
+    >>> Given([2, 1]).options(), Given([2, 1])
+    ({'values': [2.0, 1.0]}, Given(values=[2.0, 1.0]))
     """
 
     def options(self) -> dict[str, Any]:

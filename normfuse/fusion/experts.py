@@ -15,6 +15,11 @@ def gaussian(loc: Tensor, scale: Tensor, event_dim: int = 1, *, check: bool = Tr
     """A diagonal Gaussian whose last ``event_dim`` axes are one event; ``scale`` is an sd.
 
     ``check`` refuses negative sds (NaN may stand in the slot of an absent modality).
+
+    Examples
+    --------
+    >>> gaussian(torch.zeros(5, 3), torch.ones(5, 3)).log_prob(torch.zeros(5, 3)).shape
+    torch.Size([5])
     """
     if check and bool((scale < 0).any()):
         raise ValueError(f"scale is an sd, not negative; got {float(scale.min()):.4g}")
@@ -25,6 +30,11 @@ def full(loc: Tensor, scale_tril: Tensor, *, check: bool = True) -> dist.Multiva
     """A Gaussian with any covariance, given by its lower Cholesky factor.
 
     ``check`` refuses what is no such factor, as a covariance matrix would be.
+
+    Examples
+    --------
+    >>> full(torch.zeros(5, 2), torch.eye(2).expand(5, 2, 2)).event_shape
+    torch.Size([2])
     """
     if check and (bool((torch.triu(scale_tril, 1).abs() > 0).any())
                   or bool((scale_tril.diagonal(dim1=-2, dim2=-1) < 0).any())):

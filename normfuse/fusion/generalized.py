@@ -44,7 +44,7 @@ class GeneralizedWassersteinBarycenter(Aggregator):
 
     References
     ----------
-    Delon, Gozlan and Saint-Dizier (2023), J. Funct. Anal., arXiv 2105.09755 (generalized
+    Delon, Gozlan and Saint-Dizier (2021), arXiv 2105.09755 (generalized
     barycenters); the closed form for shared and private blocks with full covariances is ours,
     tested against minimisation of the objective.
 

@@ -106,6 +106,11 @@ class LinearMaps(Maps):
     ----------
     values : nested sequence or Tensor, shape (n_modalities, n_expert, n_latent)
         Modalities that see fewer dimensions have rows of zeros.
+
+    Examples
+    --------
+    >>> LinearMaps([[[1.0, 0.0]], [[0.5, 0.5]]])
+    LinearMaps(values=[[[1.0, 0.0]], [[0.5, 0.5]]])
     """
 
     def __init__(self, values: Sequence[Sequence[Sequence[float]]] | Tensor) -> None:
@@ -142,6 +147,11 @@ class LearnedMaps(Maps):
 
     Learned maps can lose rank at any step, so the barycenter insists on a prior expert of weight
     0.05 or more.
+
+    Examples
+    --------
+    >>> LearnedMaps().sized(2, 3).table.shape
+    torch.Size([2, 3, 3])
     """
 
     def __init__(self) -> None:

@@ -28,6 +28,12 @@ class Drop(Missing):
     """Leave the absent out and renormalise the weights of the others.
 
     Nothing pulls the posterior towards the prior when few modalities are there.
+
+    Examples
+    --------
+    >>> from normfuse.fusion import WassersteinBarycenter
+    >>> WassersteinBarycenter(missing=Drop())
+    WassersteinBarycenter()
     """
 
     def fill(self, experts: Distribution, present: Tensor, priors: Distribution | None
@@ -44,6 +50,15 @@ class SubstitutePrior(Missing):
     The posterior is then shrunk towards the prior by the weight of what is missing, and its shift
     from the prior is additive over what is present: for Wasserstein barycenters
     mu_q - mu_p = sum over present m of w_m (mu_m - mu_p,m), and likewise for the sds.
+
+    Examples
+    --------
+    >>> from normfuse.fusion import WassersteinBarycenter, gaussian
+    >>> two = gaussian(torch.tensor([[[3.0]], [[9.9]]]), torch.tensor([[[0.2]], [[9.9]]]))
+    >>> present = torch.tensor([[True], [False]])  # the second is absent, whatever stands there
+    >>> q = WassersteinBarycenter(missing=SubstitutePrior())(two, present)
+    >>> round(q.mean.item(), 3), round(q.stddev.item(), 3)  # half way to N(0, 1)
+    (1.5, 0.6)
     """
 
     def fill(self, experts: Distribution, present: Tensor, priors: Distribution | None

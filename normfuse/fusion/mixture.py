@@ -31,6 +31,13 @@ class SubsetPosterior(TorchDistribution):
     Sampling picks one component per subject at random (never by the subject's row) and is
     differentiable in the chosen component's loc and scale, not in the weights: learned weights
     need an objective that visits every component.
+
+    Examples
+    --------
+    >>> components = gaussian(torch.tensor([[[0.0]], [[2.0]]]), torch.ones(2, 1, 1))
+    >>> q = SubsetPosterior(components, torch.tensor([[0.25], [0.75]]))
+    >>> q.mean.item(), q.variance.item()
+    (1.5, 1.75)
     """
 
     arg_constraints: dict[str, Any] = {}

@@ -32,7 +32,14 @@ class Weights(Choice, nn.Module, ABC):
 
 
 class Uniform(Weights):
-    """w_m = 1 / M."""
+    """w_m = 1 / M.
+
+    Examples
+    --------
+    >>> from normfuse.fusion import WassersteinBarycenter
+    >>> WassersteinBarycenter(weights=Uniform())
+    WassersteinBarycenter()
+    """
 
     def forward(self) -> Tensor | None:
         return None
@@ -86,6 +93,11 @@ class Learned(Weights):
     References
     ----------
     Lawry Aguila et al. (2023), MICCAI, doi 10.1007/978-3-031-43907-0_41, for products.
+
+    Examples
+    --------
+    >>> Learned().sized(2, 3)().tolist()
+    [0.5, 0.5]
     """
 
     def __init__(self, *, per_dimension: bool = False) -> None:

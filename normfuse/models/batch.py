@@ -21,6 +21,13 @@ class Batch:
         Encoded covariates.
     variance : tuple of Tensor like ``x``, or None
         Of x, because the covariates' effects are not known exactly; None: 0.
+
+    Examples
+    --------
+    >>> batch = Batch((torch.zeros(4, 3), torch.ones(4, 2)), (None, None),
+    ...               torch.ones(2, 4, dtype=torch.bool), torch.zeros(4, 1))
+    >>> len(batch), len(batch.take(torch.tensor([2, 0])))
+    (4, 2)
     """
 
     x: tuple[Tensor, ...]

@@ -53,6 +53,11 @@ class Elbo(Bound):
     ----------
     Kingma and Welling (2014), arXiv 1312.6114; Sutter et al. (2021), arXiv 2105.02470; Kingma et
     al. (2016), arXiv 1606.04934 (free bits).
+
+    Examples
+    --------
+    >>> Elbo(free_bits=0.5)
+    Elbo(free_bits=0.5)
     """
 
     free_bits: float = 0.0
@@ -90,6 +95,11 @@ class StratifiedElbo(Bound):
     ----------
     Sutter et al. (2021), arXiv 2105.02470; Roeder et al. (2017), arXiv 1703.09194 and Morningstar
     et al. (2021), AISTATS, arXiv 2003.01687 (stratified mixture bounds).
+
+    Examples
+    --------
+    >>> StratifiedElbo().visits_all_components
+    True
     """
 
     draws: int = 1
@@ -134,6 +144,11 @@ class Iwae(Bound):
     Burda, Grosse and Salakhutdinov (2016), arXiv 1509.00519; Shi et al. (2019), arXiv 1911.03393,
     whose looser form we do not use; Cremer, Morris and Duvenaud (2017), arXiv 1704.02916
     (resampling).
+
+    Examples
+    --------
+    >>> Iwae(draws=8)
+    Iwae(draws=8)
     """
 
     draws: int = 10

@@ -109,7 +109,7 @@ class LadderVAE(Vae):
     q_lm(z_l | x_m, z_>l) = N(a_lm + b_lm d_lm, (b_lm r_lm)^2)  d, r from x_m, d also from z_>l
     p(z_l | z_>l) = barycenter over m of p_lm
     q(z_l | x_S, z_>l) = barycenter over m in S of q_lm, with p_lm in the place of what is absent
-    if the fusion says ``missing=SubstitutePrior()``
+    (if the fusion says missing=SubstitutePrior())
     p(x_m | z_L, …, z_1) = N(mu_m(z), Psi_m)
 
     ELBO = E_q[sum_m log p(x_m | z)] - sum_l E_q[KL(q(z_l | x_S, z_>l) || p(z_l | z_>l))],

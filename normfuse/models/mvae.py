@@ -39,6 +39,14 @@ class OneLatent(Recipe):
     -----
     The defaults were chosen on three simulated cohorts by validation loss and by detection of
     planted deviations (benchmarks/planted_deviations.py measures them on others).
+
+    Examples
+    --------
+    >>> from normfuse.fusion import WassersteinBarycenter
+    >>> recipe = OneLatent(n_latent=3, hidden=(8,))
+    >>> vae = recipe.build({"t1": 5, "pet": 4}, 2, WassersteinBarycenter())
+    >>> vae.n_dimensions, vae.names
+    (3, ('t1', 'pet'))
     """
 
     n_latent: int | None = None

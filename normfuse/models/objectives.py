@@ -24,6 +24,22 @@ class NamedElbo(ELBO):
     ``NamedElbo()(model, guide)`` is a torch module whose call gives the total;
     :meth:`terms` gives ``{"kl": …, <site>: …}``, all in nats, to be added up (``"kl z1"``,
     ``"kl z2"`` if there are several latent sites), and the distribution of each observed site.
+
+    Examples
+    --------
+    >>> import pyro
+    >>> import torch
+    >>> from normfuse.fusion import gaussian
+    >>> def model(x):
+    ...     with pyro.plate("subjects", len(x)):
+    ...         z = pyro.sample("z", gaussian(torch.zeros(len(x), 1), torch.ones(len(x), 1)))
+    ...         pyro.sample("x", gaussian(z, torch.ones(len(x), 1)), obs=x)
+    >>> def guide(x):
+    ...     with pyro.plate("subjects", len(x)):
+    ...         pyro.sample("z", gaussian(x / 2, torch.full((len(x), 1), 0.7)))
+    >>> terms, _ = NamedElbo().terms(model, guide, torch.ones(5, 1))
+    >>> sorted(terms)
+    ['kl', 'x']
     """
 
     def terms(self, model: Callable, guide: Callable, *args: object

@@ -37,6 +37,12 @@ class Draws:
         KL to the prior of what the draw was drawn from; levels below the top given those above.
     log_prior, log_q : Tensor, shape (n_draws, n_subjects)
         Log densities of z; of a mixture posterior the mixture's.
+
+    Examples
+    --------
+    >>> draws = Draws(torch.zeros(5, 4, 2), *(torch.full((5, 4), 0.2) for _ in range(4)))
+    >>> draws.take(torch.tensor([[3, 0, 4, 1]])).z.shape
+    torch.Size([1, 4, 2])
     """
 
     z: Tensor
@@ -96,7 +102,7 @@ class Vae(nn.Module, ABC):
     def convolve(self, masks: Sequence[Tensor | None]) -> None:
         """Add the recipe's convolutions to modalities of images, where there are masks.
 
-        To a model that was :meth:`widen`ed; it expects what it did until they are trained.
+        To a model after :meth:`widen`; it expects what it did until they are trained.
         """
         networks = self.recipe.voxels
         for m, mask in enumerate(masks):

@@ -60,6 +60,15 @@ class BentEncoder(WideEncoder):
     grid : Grid
     n_design : int
     networks : Convolutional
+
+    Examples
+    --------
+    >>> from normfuse.networks import MlpEncoder
+    >>> grid = Grid(torch.ones(4, 4, 4, dtype=torch.bool), 1)
+    >>> straight = WideEncoder(MlpEncoder(2, 1, 3, hidden=(4,)), torch.ones(2, 64))
+    >>> encoder = BentEncoder(straight, grid, 1, Convolutional(channels=(4,)))
+    >>> encoder(torch.zeros(5, 64), torch.zeros(5, 1)).mean.shape
+    torch.Size([5, 3])
     """
 
     def __init__(self, straight: WideEncoder, grid: Grid, n_design: int,
@@ -88,6 +97,14 @@ class BentDecoder(WideDecoder):
     grid : Grid
     n_design : int
     networks : Convolutional
+
+    Examples
+    --------
+    >>> grid = Grid(torch.ones(4, 4, 4, dtype=torch.bool), 1)
+    >>> straight = WideDecoder(2, torch.zeros(64, 4))
+    >>> decoder = BentDecoder(straight, grid, 1, Convolutional(channels=(4,)))
+    >>> decoder(torch.zeros(5, 2), torch.zeros(5, 1)).shape
+    torch.Size([5, 64])
     """
 
     def __init__(self, straight: WideDecoder, grid: Grid, n_design: int,

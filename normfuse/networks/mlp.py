@@ -22,7 +22,13 @@ UNIT = 0.5413
 
 
 def mlp(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
-    """Linear layers with SiLU between them; the last one is bare."""
+    """Linear layers with SiLU between them; the last one is bare.
+
+    Examples
+    --------
+    >>> [type(layer).__name__ for layer in mlp([3, 8, 2])]
+    ['Linear', 'SiLU', 'Linear']
+    """
     layers: list[nn.Module] = []
     for wide, narrow in zip(sizes[:-2], sizes[1:-1]):
         layers += [nn.Linear(wide, narrow), nn.SiLU()]
@@ -103,6 +109,11 @@ class MlpDecoder(nn.Module):
     n_latent, n_design, n_features : int
     hidden : sequence of int
         Widths of the hidden layers, from the latent side; empty for a linear decoder.
+
+    Examples
+    --------
+    >>> MlpDecoder(2, 1, 5, hidden=(8,))(torch.zeros(7, 2), torch.zeros(7, 1)).shape
+    torch.Size([7, 5])
     """
 
     def __init__(self, n_latent: int, n_design: int, n_features: int,

@@ -57,6 +57,12 @@ class WideEncoder(nn.Module):
     encoder : MlpEncoder
         Of the scores.
     down : Tensor, shape (n_axes, n_features)
+
+    Examples
+    --------
+    >>> encoder = WideEncoder(MlpEncoder(2, 1, 3, hidden=(4,)), torch.ones(2, 1000))
+    >>> encoder(torch.zeros(5, 1000), torch.zeros(5, 1)).mean.shape
+    torch.Size([5, 3])
     """
 
     def __init__(self, encoder: MlpEncoder, down: Tensor) -> None:
@@ -79,6 +85,11 @@ class WideDecoder(nn.Module):
     n_latent : int
     linear : Tensor, shape (n_features, n_latent + n_design + 1)
         [W, b].
+
+    Examples
+    --------
+    >>> WideDecoder(2, torch.zeros(1000, 4))(torch.zeros(5, 2), torch.zeros(5, 1)).shape
+    torch.Size([5, 1000])
     """
 
     def __init__(self, n_latent: int, linear: Tensor) -> None:

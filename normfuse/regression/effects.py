@@ -38,6 +38,14 @@ class Effects:
         Mean and sd of m_c.
     spread : Tensor, shape (2, 2 n_columns + 2)
         t and v of each effect's group.
+
+    Examples
+    --------
+    >>> from normfuse.regression import fit_effects
+    >>> x, y = torch.ones(50, 1, dtype=torch.float64), torch.linspace(-2, 2, 50).double()[:, None]
+    >>> effects = fit_effects(x, ["intercept"], y, None)
+    >>> effects.mean.shape, effects.covariance.shape
+    (torch.Size([1, 4]), torch.Size([1, 4, 4]))
     """
 
     groups: tuple[str, ...]

@@ -64,6 +64,13 @@ def fit_effects(x: Tensor, groups: Sequence[str], y: Tensor, measured: Tensor | 
     ----------
     Khan et al. (2018), ICML, arXiv 1806.04854 (variational Newton steps); Efron and Morris (1973),
     doi 10.1080/01621459.1973.10481350 (empirical Bayes).
+
+    Examples
+    --------
+    >>> x = torch.ones(50, 1, dtype=torch.float64)
+    >>> y = 3 + torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    >>> fit_effects(x, ["intercept"], y, None).mean[:, 0].round(decimals=1)
+    tensor([2.7000, 3.1000], dtype=torch.float64)
     """
     n_features = y.shape[1]
     some = torch.linspace(0, n_features - 1, min(n_features, MANY)).round().long()

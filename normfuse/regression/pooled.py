@@ -31,6 +31,12 @@ class Residuals:
         Of u, because the effects of covariates are not known exactly.
     log_slope : ndarray like u
         log du/dy, y in the modality's unit: log p(y) = log p(u) + log_slope.
+
+    Examples
+    --------
+    >>> u = np.array([[2.0, np.nan]])
+    >>> Residuals(u, np.full((1, 2), 0.25), np.zeros((1, 2))).z.round(2).tolist()
+    [[1.79, nan]]
     """
 
     u: np.ndarray

@@ -8,5 +8,7 @@
 :mod:`.sessions`                 BIDS ``sessions.tsv``: which visit, and what is known of it
 :mod:`.freesurfer`               ``stats`` folders of ``recon-all``
 :mod:`.freesurfer_names`         FreeSurfer's names of regions, and the atlas's
+:mod:`.enigma`                   ENIGMA's names of regions, and the atlas's
+:mod:`.described`                BIDS ``participants.json``: units and levels of columns
 ===============================  =============================================================
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import CohortError
 
-DIALECT_KEYS = {"sheet", "encoding", "separator", "decimal", "thousands"}
+DIALECT_KEYS = {"sheet", "encoding", "separator", "decimal", "thousands", "missing"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Dialect:
         Between the columns of a text file; ``" "`` is any white space.
     decimal, thousands : str
         Within numbers, as ``","`` and ``"."``.
+    missing : tuple of str or number
+        Codes of what was not measured, as -999; beside empty cells, ``n/a`` and the like.
 
     Examples
     --------
@@ -37,6 +39,7 @@ class Dialect:
     separator: str | None = None
     decimal: str | None = None
     thousands: str | None = None
+    missing: tuple[str | int | float, ...] = ()
 
     @classmethod
     def of(cls, section: Mapping[str, Any], where: str) -> Dialect:
@@ -48,6 +51,11 @@ class Dialect:
             For a value that is not text, an encoding nobody knows, or marks that are the same.
         """
         said = {key: section[key] for key in sorted(DIALECT_KEYS) if key in section}
+        codes = said.pop("missing", [])
+        if not isinstance(codes, list) or any(isinstance(code, bool) or not isinstance(
+                code, (str, int, float)) for code in codes):
+            raise CohortError(f"{where}: missing is a list of codes, as missing = [-999]; got "
+                              f"{codes!r}")
         for key, value in said.items():
             if not isinstance(value, str) or not value:
                 raise CohortError(f"{where}: {key} must be text in quotes; got {value!r}")
@@ -68,4 +76,4 @@ class Dialect:
         except LookupError as problem:
             raise CohortError(f"{where}: encoding {said['encoding']!r} is unknown; write for "
                               "example \"utf-8\" or \"latin-1\"") from problem
-        return cls(**said)
+        return cls(**said, missing=tuple(codes))

@@ -12,6 +12,7 @@ import pandas as pd
 from ..errors import CohortError, listed
 from ..volumes.pattern import find_files
 from .dialect import DIALECT_KEYS, Dialect
+from .enigma import ID, Enigma
 from .freesurfer import FREESURFER_KEYS, Statistics, read_folders
 from .freesurfer_names import UNITS, Header, atlas_names, is_whole, left_out, without_zeros
 from .ids import matched, of_visits, plain_ids, prefixed
@@ -104,6 +105,10 @@ def _one_table(name: str, section: Mapping[str, Any], people: People | None, fil
     id_column = section.get("id")
     if id_column is None and header is not None:
         id_column = str(read.columns[0])
+    enigma = None
+    if id_column is None and ID in read and section.get("names") != "file":
+        enigma = Enigma.of(str(column) for column in read if column != ID)
+        id_column = ID if enigma else None
     if id_column is None and people is not None and (
             people.id_column in read or "participant_id" not in read):
         id_column = people.id_column
@@ -118,6 +123,8 @@ def _one_table(name: str, section: Mapping[str, Any], people: People | None, fil
         table = _rows(table, section, people, file)
     if "long" in section:
         table = pivoted(name, table, section["long"])
+    if enigma is not None:
+        return Source(table, file.name, enigma.names, enigma.aside, enigma.unit)
     if header is None or section.get("names") == "file":
         renamed = atlas_names(map(str, table)) if section.get("names") == "atlas" else {}
         return Source(table, file.name, renamed)
@@ -218,7 +225,7 @@ def _columns(name: str, source: Source, section: Mapping[str, Any], key: str) ->
         raise CohortError(f"modality {name}: {key} must be a list, as {key} = [\"…\", \"…\"]; got "
                           f"{section[key]!r}")
     own = {new: old for old, new in source.renamed.items()}
-    names = [str(f) if f in source.table else own.get(str(f), str(f)) for f in section[key]]
+    names = [f if f in source.table else own.get(f, f) for f in map(str, section[key])]
     unknown = [f for f in names if f not in source.table]
     if unknown:
         raise CohortError(f"modality {name}: {key} names {listed(unknown)}, which is no column of "

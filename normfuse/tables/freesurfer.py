@@ -6,6 +6,7 @@ a region.
 """
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import CohortError, listed
+from ..inputs import read_text
 from ..problems import Problems
 from .freesurfer_names import is_whole, plain_name
 
@@ -24,6 +26,8 @@ MEASURES = {"thickness": ("ThickAvg",), "area": ("SurfArea",), "volume": ("GrayV
             "foldind": ("FoldInd",), "curvind": ("CurvInd",), "mean": ("normMean", "Mean"),
             "std": ("normStdDev", "StdDev")}
 """Word of ``aparcstats2table`` and ``asegstats2table`` -> headings in the files."""
+
+_FILE = re.compile(r"[A-Za-z0-9][\w.+@-]{0,99}")
 
 _OF_A_SIDE = {"MeanThickness": "thickness", "WhiteSurfArea": "area", "PialSurfArea": "area",
               "SurfArea": "area", "NumVert": "count"}
@@ -52,7 +56,8 @@ class Statistics:
             If it is not a file's name, a point and a measure.
         """
         parcellation, _, measure = str(words).rpartition(".")
-        if not isinstance(words, str) or not parcellation or measure not in MEASURES:
+        if not isinstance(words, str) or not _FILE.fullmatch(parcellation) \
+                or measure not in MEASURES:
             raise CohortError(f"modality {name}: stats must be a file and a measure, as "
                               "\"aparc.thickness\", \"aparc.a2009s.area\" or \"aseg.volume\"; got "
                               f"{words!r}. Measures are {listed(MEASURES, 12)}")
@@ -91,7 +96,7 @@ def read_stats(path: Path, measure: str, side: str = "") -> dict[str, float]:
     headings: list[str] = []
     regions = 0
     try:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in read_text(path, errors="replace").splitlines():
             if line.startswith("# Measure"):
                 found |= _whole(line, side)
             elif line.startswith("# ColHeaders"):
@@ -151,6 +156,9 @@ def read_folders(name: str, folders: dict[str, Path], stats: Any) -> pd.DataFram
     """
     wanted = [Statistics.of(words, name) for words in (stats if isinstance(stats, list)
                                                        else [stats])]
+    if not wanted:
+        raise CohortError(f"modality {name}: stats is an empty list; name a file and a measure, "
+                          "as \"aparc.thickness\"")
     rows: dict[str, dict[str, float]] = {}
     problems, lacking = Problems(), []
     for who, folder in folders.items():

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..cohort_checks import MISSING_WORDS
 from ..errors import CohortError, listed, perhaps
+from ..inputs import UnfitFileError, refuse_cells
 
 LONG_KEYS = {"feature", "value"}
 
@@ -53,6 +54,11 @@ def pivoted(name: str, table: pd.DataFrame, long: Any) -> pd.DataFrame:
         raise CohortError(f"modality {name} has more than one value for "
                           f"{listed(f'{feature} of {who}' for who, feature in again)}; keep one "
                           "(of repeated visits, choose one: session under [subjects])")
+    try:  # a row a person, each with a region of its own, becomes a square
+        refuse_cells(ids.nunique(), features.nunique())
+    except UnfitFileError as problem:
+        raise CohortError(f"modality {name}: {problem}; does {listed(parts)} name regions?") \
+            from problem
     wide = pd.Series(table[value].to_numpy(), keys).unstack()
     wide = wide.loc[ids.unique(), features.unique()]
     return wide.rename_axis(index=table.index.name, columns=None)

@@ -78,6 +78,31 @@ def with_points(table: pd.DataFrame, path: Path, dialect: Dialect, skip: str | N
     return _rewritten(table, numeric, path, Dialect(decimal=","))
 
 
+def without_codes(table: pd.DataFrame, codes: tuple[str | int | float, ...],
+                  skip: str | None = None) -> pd.DataFrame:
+    """Cells that hold a code of what is missing become empty; numbers are compared as numbers.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"id": ["-999", "2"], "a": ["-999.0", "2.5"], "b": [-999.0, 1.5]})
+    >>> without_codes(table, (-999,), "id").fillna("").values.tolist()
+    [['-999', '', ''], ['2', '2.5', 1.5]]
+    """
+    words = {str(code).strip() for code in codes}
+    numbers = [float(code) for code in codes if not isinstance(code, str)]
+    table = table.copy()
+    for i, name in enumerate(table.columns):
+        if name == skip:
+            continue
+        cells = table.iloc[:, i]
+        coded = cells.astype("string").str.strip().isin(words) \
+            | pd.to_numeric(cells, errors="coerce").isin(numbers)
+        if coded.any():
+            empty = None if pd.api.types.is_numeric_dtype(cells) else ""
+            table.isetitem(i, cells.mask(coded.fillna(False).astype(bool), empty).array)
+    return table
+
+
 def _mostly_numbers(column: pd.Series) -> bool:
     words = column.astype("string").str.strip()
     words = words[~words.str.lower().isin(MISSING_WORDS)]

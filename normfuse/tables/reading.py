@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..errors import CohortError, listed
 from .dialect import Dialect
-from .numbers import with_points
+from .numbers import with_points, without_codes
 from .text import read_text
 from .workbooks import read_excel, read_parquet
 
@@ -59,12 +59,14 @@ def read_table(path: str | Path, dialect: Dialect = Dialect(), *, id_column: str
                           "the file's own folder") from problem
     except OSError as problem:
         raise CohortError(f"{path} is not a readable table: {problem}") from problem
+    except MemoryError as problem:
+        raise CohortError(f"{path} takes more memory than there is") from problem
     table = _named(path, table)
-    if kind == ".parquet":
-        return table
     if id_column is None:
         id_column = "participant_id" if "participant_id" in table else str(table.columns[0])
-    return with_points(table, path, dialect, id_column)
+    if kind != ".parquet":
+        table = with_points(table, path, dialect, id_column)
+    return without_codes(table, dialect.missing, id_column) if dialect.missing else table
 
 
 def _named(path: Path, table: pd.DataFrame) -> pd.DataFrame:

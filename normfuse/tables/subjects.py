@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..cohort_checks import numbers_if_all, without_missing_words
 from ..errors import CohortError, listed, perhaps
+from .described import Described, described
 from .dialect import DIALECT_KEYS, Dialect
 from .ids import plain_ids, prefixed
 from .reading import read_table
@@ -33,12 +34,15 @@ class People:
         Subject id -> (person, session); empty if sessions were not chosen.
     persons : frozenset of str
         Everybody in the subjects table, those without the session chosen, too.
+    described : dict
+        Column -> what ``participants.json`` says of it.
     """
 
     table: pd.DataFrame
     id_column: str
     visits: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     persons: frozenset[str] = frozenset()
+    described: Mapping[str, Described] = field(default_factory=dict)
 
     def pattern(self, pattern: str) -> str:
         """A pattern of files in which ``{id}`` is the person, whatever a visit is called."""
@@ -84,12 +88,12 @@ def read_people(section: Mapping[str, Any], folder: Path, session: str | None = 
         if "sessions" in section:
             raise CohortError("[subjects] names sessions but not which of them: say session = "
                               "\"first\", \"last\", \"all\" or the name of one, as \"ses-01\"")
-        return People(people, id_column)
+        return People(people, id_column, described=described(file))
     persons = frozenset(people.index)
     people = _at(section, people, folder, dialect, str(session))
     visits = {str(who): (person, name if name.startswith("ses-") else f"ses-{name}")
               for who, person, name in zip(people.index, people[PERSON], people[SESSION])}
-    return People(people, id_column, visits, persons)
+    return People(people, id_column, visits, persons, described(file))
 
 
 def _at(section: Mapping[str, Any], people: pd.DataFrame, folder: Path, dialect: Dialect,

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import CohortError
+from ..inputs import read_bytes, refuse_cells
 from .dialect import Dialect
 
 SEPARATORS = "\t,;|"
@@ -36,6 +36,8 @@ def read_text(path: Path, dialect: Dialect) -> pd.DataFrame:
     if not lines or not text.split("\n", 1)[0].strip():
         raise CohortError(f"{path} is empty; its first line must name the columns")
     separator = said or _separator(path, lines)
+    # short rows are filled up: a long first line and many short ones would take all memory
+    refuse_cells(text.rstrip("\n").count("\n") + 1, lines[0].count(separator) + 1)
     try:
         with warnings.catch_warnings():  # of a row with more cells than the header: a shifted row
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -57,12 +59,7 @@ def _shifted(path: Path) -> CohortError:
 
 
 def _decoded(path: Path, encoding: str | None) -> str:
-    content = path.read_bytes()
-    if path.suffix.lower() == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError) as problem:
-            raise CohortError(f"{path} is not a readable gzip file: {problem}") from problem
+    content = read_bytes(path)
     mark = next((name for start, name in _MARKS if content.startswith(start)), None)
     try:
         text = content.decode(mark or encoding or "utf-8")

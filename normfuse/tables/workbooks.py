@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import CohortError, listed, perhaps
+from ..errors import CohortError, NormfuseError, listed, perhaps
+from ..inputs import ordinary, refuse_cells, refuse_size, refuse_zip_bomb
 from .dialect import Dialect
 
 
@@ -27,12 +28,13 @@ def read_excel(path: Path, dialect: Dialect) -> pd.DataFrame:
         raise CohortError(f"{path}: Excel files are read by openpyxl, which is not installed; "
                           "run: pip install 'normfuse[excel]', or save the table as CSV") \
             from problem
+    refuse_zip_bomb(path)
     try:
         with warnings.catch_warnings():  # of extensions that hold no cells
             warnings.simplefilter("ignore")
             cells = _sheet(path, openpyxl.load_workbook(path, data_only=True), dialect.sheet)
             asked = _sheet(path, openpyxl.load_workbook(path), dialect.sheet)
-    except CohortError:
+    except (NormfuseError, OSError):
         raise
     except Exception as problem:  # openpyxl raises what zipfile and XML parsers raise
         raise CohortError(f"{path} is not a readable .xlsx workbook: {problem}") from problem
@@ -57,7 +59,9 @@ def _sheet(path: Path, book: Any, name: str | None) -> list[Any]:
     if name is not None and name not in names:
         raise CohortError(f"{path} has no sheet {name!r}{perhaps([name], names)}; it has "
                           f"{listed(names, 12)}")
-    return list(book[name or names[0]].iter_rows())
+    sheet = book[name or names[0]]
+    refuse_cells(sheet.max_row, sheet.max_column)  # one cell far away makes all before it
+    return list(sheet.iter_rows())
 
 
 def _cell(value: Any) -> str:
@@ -85,9 +89,14 @@ def read_parquet(path: Path) -> pd.DataFrame:
                           "run: pip install 'normfuse[parquet]', or save the table as CSV") \
             from problem
     try:
-        table = pyarrow.parquet.ParquetFile(path).read()
-        found = table.to_pandas()
-    except (pyarrow.ArrowException, ValueError, OSError) as problem:
+        file = pyarrow.parquet.ParquetFile(ordinary(path))
+        known = file.metadata
+        refuse_cells(known.num_rows, known.num_columns)
+        refuse_size(sum(known.row_group(k).total_byte_size for k in range(known.num_row_groups)))
+        found = file.read().to_pandas()
+    except FileNotFoundError:
+        raise
+    except (pyarrow.ArrowException, ValueError, OSError, KeyError, TypeError) as problem:
         raise CohortError(f"{path} is not a readable Parquet file: {problem}") from problem
     # what pandas keeps beside the columns
     if not isinstance(found.index, pd.RangeIndex) or found.index.name:

@@ -54,7 +54,13 @@ def tiny_reference() -> Reference:
 
 
 def tiny_deviations() -> Deviations:
-    """Two people, two features of t1 and one of pet, made up; the second has no PET."""
+    """Two people, two features of t1 and one of pet, made up; the second has no PET.
+
+    Examples
+    --------
+    >>> tiny_deviations().z.shape
+    (2, 3)
+    """
     index = pd.Index(["sub-b", "sub-a"], name="participant_id")
     columns = pd.MultiIndex.from_tuples([("t1", "insula"), ("t1", "cuneus"), ("pet", "insula")],
                                         names=["modality", "feature"])
@@ -71,6 +77,20 @@ def tiny_deviations() -> Deviations:
         subjects=pd.DataFrame({"age": [71.0, 64.0], "sex": ["F", "M"], "diagnosis": ["AD", "CN"],
                                ROLE: ["new", "calibration"]}, index),
         reference=tiny_reference())
+
+
+def tiny_scored(n: int = 40) -> Deviations:
+    """People of :func:`tiny_cohort` whose z are their values, standardised; nothing but z.
+
+    Examples
+    --------
+    >>> tiny_scored().z.shape, tiny_scored().subjects["diagnosis"].value_counts().to_dict()
+    ((40, 15), {'CN': 35, 'AD': 5})
+    """
+    cohort = tiny_cohort(n)
+    z = pd.concat(cohort.features, axis=1).apply(lambda y: (y - y.mean()) / y.std())
+    return Deviations(z=z, observed=z[[]], expected=z[[]], latent=z[[]], distance=z[[]],
+                      attribution=z[[]], subjects=cohort.subjects, reference=tiny_reference())
 
 
 def tiny_voxel_deviations(n: int = 6, n_controls: int = 40, *, seed: int = 0) -> Deviations:

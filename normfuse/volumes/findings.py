@@ -24,6 +24,11 @@ class Problem:
         What was found in this one.
     refuses : bool
         Whether the image cannot be used.
+
+    Examples
+    --------
+    >>> Problem("saturated", "3 % of the brain", refuses=False).detail
+    '3 % of the brain'
     """
 
     what: str
@@ -33,7 +38,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem and whose it is."""
+    """A problem and whose it is.
+
+    Examples
+    --------
+    >>> gone = Problem("the file is not there", "", refuses=True)
+    >>> Finding("sub-07", "fa", Path("7.nii"), gone).problem.refuses
+    True
+    """
 
     subject: str
     modality: str

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..image_files import load_image
 from .findings import Problem
 
 if TYPE_CHECKING:
@@ -31,18 +32,16 @@ def opened(path: Path) -> tuple[Nifti1Image | None, list[Problem]]:
     >>> opened(Path("nowhere.nii.gz"))[1]
     [Problem(what='the file is not there', detail='', refuses=True)]
     """
-    import nibabel as nib
-
     if not path.is_file():
         return None, [GONE]
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return None, [Problem("expected a .nii or .nii.gz file; convert it, as nibabel's "
                               "nib-convert does", "", True)]
     try:
-        img: Any = nib.load(path)
+        img: Any = load_image(path)
+        return img, _shape(img) or _transforms(img)
     except Exception as problem:  # nibabel, gzip and the system each have errors of their own
         return None, [unreadable(problem)]
-    return img, _shape(img) or _transforms(img)
 
 
 def unreadable(problem: BaseException) -> Problem:

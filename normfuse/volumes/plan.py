@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CohortError, SpaceMismatchError
+from ..image_files import load_image
 from ..space import Space
 from .sampling import sampled
 
@@ -198,7 +199,14 @@ def template_space(tissue: str, resolution: float) -> Space:
 
 
 def tissue_probability(tissue: str, space: Space) -> np.ndarray:
-    """The template's share of a tissue, 0 to 1, averaged over a voxel's width; (n_voxels,)."""
+    """The template's share of a tissue, 0 to 1, averaged over a voxel's width; (n_voxels,).
+
+    Examples
+    --------
+    >>> space = template_space("grey_matter", 8)
+    >>> tissue_probability("grey_matter", space).min() > 0.1
+    np.True_
+    """
     template = _template(tissue)
     return sampled(np.asanyarray(template.dataobj), template.affine, space,
                    fwhm=max(space.voxel_size))
@@ -213,10 +221,8 @@ def _template(tissue: str) -> Nifti1Image:
 
 
 def _space_of_file(path: Path, resolution: float | None) -> Space:
-    import nibabel as nib
-
     try:
-        img: Any = nib.load(path)
+        img: Any = load_image(path)
         data = np.asanyarray(img.dataobj)
     except Exception as problem:  # nibabel has a dozen ways to say so
         raise CohortError(f"the mask {path} cannot be read: {problem}; give a NIfTI image or one "

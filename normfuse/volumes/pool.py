@@ -33,7 +33,7 @@ import pandas as pd
 
 from ..errors import CohortError
 from ..outputs import new_file
-from ..stored import COLUMNS, ROWS, StoredTable
+from ..stored import COLUMNS, ROWS, StoredTable, opened_array
 from .checks import Facts
 from .findings import Problem
 from .one_image import Reading
@@ -209,10 +209,8 @@ class Pool:
             ledger.write(lines.encode())
 
     def _array(self, mode: str) -> Any:
-        import zarr
-
         try:
-            array = zarr.open_array(str(self.folder / "values"), mode=mode)
+            array = opened_array(self.folder / "values", mode)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return array if array.shape == (CAPACITY, len(self.features)) else None

@@ -48,6 +48,15 @@ class ImageSet:
     ------
     CohortError
         If there is no image, or two people have the same file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     paths = {"sub-1": Path(place, "1.nii.gz")}
+    ...     images = ImageSet("fa", paths, VolumePlan("brain", 10), place)
+    ...     print(images.look()[0].problem.what)
+    the file is not there
     """
 
     def __init__(self, name: str, paths: Mapping[str, str | Path], plan: VolumePlan,
