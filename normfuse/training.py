@@ -43,6 +43,9 @@ class TrainingPlan(Shown):
         Subjects per step.
     learning_rate : float
         Of Adam.
+    final_rate : float
+        The share of the learning rate that is left in the last of ``max_epochs``, reached along
+        half a cosine; 1: it stays.
     weight_decay : float
         Decoupled (AdamW).
     warmup : int
@@ -51,6 +54,8 @@ class TrainingPlan(Shown):
         Largest gradient norm: a guard against a rare bad batch, not a part of every step.
     validation_draws : int
         Posterior draws (always the same ones) averaged in the validation loss.
+    validation_batch : int or None
+        Subjects at once in it; None: all, which takes memory where they are images.
     threads : int
         CPU threads for torch. More than one is several times slower beside a busy neighbour.
     progress : bool or None
@@ -73,10 +78,12 @@ class TrainingPlan(Shown):
     patience: int = 40
     batch_size: int = 64
     learning_rate: float = 2e-3
+    final_rate: float = 1.0
     weight_decay: float = 1e-4
     warmup: int = 20
     clip: float = 100.0
     validation_draws: int = 8
+    validation_batch: int | None = None
     threads: int = 1
     progress: bool | None = None
     parts: int = 1
@@ -89,6 +96,23 @@ class TrainingPlan(Shown):
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is a number above 0; got {getattr(self, name)!r}")
+
+        if not 0 < self.final_rate <= 1:
+            raise ValueError(f"final_rate is a share above 0, at most 1; got {self.final_rate!r}")
+        at_once = self.validation_batch
+        if at_once is not None and (not isinstance(at_once, int) or at_once < 1):
+            raise ValueError(f"validation_batch is a whole number above 0 or None; got {at_once!r}")
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, the first of which is 1.
+
+        >>> plan = TrainingPlan(max_epochs=101, learning_rate=0.01, final_rate=0.1)
+        >>> [round(plan.rate(epoch), 4) for epoch in (1, 51, 101)]
+        [0.01, 0.0055, 0.001]
+        """
+        way = (epoch - 1) / max(self.max_epochs - 1, 1)
+        left = self.final_rate + (1 - self.final_rate) * (1 + math.cos(math.pi * way)) / 2
+        return self.learning_rate * left
 
     def shared_by(self, n_processes: int) -> TrainingPlan:
         """With a part for each process at least."""
@@ -168,6 +192,8 @@ def fit(module: nn.Module, training: Sliceable, validation: Sliceable, plan: Tra
         while not reached.is_over(plan):
             epoch = reached.epoch + 1
             warmup = min(1.0, epoch / plan.warmup) if plan.warmup else 1.0
+            for group in optimizer.param_groups:
+                group["lr"] = plan.rate(epoch)
             trained = one_epoch(module, training, plan, optimizer, warmup, epoch, parts)
             terms = _validate(module, validation, plan, seed, parts)
             total = sum(terms.values())
@@ -274,9 +300,19 @@ def _validate(module: Any, data: Sliceable, plan: TrainingPlan, seed: int, parts
             return parts.validate(module, data, plan.validation_draws)
         torch.manual_seed(seed)
         for _ in range(plan.validation_draws):
-            for name, term in module.loss(data, 1.0).items():
-                sums[name] = sums.get(name, 0.0) + term.item() / plan.validation_draws
+            for share, batch in _pieces(data, plan.validation_batch):
+                for name, term in module.loss(batch, 1.0).items():
+                    sums[name] = sums.get(name, 0.0) + share * term.item() / plan.validation_draws
     return sums
+
+
+def _pieces(data: Sliceable, at_once: int | None) -> Iterator[tuple[float, Sliceable]]:
+    """Some subjects after the others, with the share of all that they are."""
+    if at_once is None or at_once >= len(data):
+        yield 1.0, data
+        return
+    for rows in torch.arange(len(data)).split(at_once):
+        yield len(rows) / len(data), data.take(rows)
 
 
 @contextmanager

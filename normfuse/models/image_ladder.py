@@ -65,12 +65,12 @@ class ImageLadder(nn.Module):
     Examples
     --------
     >>> from normfuse.fusion import WassersteinBarycenter
-    >>> ladder = ImageLadder(2, 2, WassersteinBarycenter(), Pyramid((8, 8), (2, 4)))
+    >>> ladder = ImageLadder(2, 2, WassersteinBarycenter(), Pyramid((4, 8), (2, 4)))
     >>> there = torch.tensor([[True, False, True], [True, True, False]])
     >>> seen = ladder.look(torch.randn(2, 3, 16, 12), there)
     >>> state, levels = ladder.climb(seen, there)
     >>> state.shape, [tuple(level.z.shape) for level in levels]
-    (torch.Size([3, 8, 8, 6]), [(3, 4, 4, 3), (3, 2, 8, 6)])
+    (torch.Size([3, 4, 16, 12]), [(3, 4, 8, 6), (3, 2, 16, 12)])
     """
 
     def __init__(self, n_modalities: int, dimensions: int, fusion: Aggregator, sizes: Pyramid,
@@ -91,15 +91,18 @@ class ImageLadder(nn.Module):
         self.priors = nn.ModuleList(
             _nothing_yet(conv(width, 2 * c * n_priors, 1)) if c and k else nn.Identity()
             for k, (width, c) in enumerate(zip(widths, latents)))
+        # at the image's own resolution a step costs four times that of all others: little is done
+        reach = [3] * (len(widths) - 1) + [1]
         self.experts = nn.ModuleList(nn.Sequential(
-            nn.SiLU(), conv(2 * width, width, 3, padding=1), nn.SiLU(),
+            nn.SiLU(), conv(2 * width, width, wide, padding=wide // 2), nn.SiLU(),
             _nothing_yet(conv(width, 2 * c, 1))) if c else nn.Identity()
-            for width, c in zip(widths, latents))
-        self.told = nn.ModuleList(nn.Sequential(conv(c, width, 3, padding=1),
-                                                Residual(width, dimensions))
-                                  if c else nn.Identity() for width, c in zip(widths, latents))
-        self.widen = nn.ModuleList(Widening(wide, narrow, dimensions)
-                                   for wide, narrow in zip(widths, widths[1:]))
+            for width, c, wide in zip(widths, latents, reach))
+        self.told = nn.ModuleList(nn.Sequential(
+            conv(c, width, 3, padding=1),
+            Residual(width, dimensions) if wide > 1 else nn.Identity())
+            if c else nn.Identity() for width, c, wide in zip(widths, latents, reach))
+        self.widen = nn.ModuleList(Widening(wide, narrow, dimensions, beyond > 1)
+                                   for wide, narrow, beyond in zip(widths, widths[1:], reach[1:]))
 
     def look(self, images: Tensor, present: Tensor) -> list[Tensor]:
         """Features (n_modalities, n_images, channels, *sides) at each level, the coarsest first.
@@ -112,7 +115,7 @@ class ImageLadder(nn.Module):
             seen = encode(images[m].index_select(0, rows).unsqueeze(1)) if len(rows) else None
             for k, level in enumerate(found):
                 shape = (images.shape[1], self.sizes.channels[k],
-                         *(side >> (k + 1) for side in images.shape[2:]))
+                         *(side >> k for side in images.shape[2:]))
                 empty = images.new_zeros(shape)
                 level.append(empty if seen is None else empty.index_copy(0, rows, seen[k]))
         return [torch.stack(level) for level in found[::-1]]

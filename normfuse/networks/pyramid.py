@@ -23,21 +23,18 @@ class Pyramid(Choice):
     ----------
     channels : tuple of int
         Of the features at each resolution, from the image inwards; each divisible by 4. The first
-        is at half the image's resolution, every further one halves it again.
+        is at the image's own resolution, the dearest of all; every further one halves it.
     latents : tuple of int
         Of the latent images at the same resolutions; 0 for none there. The innermost has some.
-    full : int
-        Channels of what is computed at the image's own resolution, the dearest of all.
 
     Examples
     --------
-    >>> Pyramid(channels=(16, 32), latents=(0, 8)).step
+    >>> Pyramid(channels=(8, 16, 32), latents=(0, 0, 8)).step
     4
     """
 
-    channels: tuple[int, ...] = (16, 32, 64, 64)
-    latents: tuple[int, ...] = (8, 16, 16, 16)
-    full: int = 8
+    channels: tuple[int, ...] = (8, 16, 32, 64, 64)
+    latents: tuple[int, ...] = (0, 8, 16, 16, 16)
 
     def __post_init__(self) -> None:
         for name, least, divisor in (("channels", 1, _GROUPS), ("latents", 0, 1)):
@@ -50,13 +47,11 @@ class Pyramid(Choice):
         if len(self.channels) != len(self.latents) or not self.latents[-1]:
             raise ValueError("channels and latents have a number for each resolution, and the last "
                              f"of latents is not 0; got {self.channels} and {self.latents}")
-        if not isinstance(self.full, int) or self.full < 1:
-            raise ValueError(f"full is a whole number above 0; got {self.full!r}")
 
     @property
     def step(self) -> int:
         """What the sides of an image are multiples of."""
-        return 2 ** len(self.channels)
+        return 2 ** (len(self.channels) - 1)
 
 
 class Residual(nn.Module):
@@ -88,18 +83,19 @@ class Looking(nn.Module):
 
     Examples
     --------
-    >>> look = Looking(2, Pyramid(channels=(8, 16), latents=(4, 4)))
+    >>> look = Looking(2, Pyramid(channels=(4, 8), latents=(4, 4)))
     >>> [tuple(f.shape) for f in look(torch.zeros(3, 1, 16, 12))]
-    [(3, 8, 8, 6), (3, 16, 4, 3)]
+    [(3, 4, 16, 12), (3, 8, 8, 6)]
     """
 
     def __init__(self, dimensions: int, sizes: Pyramid, n_images: int = 1) -> None:
         super().__init__()
         conv = LAYERS[dimensions][0]
-        widths = (n_images, *sizes.channels)
-        self.steps = nn.ModuleList(
-            nn.Sequential(conv(narrow, wide, 4, 2, 1), Residual(wide, dimensions))
-            for narrow, wide in zip(widths, widths[1:]))
+        widths = sizes.channels
+        self.steps = nn.ModuleList([nn.Sequential(conv(n_images, widths[0], 3, padding=1),
+                                                  nn.SiLU())])
+        self.steps.extend(nn.Sequential(conv(narrow, wide, 4, 2, 1), Residual(wide, dimensions))
+                          for narrow, wide in zip(widths, widths[1:]))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         found = []
@@ -118,30 +114,29 @@ class Widening(nn.Module):
     torch.Size([3, 8, 8, 6])
     """
 
-    def __init__(self, wide: int, narrow: int, dimensions: int) -> None:
+    def __init__(self, wide: int, narrow: int, dimensions: int, refined: bool = True) -> None:
         super().__init__()
         self.up = LAYERS[dimensions][1](wide, narrow, 4, 2, 1)
-        self.refine = Residual(narrow, dimensions)
+        self.refine = Residual(narrow, dimensions) if refined else nn.Sequential(
+            nn.SiLU(), LAYERS[dimensions][0](narrow, narrow, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.refine(self.up(x))
 
 
 class Painting(nn.Module):
-    """The finest features, at half the resolution -> an image of some channels.
+    """The finest features -> an image of some channels.
 
     Examples
     --------
     >>> Painting(2, Pyramid(channels=(8,), latents=(4,)), 2)(torch.zeros(3, 8, 8, 6)).shape
-    torch.Size([3, 2, 16, 12])
+    torch.Size([3, 2, 8, 6])
     """
 
     def __init__(self, dimensions: int, sizes: Pyramid, n_outputs: int) -> None:
         super().__init__()
-        conv, up = LAYERS[dimensions]
-        self.steps = nn.Sequential(
-            nn.SiLU(), up(sizes.channels[0], sizes.full, 4, 2, 1), nn.SiLU(),
-            conv(sizes.full, n_outputs, 3, padding=1))
+        self.steps = nn.Sequential(nn.SiLU(), LAYERS[dimensions][0](
+            sizes.channels[0], n_outputs, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.steps(x)
