@@ -6,34 +6,28 @@ and calibration. Both are checked against SHA-256 sums when read.
 """
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from . import fusion as fusions
-from . import inference as inferences
-from . import kinds, models
 from .baseline import LinearBaseline
 from .calibration import CrossFit, HeldOut, Prior, ResidualLaw, TailShape
+from .choices import choice_from_dict, choice_to_dict
 from .covariates import CovariateEncoder
 from .deviations import Reference
 from .errors import ModelFileError
-from .fusion import Aggregator, Choice
+from .fusion import Aggregator
 from .modality import Modality
 from .fitted import Fitted
 from .latent_law import GRID, DistanceShape, LatentLaw
-from .inputs import ordinary, read_json
-from .outputs import new_folder
 from .pattern_law import FeatureLaw, Frame, PatternLaw
 from .preparation import Preparation
 from .regression import EffectColumns, Effects, PooledRegression
+from .signed import read_signed, write_signed
 from .stages import rebuilt
 from .training import TrainingPlan
 
@@ -41,13 +35,11 @@ if TYPE_CHECKING:
     from .normative import NormativeModel
 
 FORMAT = 3
-JSON_NAME, WEIGHTS_NAME = "model.json", "weights.safetensors"
+JSON_NAME = "model.json"
 
 
 def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path:
     """Write a fitted model to a new folder, all or nothing."""
-    from safetensors.torch import save_file
-
     fitted = model.fitted
     preparation = fitted.preparation
     content = {
@@ -60,19 +52,15 @@ def write_model(model: NormativeModel, folder: Path, *, overwrite: bool) -> Path
         "patterns": [_pattern_to_dict(p, law) for p, law in fitted.laws.items()],
         "kinds": [choice_to_dict(kind) for kind in model.kinds],
         "references": {kind: r.to_dict() for kind, r in fitted.references.items()}}
-    with new_folder(folder, overwrite=overwrite) as work:
-        save_file(_tensors(fitted), work / WEIGHTS_NAME)
-        content["weights_sha256"] = _sum_of(work / WEIGHTS_NAME)
-        signed = {**content, "sha256": _digest(content)}
-        (work / JSON_NAME).write_text(json.dumps(signed, indent=1), encoding="utf-8")
-    return folder
+    return write_signed(folder, JSON_NAME, content, _tensors(fitted), overwrite=overwrite)
 
 
 def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel:
     """Read a model; refuses one that is missing, truncated, edited or of another format."""
     from .normative import NormativeModel
 
-    content, tensors = _verified(folder)
+    content, tensors = read_signed(folder, JSON_NAME, FORMAT,
+                                   "NormativeModel.save or `normfuse fit`")
     if fusion is not None and choice_to_dict(fusion) != content.get("fusion"):
         raise ModelFileError(f"{folder} was fitted with {content.get('fusion')}; it cannot be "
                              f"read as {fusion!r}")
@@ -95,49 +83,6 @@ def read_model(folder: Path, fusion: Aggregator | None = None) -> NormativeModel
         raise ModelFileError(f"{folder} does not hold a complete normfuse model: {problem!r}; "
                              "save it again") from problem
     return model
-
-
-def _verified(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    weights = folder / WEIGHTS_NAME
-    try:
-        content = read_json(folder / JSON_NAME)
-        found_sum = _sum_of(ordinary(weights))
-    except FileNotFoundError as problem:
-        raise ModelFileError(f"{folder} is not a saved model: {problem.filename} is not there; "
-                             "give the folder that NormativeModel.save or `normfuse fit` wrote"
-                             ) from problem
-    except (OSError, ValueError) as problem:
-        raise ModelFileError(f"{folder / JSON_NAME} cannot be read ({problem}); it was truncated "
-                             "or edited: save the model again") from problem
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else None
-        raise ModelFileError(f"{folder / JSON_NAME} has format {found!r}; this version of "
-                             f"normfuse reads format {FORMAT}")
-    if content.pop("sha256", None) != _digest(content):
-        raise ModelFileError(f"{folder / JSON_NAME} was changed after it was saved: its check sum "
-                             "does not fit. Scores from it would not be what its provenance says; "
-                             "save the model again")
-    if found_sum != content.get("weights_sha256"):
-        raise ModelFileError(f"{weights} ({weights.stat().st_size} bytes) was truncated or "
-                             "changed: its check sum is not the one in model.json; copy the whole "
-                             "folder again")
-    try:
-        return content, load_file(weights)
-    except SafetensorError as problem:
-        raise ModelFileError(f"{weights} cannot be read: {problem}") from problem
-
-
-def _sum_of(file: Path) -> str:
-    with file.open("rb") as opened:  # some at a time: a model of voxels has a gigabyte
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _fit_to_dict(fitted: Fitted) -> dict[str, Any]:
@@ -284,28 +229,3 @@ def _calibration(spec: Mapping[str, Any] | None) -> HeldOut | CrossFit | None:
         return None
     known: dict[str, type[HeldOut] | type[CrossFit]] = {"HeldOut": HeldOut, "CrossFit": CrossFit}
     return known[spec["class"]](**spec["options"])
-
-
-def choice_to_dict(choice: Choice) -> dict[str, Any]:
-    """A choice as its class name and options, inner choices included."""
-    options = {k: choice_to_dict(v) if isinstance(v, Choice) else v
-               for k, v in choice.options().items()}
-    return {"class": type(choice).__name__, "options": options}
-
-
-def choice_from_dict(spec: Mapping[str, Any], where: object = "this model") -> Any:
-    """The inverse of :func:`choice_to_dict`, for normfuse's own classes only."""
-    if spec["class"] not in _known():
-        raise ModelFileError(f"{where} was made with {spec['class']!r}, which normfuse does not "
-                             "know; if it is a fusion of yours: NormativeModel.load(folder, "
-                             "fusion=…)")
-    options = {k: choice_from_dict(v, where) if isinstance(v, dict) else v
-               for k, v in spec["options"].items()}
-    return _known()[spec["class"]](**options)
-
-
-@cache
-def _known() -> dict[str, type]:
-    return {name: found for module in (fusions, models, inferences, kinds)
-            for name in dir(module)
-            if isinstance(found := getattr(module, name), type) and issubclass(found, Choice)}

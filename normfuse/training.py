@@ -23,7 +23,10 @@ from .processes import Processes, processes
 
 
 class Sliceable(Protocol):
-    """Data that can be cut into batches by position."""
+    """Data that can be cut into batches by position.
+
+    With an attribute ``at_once`` they are never worked on whole, but so many subjects together.
+    """
 
     def __len__(self) -> int: ...
 
@@ -54,8 +57,6 @@ class TrainingPlan(Shown):
         Largest gradient norm: a guard against a rare bad batch, not a part of every step.
     validation_draws : int
         Posterior draws (always the same ones) averaged in the validation loss.
-    validation_batch : int or None
-        Subjects at once in it; None: all, which takes memory where they are images.
     threads : int
         CPU threads for torch. More than one is several times slower beside a busy neighbour.
     progress : bool or None
@@ -83,7 +84,6 @@ class TrainingPlan(Shown):
     warmup: int = 20
     clip: float = 100.0
     validation_draws: int = 8
-    validation_batch: int | None = None
     threads: int = 1
     progress: bool | None = None
     parts: int = 1
@@ -99,9 +99,6 @@ class TrainingPlan(Shown):
 
         if not 0 < self.final_rate <= 1:
             raise ValueError(f"final_rate is a share above 0, at most 1; got {self.final_rate!r}")
-        at_once = self.validation_batch
-        if at_once is not None and (not isinstance(at_once, int) or at_once < 1):
-            raise ValueError(f"validation_batch is a whole number above 0 or None; got {at_once!r}")
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, the first of which is 1.
@@ -300,15 +297,16 @@ def _validate(module: Any, data: Sliceable, plan: TrainingPlan, seed: int, parts
             return parts.validate(module, data, plan.validation_draws)
         torch.manual_seed(seed)
         for _ in range(plan.validation_draws):
-            for share, batch in _pieces(data, plan.validation_batch):
+            for share, batch in _pieces(data):
                 for name, term in module.loss(batch, 1.0).items():
                     sums[name] = sums.get(name, 0.0) + share * term.item() / plan.validation_draws
     return sums
 
 
-def _pieces(data: Sliceable, at_once: int | None) -> Iterator[tuple[float, Sliceable]]:
-    """Some subjects after the others, with the share of all that they are."""
-    if at_once is None or at_once >= len(data):
+def _pieces(data: Sliceable) -> Iterator[tuple[float, Sliceable]]:
+    """Everybody, or as many at once as the data say is possible, with the share that they are."""
+    at_once = getattr(data, "at_once", None)
+    if at_once is None:
         yield 1.0, data
         return
     for rows in torch.arange(len(data)).split(at_once):

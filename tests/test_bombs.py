@@ -26,7 +26,7 @@ import zarr
 from normfuse import Cohort, Deviations, NormativeModel
 from normfuse.errors import CohortError, ModelFileError
 from normfuse.inputs import LIMIT_NAME, UnfitFileError, limit_bytes, refuse_size
-from normfuse.model_file import WEIGHTS_NAME
+from normfuse.signed import WEIGHTS_NAME
 from normfuse.modality import Modality
 from normfuse.stored import StoredTable
 from normfuse.testing import tiny_voxel_deviations

@@ -25,7 +25,8 @@ from normfuse.analyses import (Associations, GroupComparison, VoxelComparison, a
                                compare_groups)
 from normfuse.analyses.kept_work import KeptWork
 from normfuse.checkpoint import Checkpoint
-from normfuse.model_file import JSON_NAME, WEIGHTS_NAME, _digest
+from normfuse.model_file import JSON_NAME
+from normfuse.signed import WEIGHTS_NAME, digest
 from normfuse.models import OneLatent
 from normfuse.space import Space
 from normfuse.testing import tiny_cohort, tiny_deviations, tiny_voxel_deviations
@@ -97,7 +98,7 @@ def sign(place: Path, content: dict) -> bytes:
     content = {k: v for k, v in content.items() if k != "sha256"}
     content["weights_sha256"] = hashlib.sha256(
         (place / "model" / WEIGHTS_NAME).read_bytes()).hexdigest()
-    return json.dumps({**content, "sha256": _digest(content)}).encode()
+    return json.dumps({**content, "sha256": digest(content)}).encode()
 
 
 def look(place: Path, name: str) -> str:

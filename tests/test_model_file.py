@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 import normfuse as nf
 from normfuse.errors import ModelFileError, OutputExistsError
 from normfuse.fusion import ProductOfExperts, SubsetMixture, WassersteinBarycenter
-from normfuse.model_file import JSON_NAME, WEIGHTS_NAME, choice_from_dict, choice_to_dict
+from normfuse.choices import choice_from_dict, choice_to_dict
+from normfuse.model_file import JSON_NAME
+from normfuse.signed import WEIGHTS_NAME
 from normfuse.models import OneLatent
 from normfuse.testing import tiny_cohort
 

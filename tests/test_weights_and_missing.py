@@ -34,7 +34,7 @@ from normfuse.fusion import (
     subset_table,
 )
 from normfuse.fusion.experts import moments
-from normfuse.model_file import choice_from_dict, choice_to_dict
+from normfuse.choices import choice_from_dict, choice_to_dict
 
 VALUES = np.array([5.0, 2.0, 3.0])
 # Rows are modalities, columns four subjects; the last one has nothing.

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,12 +27,16 @@ class Images:
     known : bool Tensor of the same shape
         What was measured: inside the brain, of a scan that is there.
     present : bool Tensor, shape (n_modalities, n_images)
-    labels : uint8 Tensor, shape (n_images, *sides), or None
+    labels : int64 Tensor, shape (n_images, *sides), or None
+        0 healthy.
+    inside : bool Tensor, shape (n_images, *sides)
+        The brain.
     """
 
     values: Tensor
     known: Tensor
     present: Tensor
+    inside: Tensor
     labels: Tensor | None = None
 
     def __len__(self) -> int:
@@ -39,22 +44,13 @@ class Images:
 
     def take(self, rows: Tensor) -> Images:
         """The images at these positions."""
-        return Images(self.values.index_select(1, rows), self.known.index_select(1, rows),
-                      self.present.index_select(1, rows),
+        return Images(*(t.index_select(1, rows) for t in (self.values, self.known, self.present)),
+                      self.inside.index_select(0, rows),
                       None if self.labels is None else self.labels.index_select(0, rows))
 
     def only(self, kept: Tensor) -> Images:
         """With the modalities where ``kept``, (n_modalities,) or (n_modalities, n_images)."""
-        present = self.present & (kept[:, None] if kept.dim() == 1 else kept)
-        return replace(self, present=present)
-
-    @classmethod
-    def together(cls, parts: Sequence[Images]) -> Images:
-        """One after the other."""
-        labels = [part.labels for part in parts if part.labels is not None]
-        return cls(torch.cat([p.values for p in parts], 1), torch.cat([p.known for p in parts], 1),
-                   torch.cat([p.present for p in parts], 1),
-                   torch.cat(labels) if len(labels) == len(parts) else None)
+        return replace(self, present=self.present & (kept[:, None] if kept.dim() == 1 else kept))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +72,9 @@ class Frame:
     >>> frame = Frame(Space(mask, np.eye(4), "MNI152NLin2009aSym"), 4, "axial")
     >>> frame.sides, frame.n_slices
     ((8, 4), 2)
-    >>> images = frame.images(torch.arange(20.0)[None])
-    >>> images.shape, torch.equal(frame.table(images), torch.arange(20.0)[None])
+    >>> people, slices = torch.tensor([0, 0]), torch.tensor([0, 1])
+    >>> images = frame.images(torch.arange(1.0, 21.0)[None], people, slices)
+    >>> images.shape, torch.equal(frame.table(images), torch.arange(1.0, 21.0)[None])
     (torch.Size([2, 8, 4]), True)
     """
 
@@ -85,44 +82,68 @@ class Frame:
     step: int
     plane: str | None = None
     box: tuple[int, ...] = field(init=False)
-    at: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         if self.plane is not None and self.plane not in PLANES:
             raise ValueError(f"plane is one of {', '.join(PLANES)} or None; got {self.plane!r}")
-        where = np.argwhere(self.space.mask)
-        low, high = where.min(0), where.max(0)
-        sliced = None if self.plane is None else PLANES[self.plane]
-        box = tuple(int(side) if axis == sliced else -(-int(side) // self.step) * self.step
-                    for axis, side in enumerate(high - low + 1))
-        object.__setattr__(self, "box", box)
-        object.__setattr__(self, "at", torch.from_numpy(
-            np.ravel_multi_index(tuple((where - low).T), box)))
+        extent = np.ptp(self.space.indices, axis=0) + 1
+        object.__setattr__(self, "box", tuple(
+            int(side) if axis == self._sliced else -(-int(side) // self.step) * self.step
+            for axis, side in enumerate(extent)))
+
+    @property
+    def _sliced(self) -> int | None:
+        return None if self.plane is None else PLANES[self.plane]
 
     @property
     def sides(self) -> tuple[int, ...]:
         """Of an image."""
-        sliced = None if self.plane is None else PLANES[self.plane]
-        return tuple(side for axis, side in enumerate(self.box) if axis != sliced)
+        return tuple(side for axis, side in enumerate(self.box) if axis != self._sliced)
+
+    @property
+    def dimensions(self) -> int:
+        """Of an image."""
+        return len(self.sides)
 
     @property
     def n_slices(self) -> int:
         """Images of a volume."""
-        return 1 if self.plane is None else self.box[PLANES[self.plane]]
+        return 1 if self._sliced is None else self.box[self._sliced]
 
-    def images(self, table: Tensor) -> Tensor:
-        """(n, n_voxels) -> (n * n_slices, *sides), 0 outside the brain."""
-        volume = table.new_zeros(len(table), int(np.prod(self.box)))
-        volume = volume.index_copy(1, self.at, table).view(len(table), *self.box)
-        if self.plane is None:
-            return volume
-        return volume.movedim(1 + PLANES[self.plane], 1).flatten(0, 1)
+    @cached_property
+    def _slot(self) -> Tensor:
+        """Where each voxel stands among all pixels of a person's images."""
+        where = self.space.indices - self.space.indices.min(0)
+        order = [a for a in range(3) if a != self._sliced]
+        if self._sliced is not None:
+            order = [self._sliced, *order]
+        return torch.from_numpy(np.ravel_multi_index(
+            tuple(where[:, a] for a in order), tuple(self.box[a] for a in order)))
+
+    @cached_property
+    def _voxel(self) -> Tensor:
+        """The voxel of each pixel, (n_slices, n_pixels); that after the last where there is
+        none."""
+        found = torch.full((self.n_slices * int(np.prod(self.sides)),), self.space.n_voxels)
+        found[self._slot] = torch.arange(self.space.n_voxels)
+        return found.view(self.n_slices, -1)
+
+    def images(self, table: Tensor, people: Tensor, slices: Tensor) -> Tensor:
+        """(n, n_voxels + ) -> (len(people), *sides): these slices, 0 outside the brain."""
+        voxel = self._voxel[slices]
+        inside = voxel < self.space.n_voxels
+        found = table[people[:, None], torch.where(inside, voxel, 0)]
+        return torch.where(inside, found, torch.zeros((), dtype=table.dtype)).view(-1, *self.sides)
 
     def table(self, images: Tensor) -> Tensor:
-        """The inverse, (n, n_voxels)."""
-        if self.plane is not None:
-            images = images.unflatten(0, (-1, self.n_slices)).movedim(1, 1 + PLANES[self.plane])
-        return images.flatten(1).index_select(1, self.at)
+        """All slices of some people, in order, (n * n_slices, *sides) -> (n, n_voxels)."""
+        return images.reshape(-1, self._voxel.numel()).index_select(1, self._slot)
+
+    @cached_property
+    def busy(self) -> tuple[int, ...]:
+        """Slices of which the brain fills at least a twentieth: the others teach little."""
+        share = (self._voxel < self.space.n_voxels).double().mean(1)
+        return tuple(torch.nonzero(share >= min(0.05, float(share.max()))).ravel().tolist())
 
 
 @dataclass(frozen=True)
@@ -143,13 +164,85 @@ class Units:
         """From the people who have each modality."""
         found = []
         for m in cohort.modalities:
-            there = cohort.present[m.name]
-            values = cohort.select(cohort.ids[there]).features[m.name].to_numpy(np.float64)
+            there = cohort.ids[cohort.present[m.name].to_numpy()]
+            if not len(there):
+                raise CohortError(f"none of the {len(cohort)} people to learn from has modality "
+                                  f"{m.name}; leave it out with cohort.with_modalities(…), or "
+                                  "give people who have it")
+            values = cohort.select(there).features[m.name].to_numpy(np.float64)
             found.append((float(np.nanmean(values)), float(np.nanstd(values))))
             if not found[-1][1] > 0:
                 raise CohortError(f"modality {m.name} has the same value in every voxel of "
                                   "everybody; there is nothing to learn from it")
         return cls(*map(tuple, zip(*found)))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Images that are cut from people's voxels when they are asked for.
+
+    Attributes
+    ----------
+    frame : Frame
+    tables : tuple of Tensor, float32, shape (n_people, n_voxels) each
+        Standardised; nan where nothing was measured.
+    people, slices : int64 Tensor, shape (n_images,)
+    labels : uint8 Tensor, shape (n_people, n_voxels), or None
+    device : str
+        Where images go.
+    """
+
+    frame: Frame
+    tables: tuple[Tensor, ...]
+    people: Tensor
+    slices: Tensor
+    labels: Tensor | None = None
+    device: str = "cpu"
+    at_once = 32
+
+    @classmethod
+    def of(cls, cohort: Cohort, frame: Frame, units: Units, labels: Tensor | None = None,
+           slices: Sequence[int] | None = None, device: str = "cpu") -> Stack:
+        """Everybody's slices, or of everybody only some."""
+        tables = tuple(
+            (torch.tensor(cohort.features[m.name].to_numpy(np.float32)) - mean) / sd
+            for m, mean, sd in zip(cohort.modalities, units.mean, units.sd))
+        chosen = torch.tensor(list(range(frame.n_slices) if slices is None else slices))
+        return cls(frame, tables, torch.arange(len(cohort)).repeat_interleave(len(chosen)),
+                   chosen.repeat(len(cohort)), labels, device)
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def take(self, rows: Tensor) -> Images:
+        """The images at these positions."""
+        people, slices = self.people[rows], self.slices[rows]
+        raw = torch.stack([self.frame.images(t, people, slices) for t in self.tables])
+        whole = torch.ones(1, 1, dtype=torch.bool).expand(1, self.frame.space.n_voxels)
+        inside = self.frame.images(whole, torch.zeros_like(people), slices)
+        known = inside & ~torch.isnan(raw)
+        labels = None if self.labels is None else \
+            self.frame.images(self.labels, people, slices).long().to(self.device)
+        there = self.present[:, people]
+        return Images(torch.where(known, raw, 0.0).to(self.device), known.to(self.device),
+                      there.to(self.device), inside.to(self.device), labels)
+
+    @cached_property
+    def present(self) -> Tensor:
+        """Who has anything of which modality, bool, (n_modalities, n_people)."""
+        return torch.stack([~torch.isnan(table).all(1) for table in self.tables])
+
+    def of_somebody(self) -> Stack:
+        """Without the images of people of whom nothing was measured."""
+        return self._at(self.present.any(0)[self.people])
+
+    def thinned(self, most: int) -> Stack:
+        """So many of the images at most, spread evenly over people and slices."""
+        rows = torch.linspace(0, len(self) - 1, min(most, len(self))).round().long()
+        return self._at(rows)
+
+    def _at(self, rows: Tensor) -> Stack:
+        return replace(self, people=self.people[rows], slices=self.slices[rows])
 
 
 def one_space(cohort: Cohort) -> Space:
@@ -171,26 +264,7 @@ def one_space(cohort: Cohort) -> Space:
         found.append(other)
         if other != found[0]:
             raise SpaceMismatchError(
-                f"modality {name} is on {other!r}, {first.name} on {found[0]!r}; read all with the same "
-                "mask and resolution: mask = \"brain\" under every [modalities.…] in cohort.toml")
+                f"modality {name} is on {other!r}, {first.name} on {found[0]!r}; read all with "
+                "the same mask and resolution: mask = \"brain\" under every [modalities.…] in "
+                "cohort.toml")
     return found[0]
-
-
-def as_images(cohort: Cohort, frame: Frame, units: Units, chosen: Sequence[int] | None = None
-              ) -> Images:
-    """People's images, standardised; of slices only the ``chosen``."""
-    values, known = [], []
-    for m, mean, sd in zip(cohort.modalities, units.mean, units.sd):
-        table = torch.from_numpy(cohort.features[m.name].to_numpy(np.float32))
-        measured = ~torch.isnan(table)
-        images = frame.images(torch.where(measured, (table - mean) / sd, 0.0))
-        there = frame.images(measured.to(torch.uint8)).bool()
-        if chosen is not None:
-            keep = torch.tensor(list(chosen))
-            images, there = (t.unflatten(0, (-1, frame.n_slices)).index_select(1, keep)
-                             .flatten(0, 1) for t in (images, there))
-        values.append(images)
-        known.append(there)
-    per_person = frame.n_slices if chosen is None else len(chosen)
-    present = torch.from_numpy(cohort.present.to_numpy().T.copy()).repeat_interleave(per_person, 1)
-    return Images(torch.stack(values), torch.stack(known), present)

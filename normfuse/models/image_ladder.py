@@ -24,13 +24,15 @@ class Fused:
     z : Tensor, shape (n_images, n_latent, *sides)
     kl : Tensor, shape (n_images,)
         KL(q || p) of this level given the draws above, in nats, summed over the image.
-    experts, posterior : Distribution
-        Every pixel a row: batch shapes (n_modalities, n_images * n_pixels) and without the first.
+    experts, priors, posterior : Distribution
+        Every pixel a row: batch shapes (n_modalities, n_images * n_pixels), the posterior's
+        without the first.
     """
 
     z: Tensor
     kl: Tensor
     experts: Distribution
+    priors: Distribution
     posterior: Distribution
 
 
@@ -168,7 +170,7 @@ class ImageLadder(nn.Module):
         z = loc if temperature == 0 else loc + temperature * scale * torch.randn_like(loc)
         kl = component_kl(posterior, prior).unflatten(0, (n_images, pixels)).sum(1)
         z = z.unflatten(0, (n_images, *sides)).movedim(-1, 1)
-        return Fused(z, kl, experts, posterior)
+        return Fused(z, kl, experts, priors, posterior)
 
     def _priors(self, k: int, h: Tensor) -> Distribution:
         """Each modality's own, every pixel a row; N(0, I) at the coarsest level."""

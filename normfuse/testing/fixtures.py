@@ -129,3 +129,34 @@ def tiny_voxel_deviations(n: int = 6, n_controls: int = 40, *, seed: int = 0) ->
                           subjects=subjects, reference=replace(reference, modalities=modalities))
 
     return replace(drawn("new", "AD", n), controls=drawn("calibration", "CN", n_controls))
+
+
+def tiny_images(n: int = 12, *, seed: int = 0) -> Cohort:
+    """Three contrasts of one tissue map on 12 x 10 x 6 voxels, each missing in some people.
+
+    T2w falls and FLAIR rises with what T1w shows, so that each foretells the others.
+
+    Examples
+    --------
+    >>> people = tiny_images()
+    >>> people.present.mean().round(2).tolist(), people.modalities[0].n_features
+    ([0.92, 0.83, 0.83], 304)
+    """
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(seed)
+    sides = (12, 10, 6)
+    away = (np.indices(sides).reshape(3, -1).T / (np.array(sides) - 1) - 0.5) * 2
+    space = Space((away**2).sum(1).reshape(sides) < 1.1, np.diag([4.0, 4, 4, 1]), "tiny")
+    tissue = np.stack([gaussian_filter(rng.standard_normal(sides), 1.5)[space.mask]
+                       for _ in range(n)]) * 8
+    ids = pd.Index([f"sub-{i:02d}" for i in range(n)])
+    frames = {}
+    for k, (name, slope) in enumerate((("T1w", 1.0), ("T2w", -0.8), ("FLAIR", 0.5))):
+        noise = 0.2 * rng.standard_normal(tissue.shape)
+        values = 3 + k + slope * tissue + noise
+        missing = [] if n < 4 else ([1], [2, 3], [0, 2])[k]
+        frames[name] = pd.DataFrame(values, ids, space.features).drop(ids[missing])
+    people = pd.DataFrame({"age": rng.uniform(20, 80, n).round(1)}, ids)
+    return Cohort.from_frames(people, frames, covariates={"age": "continuous"},
+                              spaces=dict.fromkeys(frames, space))

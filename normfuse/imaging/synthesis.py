@@ -1,0 +1,336 @@
+"""Any modality from any others: cross-modal synthesis of images."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..checkpoint import Checkpoint
+from ..cohort import Cohort
+from ..errors import CohortError, NotFittedError, SpaceMismatchError, listed
+from ..fingerprints import known_roles, roles_to_hashes
+from ..fusion import Aggregator, ProductOfExperts, SubsetMixture
+from ..fusion.alignment import Alignment
+from ..modality import Modality
+from ..networks.pyramid import Pyramid
+from ..training import History, TrainingPlan, fit
+from .images import Frame, Images, Stack, Units, one_space
+from .learning import FEWEST, Roles, image_plan
+from .synthesis_net import SynthesisNet
+from .synthesised import Synthesis
+from .widths import Widths, measured_widths
+
+AT_ONCE = 16
+"""Images in memory together when predicting."""
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSynthesis:
+    """What a synthesiser has learned.
+
+    Attributes
+    ----------
+    frame : Frame
+    units : Units
+    modalities : tuple of Modality
+    net : SynthesisNet
+    widths : Widths
+        What its sd is multiplied by, from people whom training did not see.
+    known : dict of str
+        Hashes of the people of the fit, and what they were for.
+    history : DataFrame
+    """
+
+    frame: Frame
+    units: Units
+    modalities: tuple[Modality, ...]
+    net: SynthesisNet
+    widths: Widths
+    known: dict[str, str]
+    history: pd.DataFrame
+
+
+class ImageSynthesiser:
+    """Foretells the scans that somebody lacks from those that they have.
+
+    A hierarchy of latent images is inferred from whatever is there and decoded to every modality
+    (:class:`~normfuse.models.image_ladder.ImageLadder`). Each voxel gets an expected value and a
+    standard deviation, calibrated on people whom training did not see. Training takes people
+    with any missing modalities.
+
+    Parameters
+    ----------
+    fusion : Aggregator
+        How modalities are fused at every resolution; by default a mixture over their subsets of
+        products with the conditional prior.
+    plane : str or None
+        Slices that are worked on one by one, ``"axial"`` by default; None: whole volumes.
+    sizes : Pyramid
+        Of the networks.
+    shared_prior : bool
+        One conditional prior for all modalities, as in the article, or each its own.
+    kl_weight : float
+        Of the KL beside the likelihood. 1 is the evidence lower bound; less keeps more detail.
+    temperature : float
+        Multiplies the sd of latent draws when predicting; 0 predicts from means.
+    draws : int
+        Of the latents, averaged in a prediction.
+    alignment : Alignment, optional
+        Draws the modalities' posteriors together while training.
+    plan : TrainingPlan, optional
+        Its ``batch_size`` and epochs are of images.
+    device : str
+        Where networks work, such as ``"cuda"``.
+    seed : int
+
+    References
+    ----------
+    Dorent et al. (2025), "Unified cross-modal image synthesis with hierarchical mixture of
+    product-of-experts", arXiv 2410.19378.
+
+    Examples
+    --------
+    >>> from normfuse.testing import tiny_images
+    >>> people = tiny_images()
+    >>> brief = TrainingPlan(max_epochs=2, warmup=1, validation_draws=1)
+    >>> synthesiser = ImageSynthesiser(sizes=Pyramid((4, 8), (0, 4)), plan=brief).fit(people)
+    >>> made = synthesiser.synthesise(people.select(people.ids[:2]), targets=["FLAIR"])
+    >>> made.mean["FLAIR"].shape == made.sd["FLAIR"].shape == (2, people.modalities[0].n_features)
+    True
+    """
+
+    def __init__(self, fusion: Aggregator | None = None, *, plane: str | None = "axial",
+                 sizes: Pyramid = Pyramid(), shared_prior: bool = False, hide: float = 0.5,
+                 kl_weight: float = 0.01, temperature: float = 0.5, draws: int = 4,
+                 alignment: Alignment | None = None, plan: TrainingPlan | None = None,
+                 device: str = "cpu", seed: int = 0) -> None:
+        self.fusion = SubsetMixture(ProductOfExperts()) if fusion is None else fusion
+        if not isinstance(self.fusion, Aggregator):
+            raise TypeError("fusion is an object such as SubsetMixture(ProductOfExperts()); "
+                            f"got {self.fusion!r}")
+        self.plane, self.sizes, self.shared_prior = plane, sizes, shared_prior
+        self.hide, self.kl_weight, self.alignment = hide, kl_weight, alignment
+        self.temperature, self.draws = temperature, draws
+        self.plan, self.device, self.seed = plan or image_plan(), device, seed
+        self._fitted: FittedSynthesis | None = None
+
+    @property
+    def fitted(self) -> FittedSynthesis:
+        """What was learned; refuses if nothing was."""
+        if self._fitted is None:
+            raise NotFittedError("this synthesiser has not been fitted; call fit(cohort) first, or"
+                                 " ImageSynthesiser.load(folder)")
+        return self._fitted
+
+    def fit(self, cohort: Cohort, *, keep: str | Path | None = None) -> ImageSynthesiser:
+        """Learn from people's images, any of which may be missing.
+
+        Parameters
+        ----------
+        cohort : Cohort
+            Modalities of voxels, all on one grid and mask. Eight people at least: a tenth says
+            when to stop, a sixth calibrates the sd.
+        keep : path, optional
+            A folder for what is reached, taken up by the same call after a crash.
+
+        Raises
+        ------
+        CohortError, SpaceMismatchError, TrainingError
+        """
+        roles = Roles.drawn(cohort, self.seed)
+        training, stopping, calibrating = (cohort.select(ids) for ids in (
+            roles.training, roles.early_stop, roles.calibration))
+        frame = Frame(one_space(cohort), self.sizes.step, self.plane)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            net = SynthesisNet(tuple(m.name for m in cohort.modalities), frame.dimensions,
+                               self.fusion, self.sizes, shared_prior=self.shared_prior,
+                               hide=self.hide, kl_weight=self.kl_weight, alignment=self.alignment)
+        known = roles_to_hashes(cohort, pd.Series(
+            {**dict.fromkeys(roles.training, "training"),
+             **dict.fromkeys(roles.early_stop, "early_stop"),
+             **dict.fromkeys(roles.calibration, "calibration")}).loc[list(cohort.ids)])
+        start = FittedSynthesis(frame, Units.of(training), cohort.modalities, net, Widths(), known,
+                                pd.DataFrame())
+        history = self._train(start, training, stopping, keep)
+        self._fitted = replace(start, history=history.table)
+        self._calibrate(calibrating)
+        return self
+
+    def tune(self, cohort: Cohort, plan: TrainingPlan | None = None) -> ImageSynthesiser:
+        """A copy that went on learning from these people, such as real ones after simulated.
+
+        Their own intensities are standardised anew. With fewer than eight people nobody can say
+        when to stop or calibrate: all epochs of ``plan`` are trained, and the sd keeps the
+        calibration that it has, which need not hold for them.
+        """
+        f, plan = self.fitted, plan or replace(self.plan, max_epochs=8, warmup=1,
+                                               learning_rate=self.plan.learning_rate / 4)
+        cohort = self._aligned(cohort)
+        few = len(cohort) < FEWEST
+        roles = None if few else Roles.drawn(cohort, self.seed)
+        new = ImageSynthesiser(**{**self.options(), "plan": plan})
+        start = replace(f, units=Units.of(cohort), net=_copy(f.net))
+        training, stopping = (cohort, cohort) if roles is None else (
+            cohort.select(roles.training), cohort.select(roles.early_stop))
+        history = new._train(start, training, stopping, None)
+        role = pd.Series("training", index=cohort.ids)
+        if roles is not None:
+            role[roles.early_stop], role[roles.calibration] = "early_stop", "calibration"
+        new._fitted = replace(start, history=history.table,
+                              known={**f.known, **roles_to_hashes(cohort, role)})
+        if roles is not None:
+            new._calibrate(cohort.select(roles.calibration))
+        return new
+
+    def _calibrate(self, people: Cohort) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            widths = measured_widths(Stack.of(
+                people, self.fitted.frame, self.fitted.units, slices=self.fitted.frame.busy,
+                device=self.device), self._mean_and_sd, AT_ONCE)
+        self._fitted = replace(self.fitted, widths=widths)
+
+    def _mean_and_sd(self, batch: Images) -> tuple[Tensor, Tensor]:
+        """Of all modalities, in the network's units, not yet widened."""
+        mean, variance = self.fitted.net.predicted(batch, self.temperature, self.draws)
+        return mean, variance.sqrt()
+
+    def options(self) -> dict[str, Any]:
+        """What it was made with."""
+        return {name: getattr(self, name) for name in (
+            "fusion", "plane", "sizes", "shared_prior", "hide", "kl_weight", "temperature",
+            "draws", "alignment", "plan", "device", "seed")}
+
+    def _train(self, start: FittedSynthesis, training: Cohort, stopping: Cohort,
+               keep: str | Path | None) -> History:
+        busy = start.frame.busy
+        stacks = [Stack.of(c, start.frame, start.units, slices=busy, device=self.device)
+                  .of_somebody() for c in (training, stopping)]
+        start.net.to(self.device)
+        return fit(start.net, *stacks, self.plan, seed=self.seed,
+                   keep=None if keep is None else Checkpoint(Path(keep) / "synthesis.pt"))
+
+    def synthesise(self, cohort: Cohort, targets: Sequence[str] | None = None, *,
+                   given: Sequence[str] | None = None) -> Synthesis:
+        """Expected scans, and how far from them the persons' own would be.
+
+        Parameters
+        ----------
+        cohort : Cohort
+            The modalities of the fit, in any order; absent ones may be lacking altogether.
+        targets : sequence of str, optional
+            Modalities to synthesise for everybody, also for those who have them, whose own scan
+            is not looked at. By default each person's missing ones.
+        given : sequence of str, optional
+            Modalities to look at, of those that somebody has; by default all but the targets.
+
+        Raises
+        ------
+        CohortError
+            Somebody of whom nothing is left to look at, or a modality unknown to the fit.
+        SpaceMismatchError
+            Voxels of another space than those of the fit.
+
+        Warns
+        -----
+        UserWarning
+            People the synthesiser was trained on: their errors are too small.
+        """
+        f, cohort = self.fitted, self._aligned(cohort)
+        present = torch.from_numpy(cohort.present.to_numpy().T.copy())
+        looked_at = present & self._chosen(targets, given)[:, None]
+        _refuse_blind(cohort, looked_at)
+        self._warn_of_seen(cohort)
+        wanted = ~present if targets is None else torch.zeros_like(present) | torch.tensor(
+            [name in targets for name in f.net.names])[:, None]
+        mean, sd = self._predicted(cohort, looked_at)
+        tables = []
+        for values in (mean, sd):
+            tables.append({m.name: pd.DataFrame(values[k][wanted[k]].numpy(),
+                                                cohort.ids[wanted[k].numpy()], m.features)
+                           for k, m in enumerate(f.modalities) if wanted[k].any()})
+        return Synthesis(f.frame.space, *tables,
+                         pd.DataFrame(looked_at.T.numpy(), cohort.ids, f.net.names),
+                         tuple(m for k, m in enumerate(f.modalities) if wanted[k].any()))
+
+    def _predicted(self, cohort: Cohort, looked_at: Tensor) -> tuple[Tensor, Tensor]:
+        """Of everybody and every modality, (n_modalities, n_people, n_voxels), in its unit."""
+        f, images = self.fitted, self._stack(cohort)
+        fused = looked_at[:, images.people].to(self.device)
+        loc, sd = [], []
+        f.net.eval()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            for rows in torch.arange(len(images)).split(AT_ONCE):
+                batch = images.take(rows).only(fused[:, rows])
+                mean, width = self._mean_and_sd(batch)
+                loc.append(mean.cpu())
+                sd.append((width * f.widths.of(batch.present, f.frame.dimensions)).cpu())
+        unit, origin = (torch.tensor(v)[:, None, None] for v in (f.units.sd, f.units.mean))
+        tables = [torch.stack([f.frame.table(m) for m in torch.cat(parts, 1)])
+                  for parts in (loc, sd)]
+        return tables[0] * unit + origin, tables[1] * unit
+
+    def _stack(self, cohort: Cohort) -> Stack:
+        f = self.fitted
+        return Stack.of(cohort, f.frame, f.units, device=self.device)
+
+    def _aligned(self, cohort: Cohort) -> Cohort:
+        """With the fit's modalities, in its order; those that are lacking are missing."""
+        f = self.fitted
+        space, there = one_space(cohort), {m.name for m in cohort.modalities}
+        unknown = there.difference(f.net.names)
+        if unknown:
+            raise CohortError(f"the synthesiser knows no modality {listed(sorted(unknown))}; it "
+                              f"was fitted to {listed(f.net.names)}")
+        if space != f.frame.space:
+            raise SpaceMismatchError(f"these images are on {space!r}, the synthesiser was fitted "
+                                     f"to {f.frame.space!r}; read them with the same mask and "
+                                     "resolution")
+        blocks = {m.name: cohort.features.as_is()[m.name] if m.name in there else
+                  pd.DataFrame(np.nan, cohort.ids, m.features) for m in f.modalities}
+        return Cohort(cohort.subjects, blocks, f.modalities, cohort.covariates, cohort.reference)
+
+    def _chosen(self, targets: Sequence[str] | None, given: Sequence[str] | None) -> Tensor:
+        names = self.fitted.net.names
+        for what, asked in (("targets", targets), ("given", given)):
+            unknown = sorted(set(asked or ()).difference(names))
+            if unknown or isinstance(asked, str):
+                raise CohortError(f"{what} is a list of modalities among {listed(names)}; got "
+                                  f"{asked!r}")
+        return torch.tensor([name not in (targets or ()) and (given is None or name in given)
+                             for name in names])
+
+    def _warn_of_seen(self, cohort: Cohort) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            seen = known_roles(cohort, self.fitted.known).isin(["training", "early_stop"])
+        if seen.any():
+            warnings.warn(f"{int(seen.sum())} of {len(cohort)} people were used to train this "
+                          f"synthesiser: {listed(cohort.ids[seen.to_numpy()])}; errors in them are"
+                          " too small", stacklevel=3)
+
+    def __repr__(self) -> str:
+        state = "not fitted" if self._fitted is None else listed(self._fitted.net.names)
+        return f"<ImageSynthesiser by {self.fusion!r}: {state}>"
+
+
+def _refuse_blind(cohort: Cohort, looked_at: Tensor) -> None:
+    blind = cohort.ids[~looked_at.any(0).numpy()]
+    if len(blind):
+        raise CohortError(f"nothing is left to look at of {listed(blind)}: they have none of the "
+                          "modalities that may be looked at; leave them out, or give others")
+
+
+def _copy(net: SynthesisNet) -> SynthesisNet:
+    import copy
+
+    return copy.deepcopy(net)

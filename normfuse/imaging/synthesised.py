@@ -1,0 +1,160 @@
+"""What a synthesiser says of people's scans: expected values and how sure it is."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..cards import Card
+from ..cohort import Cohort
+from ..errors import CohortError, listed
+from ..modality import Modality
+from ..outputs import new_folder
+from ..space import Space
+from .images import PLANES
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+
+
+@dataclass(frozen=True, eq=False)
+class Synthesis:
+    """Synthesised scans of some people.
+
+    Attributes
+    ----------
+    space : Space
+    mean : dict of DataFrame, shape (n_people, n_voxels)
+        Modality -> expected value in its unit, of the people for whom it was synthesised.
+    sd : dict of DataFrame of the same shape
+        How far the person's own scan would be from it, one standard deviation: calibrated on
+        people whom training did not see, measured with the same modalities.
+    given : DataFrame of bool, shape (n_people, n_modalities)
+        What each person's scans were synthesised from.
+    modalities : tuple of Modality
+        The synthesised ones.
+    notes : tuple of str
+    """
+
+    space: Space
+    mean: Mapping[str, pd.DataFrame]
+    sd: Mapping[str, pd.DataFrame]
+    given: pd.DataFrame
+    modalities: tuple[Modality, ...]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def img(self, subject: str, modality: str, what: str = "mean") -> Nifti1Image:
+        """An image of somebody's expected values or of their ``"sd"``."""
+        tables = {"mean": self.mean, "sd": self.sd}
+        if what not in tables:
+            raise ValueError(f"what is \"mean\" or \"sd\"; got {what!r}")
+        table = self._of(modality, tables[what])
+        if subject not in table.index:
+            raise CohortError(f"{modality} of {subject!r} was not synthesised; it was of "
+                              f"{listed(table.index)}")
+        return self.space.img(table.loc[subject].to_numpy())
+
+    def standardised(self, cohort: Cohort, modality: str) -> pd.DataFrame:
+        """(measured - expected) / sd in every voxel of those of whom it was measured.
+
+        mean 0 and sd 1 in people like those of the calibration: what is far from 0 in somebody
+        is not what their other scans foretell.
+        """
+        measured, expected, sd = self._beside(cohort, modality)
+        return (measured - expected) / sd
+
+    def errors(self, cohort: Cohort, plane: str = "axial") -> pd.DataFrame:
+        """How well measured scans were foretold: one row a person and modality.
+
+        Columns: ``mae`` (in the modality's unit), ``psnr`` (dB) and ``ssim``, the last two means
+        over the slices with a hundred voxels of brain or more, with the range (largest minus
+        smallest value) of each measured slice; ``z_sd``, the sd of :meth:`standardised`; and
+        ``rank_correlation`` of absolute error and sd over voxels. SSIM is MONAI's (Gaussian
+        window of 11 pixels, or less on small slices), outside the brain both images are 0.
+        """
+        from scipy.stats import spearmanr
+
+        rows = []
+        for m in self.modalities:
+            measured, expected, sd = self._beside(cohort, m.name)
+            for subject in measured.index:
+                x, mu, s = (t.loc[subject].to_numpy(np.float64) for t in (measured, expected, sd))
+                seen = ~np.isnan(x)
+                error = np.where(seen, x - mu, 0.0)
+                slices = list(self._slices(np.where(seen, x, 0.0), np.where(seen, mu, 0.0), seen,
+                                           plane))
+                rows.append({
+                    "subject": subject, "modality": m.name,
+                    "given": "+".join(self.given.columns[self.given.loc[subject]]),
+                    "mae": float(np.abs(error[seen]).mean()),
+                    "psnr": float(np.mean([_psnr(*s) for s in slices])),
+                    "ssim": float(np.mean([_ssim(*s) for s in slices])),
+                    "z_sd": float((error[seen] / s[seen]).std()),
+                    "rank_correlation": float(spearmanr(np.abs(error[seen]), s[seen])[0])})
+        return pd.DataFrame(rows)
+
+    def write(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """``{subject}_{modality}_synthesised.nii.gz`` and ``…_sd.nii.gz`` for everybody."""
+        folder = Path(folder)
+        with new_folder(folder, overwrite=overwrite) as work:
+            for m in self.modalities:
+                for subject in self.mean[m.name].index:
+                    for what, name in (("mean", "synthesised"), ("sd", "sd")):
+                        self.img(subject, m.name, what).to_filename(
+                            work / f"{subject}_{m.name}_{name}.nii.gz")
+        return folder
+
+    def _slices(self, x: np.ndarray, mu: np.ndarray, seen: np.ndarray, plane: str
+                ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        axis = PLANES[plane]
+        volumes = [self.space.mask.astype(float) * 0 for _ in range(3)]
+        for volume, values in zip(volumes, (x, mu, seen)):
+            volume[self.space.mask] = values
+        for k in range(self.space.shape[axis]):
+            real, made, inside = (v.take(k, axis) for v in volumes)
+            if inside.sum() >= 100:
+                yield real, made, inside > 0
+
+    def _beside(self, cohort: Cohort, modality: str
+                ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        expected, sd = self._of(modality, self.mean), self._of(modality, self.sd)
+        there = cohort.ids[cohort.present[modality].to_numpy()]
+        both = expected.index.intersection(there)
+        return cohort.select(list(both)).features[modality], expected.loc[both], sd.loc[both]
+
+    def _of(self, modality: str, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        if modality not in tables:
+            raise CohortError(f"{modality!r} was not synthesised; {listed(tables)} were")
+        return tables[modality]
+
+    def __repr__(self) -> str:
+        return (f"<Synthesis of {listed(self.mean)} for {len(self)} people on {self.space!r}>")
+
+    def _repr_html_(self) -> str:
+        table = pd.DataFrame({"people": {m: len(t) for m, t in self.mean.items()},
+                              "median sd": {m: float(np.median(t)) for m, t in self.sd.items()}})
+        return Card("Synthesis", f"of {len(self)} people", {"space": repr(self.space)},
+                    {"synthesised": table.rename_axis("modality")}).html()
+
+
+def _psnr(real: np.ndarray, made: np.ndarray, inside: np.ndarray) -> float:
+    reach = np.ptp(real)
+    return float(10 * np.log10(reach**2 / np.mean((real - made)[inside] ** 2)))
+
+
+def _ssim(real: np.ndarray, made: np.ndarray, inside: np.ndarray) -> float:
+    import torch
+    from monai.metrics.regression import SSIMMetric
+
+    box = np.ix_(inside.any(1), inside.any(0))
+    pair: list[Any] = [torch.from_numpy(v[box])[None, None].float() for v in (real, made)]
+    window = min(11, *(side - (side + 1) % 2 for side in pair[0].shape[2:]))
+    metric = SSIMMetric(2, data_range=float(np.ptp(real)), win_size=window)
+    return float(metric(pair[1], pair[0]))
