@@ -9,7 +9,7 @@ from . import fusion as fusions
 from . import inference as inferences
 from . import kinds, models
 from .errors import ModelFileError
-from .fusion import Choice
+from .fusion import Choice, alignment
 from .networks import pyramid
 
 
@@ -33,6 +33,6 @@ def choice_from_dict(spec: Mapping[str, Any], where: object = "this model") -> A
 
 @cache
 def _known() -> dict[str, type]:
-    return {name: found for module in (fusions, models, inferences, kinds, pyramid)
+    return {name: found for module in (fusions, alignment, models, inferences, kinds, pyramid)
             for name in dir(module)
             if isinstance(found := getattr(module, name), type) and issubclass(found, Choice)}
