@@ -17,6 +17,7 @@ from ..fusion.experts import moments, rebuilt
 from ..fusion.mixture import log_weights
 from ..networks import MlpEncoder, TopDown
 from .batch import Batch
+from .bounds import ALIGNMENT
 from .recipe import Recipe, is_size
 from .vae import Draws, Vae, hide_some
 from .whitening import coloured, whitened, whitened_cov
@@ -70,12 +71,14 @@ class Told:
     Attributes
     ----------
     loc, scale : Tensor, shape (n_modalities, n_subjects, n_dimensions)
-    fused : bool Tensor, shape (n_modalities, n_subjects)
+    fused, present : bool Tensor, shape (n_modalities, n_subjects)
+        ``fused`` is what posteriors are of, among what is present.
     """
 
     loc: Tensor
     scale: Tensor
     fused: Tensor
+    present: Tensor
 
     def repeated(self, times: int, fused: Tensor | None = None) -> Told:
         """All subjects again and again, perhaps (times, n_modalities, n_subjects) ``fused``."""
@@ -83,7 +86,8 @@ class Told:
             return block.unsqueeze(1).expand(len(block), times, *block.shape[1:]).flatten(1, 2)
 
         return Told(again(self.loc), again(self.scale),
-                    again(self.fused) if fused is None else fused.movedim(0, 1).flatten(1))
+                    again(self.fused) if fused is None else fused.movedim(0, 1).flatten(1),
+                    again(self.present))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +97,14 @@ class Level:
     Attributes
     ----------
     prior, posterior : Distribution, batch shape (n_subjects,)
+    experts : Distribution, batch shape (n_modalities, n_subjects)
     parts : function of nothing -> Tensor, shape (n_modalities, n_subjects, width)
         Each modality's part in the shift of the posterior mean from the prior mean.
     """
 
     prior: Distribution
     posterior: Distribution
+    experts: Distribution
     parts: Callable[[], Tensor]
 
 
@@ -166,13 +172,14 @@ class LadderVAE(Vae):
         inner = fusion.inner if isinstance(fusion, Mixture) else fusion
         self.fusions: Any = nn.ModuleList(
             inner.sized(n_modalities, width) for width in self.widths)
+        self._align(self.fusions, self.widths)
 
     def told(self, batch: Batch, fused: Tensor | None = None) -> Told:
         """What the encoders say, from the present modalities or those in ``fused``."""
         said = [moments(encode(x, batch.design))
                 for encode, x in zip(self.encoders, self.inputs(batch))]
         loc, scale = (torch.stack(parts) for parts in zip(*said))
-        return Told(loc, scale, batch.present if fused is None else fused)
+        return Told(loc, scale, batch.present if fused is None else fused, batch.present)
 
     def level(self, k: int, above: Tensor, told: Told) -> Level:
         """Level k from the top, given z of those above, shape (n_subjects, n_above)."""
@@ -188,7 +195,7 @@ class LadderVAE(Vae):
             loc, scale = origin + unit * (loc + shift), unit * scale
             prior = fuse.prior(priors)
         experts = gaussian(loc, scale, check=False)
-        return Level(prior, fuse(experts, told.fused, priors),
+        return Level(prior, fuse(experts, told.fused, priors), experts,
                      lambda: fuse.contributions(experts, told.fused, priors))
 
     def level_prior(self, k: int, above: Tensor) -> Distribution:
@@ -211,9 +218,25 @@ class LadderVAE(Vae):
         told = self.told(batch, fused)
         with pyro.plate("subjects", len(batch)):
             z = batch.design.new_zeros(len(batch), 0)
+            apart = z.new_zeros(len(batch))
             for k in range(len(self.widths)):
-                posterior: Any = self.level(k, z, told).posterior
+                level = self.level(k, z, told)
+                posterior: Any = level.posterior
                 z = torch.cat([z, pyro.sample(self._site(k), posterior)], -1)
+                if self.alignments:
+                    apart = apart + self._apart(k, level, told)
+            if self.alignments:
+                pyro.factor(ALIGNMENT, apart, has_rsample=True)
+
+    def _apart(self, k: int, level: Level, told: Told) -> Tensor:
+        """The alignment of everything measured at level k, times its weight.
+
+        In standard coordinates: in those of z a small prior would make any distance small.
+        """
+        loc, scale = moments(level.experts)
+        standard = gaussian(whitened(level.prior, loc), scale / moments(level.prior)[1],
+                            check=False)
+        return self.alignments[k].weight * self.alignments[k](standard, told.present)
 
     def _site(self, k: int) -> str:
         return f"z{len(self.widths) - k}"
@@ -305,19 +328,19 @@ class LadderVAE(Vae):
         if self.mixture is not None:
             strata, chances = _components(self.mixture, told)
         each = -(-n_draws // len(chances))
-        z, kl, log_prior, log_q = self._climb(strata.repeated(each))
         shape = (each * len(chances), len(batch))
-        z, kl, log_prior, log_q = (t.unflatten(0, shape) for t in (z, kl, log_prior, log_q))
+        z, kl, log_prior, log_q, apart = (t.unflatten(0, shape) for t
+                                          in self._climb(strata.repeated(each)))
         share = (chances / each).repeat(each, 1).to(z)
         if self.mixture is not None:
             log_q = self._log_mixture(self.mixture, z, told, chances)
-        return Draws(z, share, kl, log_prior, log_q)
+        return Draws(z, share, kl, log_prior, log_q, apart if self.alignments else None)
 
     def _climb(self, told: Told, z: Tensor | None = None
-               ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draw top-down (or follow a given z): z, summed KLs, log p(z) and log q(z)."""
+               ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Draw top-down (or follow a given z): z, summed KLs, log p(z), log q(z), alignments."""
         path = told.loc[0, :, :0]
-        sums = [path.new_zeros(len(path)) for _ in range(3)]
+        sums = [path.new_zeros(len(path)) for _ in range(4)]
         for k, end in enumerate(self.ends):
             level = self.level(k, path, told)
             step = level.posterior.rsample() if z is None else z[:, path.shape[1]:end]
@@ -325,8 +348,10 @@ class LadderVAE(Vae):
                                           level.prior.log_prob(step),
                                           level.posterior.log_prob(step))):
                 total += term
+            if self.alignments and z is None:
+                sums[3] += self._apart(k, level, told)
             path = torch.cat([path, step], -1)
-        return path, sums[0], sums[1], sums[2]
+        return path, sums[0], sums[1], sums[2], sums[3]
 
     def _log_mixture(self, mixture: Mixture, z: Tensor, told: Told, chances: Tensor) -> Tensor:
         """log density of the mixture over subsets at draws z, (n_draws, n_subjects, …)."""
