@@ -97,14 +97,12 @@ class Level:
     Attributes
     ----------
     prior, posterior : Distribution, batch shape (n_subjects,)
-    experts : Distribution, batch shape (n_modalities, n_subjects)
     parts : function of nothing -> Tensor, shape (n_modalities, n_subjects, width)
         Each modality's part in the shift of the posterior mean from the prior mean.
     """
 
     prior: Distribution
     posterior: Distribution
-    experts: Distribution
     parts: Callable[[], Tensor]
 
 
@@ -183,20 +181,23 @@ class LadderVAE(Vae):
 
     def level(self, k: int, above: Tensor, told: Told) -> Level:
         """Level k from the top, given z of those above, shape (n_subjects, n_above)."""
-        at = slice(self.ends[k] - self.widths[k], self.ends[k])
-        loc, scale, fuse = told.loc[..., at], told.scale[..., at], self.fusions[k]
-        priors = None
-        if k == 0:
-            prior: Distribution = gaussian(torch.zeros_like(loc[0]), torch.ones_like(loc[0]),
-                                           check=False)
-        else:
-            priors, shift = self.top_down[k - 1](above)
-            origin, unit = moments(priors)
-            loc, scale = origin + unit * (loc + shift), unit * scale
-            prior = fuse.prior(priors)
-        experts = gaussian(loc, scale, check=False)
-        return Level(prior, fuse(experts, told.fused, priors), experts,
+        fuse = self.fusions[k]
+        experts, priors, prior = self._experts(k, above, told)
+        return Level(prior, fuse(experts, told.fused, priors),
                      lambda: fuse.contributions(experts, told.fused, priors))
+
+    def _experts(self, k: int, above: Tensor, told: Told
+                 ) -> tuple[Distribution, Distribution | None, Distribution]:
+        """Each modality's posterior, each modality's prior if it has one, and the level's prior."""
+        at = slice(self.ends[k] - self.widths[k], self.ends[k])
+        loc, scale = told.loc[..., at], told.scale[..., at]
+        if k == 0:
+            return gaussian(loc, scale, check=False), None, gaussian(
+                torch.zeros_like(loc[0]), torch.ones_like(loc[0]), check=False)
+        priors, shift = self.top_down[k - 1](above)
+        origin, unit = moments(priors)
+        loc, scale = origin + unit * (loc + shift), unit * scale
+        return gaussian(loc, scale, check=False), priors, self.fusions[k].prior(priors)
 
     def level_prior(self, k: int, above: Tensor) -> Distribution:
         """p(z_k | above) of level k from the top, shape (n_subjects, n_above)."""
@@ -220,22 +221,22 @@ class LadderVAE(Vae):
             z = batch.design.new_zeros(len(batch), 0)
             apart = z.new_zeros(len(batch))
             for k in range(len(self.widths)):
-                level = self.level(k, z, told)
-                posterior: Any = level.posterior
-                z = torch.cat([z, pyro.sample(self._site(k), posterior)], -1)
                 if self.alignments:
-                    apart = apart + self._apart(k, level, told)
+                    apart = apart + self._apart(k, z, told)
+                posterior: Any = self.level(k, z, told).posterior
+                z = torch.cat([z, pyro.sample(self._site(k), posterior)], -1)
             if self.alignments:
                 pyro.factor(ALIGNMENT, apart, has_rsample=True)
 
-    def _apart(self, k: int, level: Level, told: Told) -> Tensor:
+    def _apart(self, k: int, above: Tensor, told: Told) -> Tensor:
         """The alignment of everything measured at level k, times its weight.
 
-        In standard coordinates: in those of z a small prior would make any distance small.
+        In standard coordinates: in those of z a small prior would make any distance small. What
+        is drawn above is given, or private dimensions there would move to suit this level.
         """
-        loc, scale = moments(level.experts)
-        standard = gaussian(whitened(level.prior, loc), scale / moments(level.prior)[1],
-                            check=False)
+        experts, _, prior = self._experts(k, above.detach(), told)
+        loc, scale = moments(experts)
+        standard = gaussian(whitened(prior, loc), scale / moments(prior)[1], check=False)
         return self.alignments[k].weight * self.alignments[k](standard, told.present)
 
     def _site(self, k: int) -> str:
@@ -349,7 +350,7 @@ class LadderVAE(Vae):
                                           level.posterior.log_prob(step))):
                 total += term
             if self.alignments and z is None:
-                sums[3] += self._apart(k, level, told)
+                sums[3] += self._apart(k, path, told)
             path = torch.cat([path, step], -1)
         return path, sums[0], sums[1], sums[2], sums[3]
 
