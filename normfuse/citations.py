@@ -137,8 +137,35 @@ def _network(reference: Reference) -> Citation:
         f"{reference.n_latent} latent dimensions{' in several levels' if ladder else ''}", keys)
     for name, words, sources in _FUSIONS:
         if name in reference.fusion:
-            return network + sentence(f"Modalities were fused by {words}", sources)
-    return network + sentence(f"Modalities were fused by {reference.fusion}")
+            return network + sentence(f"Modalities were fused by {words}", sources) \
+                + _alignment(reference)
+    return network + sentence(f"Modalities were fused by {reference.fusion}") \
+        + _alignment(reference)
+
+
+def _alignment(reference: Reference) -> Citation:
+    told = reference.choices.get("alignment", "")
+    if not told:
+        return Citation("")
+    divergence = "squared 2-Wasserstein distance" if "SquaredWasserstein(" in told \
+        else "Kullback-Leibler divergence"
+    towards, sources = _anchor(told.removeprefix("Alignment(anchor="), reference)
+    return sentence(f"In training their posteriors were drawn towards {towards}: the mean "
+                    f"{divergence} was added to the loss with a weight of "
+                    f"{reference.choices['alignment_weight']}", ("liu2024", *sources))
+
+
+def _anchor(told: str, reference: Reference) -> tuple[str, tuple[str, ...]]:
+    if told.startswith("PriorAnchor("):
+        return "the prior", ()
+    if told.startswith("ModalityAnchor(position="):
+        position = int(told.removeprefix("ModalityAnchor(position=").split(")")[0])
+        return f"that of {list(reference.modalities)[position]}", ()
+    for name, words, sources in _FUSIONS:
+        if told.startswith(name):
+            learned = " (with learned weights)" if "Learned(" in told else ""
+            return words.replace("of their posteriors", "of them") + learned, sources
+    return told, ()
 
 
 def _scored(reference: Reference) -> Citation:

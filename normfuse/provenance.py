@@ -73,11 +73,19 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
                     for m in controls.modalities},
         history=cast(list[dict[str, float]], history.table.to_dict("records")),
         best_epoch=history.best_epoch, versions=versions(), notes=notes,
-        model=repr(vae.recipe), choices={"inference": repr(model.inference)},
+        model=repr(vae.recipe), choices=_choices(model, vae),
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     return {kind.name: replace(reference, kind=kind.name, meaning=kind.meaning, use=kind.use,
                                notes=(*notes, *rank_notes(kind.name, laws, names)))
             for kind in model.kinds}
+
+
+def _choices(model: NormativeModel, vae: Vae) -> dict[str, str]:
+    """Beside fusion and networks."""
+    alignment = vae.recipe.alignment
+    return {"inference": repr(model.inference),
+            **({} if alignment is None else {"alignment": repr(alignment),
+                                             "alignment_weight": f"{alignment.weight:g}"})}
 
 
 def rank_notes(kind: str, laws: Mapping[Pattern, PatternLaw], names: list[str]) -> tuple[str, ...]:

@@ -121,6 +121,10 @@ _ALL = (
            "Multi-modal Variational Autoencoders for Normative Modelling Across Multiple Imaging "
            "Modalities", "Medical Image Computing and Computer Assisted Intervention",
            "10.1007/978-3-031-43907-0_41"),
+    Source("liu2024", ("Liu, Tianyi", "Tan, Zhaorui", "Chen, Muyin", "Yang, Xi",
+                       "Jiang, Haochuan", "Huang, Kaizhu"), 2024,
+           "MedMAP: Promoting Incomplete Multi-modal Brain Tumor Segmentation with Alignment",
+           "arXiv", arxiv="2408.09465"),
     Source("mackinnon1985", ("MacKinnon, James G.", "White, Halbert"), 1985,
            "Some heteroskedasticity-consistent covariance matrix estimators with improved finite "
            "sample properties", "Journal of Econometrics", "10.1016/0304-4076(85)90158-7"),

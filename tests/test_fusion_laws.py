@@ -49,16 +49,22 @@ class TestFullProductWithoutPrior(TestProductWithoutPrior):
 
 
 class TestGeneralizedProduct(AggregatorCase):
+    anchor = True
+
     def make(self) -> Aggregator:
         return GeneralizedProductOfExperts()
 
 
 class TestGeneralizedProductUniform(AggregatorCase):
+    anchor = True
+
     def make(self) -> Aggregator:
         return GeneralizedProductOfExperts(weights=Uniform())
 
 
 class TestMomentMatching(AggregatorCase):
+    anchor = True
+
     def make(self) -> Aggregator:
         return MomentMatchingBarycenter()
 
@@ -71,6 +77,8 @@ class TestMomentMatchingFilled(AggregatorCase):
 
 
 class TestWasserstein(AggregatorCase):
+    anchor = True
+
     def make(self) -> Aggregator:
         return WassersteinBarycenter()
 
@@ -83,12 +91,15 @@ class TestWassersteinFilled(AggregatorCase):
 
 
 class TestWassersteinLearnedPerDimension(AggregatorCase):
+    anchor = True
+
     def make(self) -> Aggregator:
         return WassersteinBarycenter(weights=Learned(per_dimension=True))
 
 
 class TestWassersteinGiven(AggregatorCase):
     symmetric = False
+    anchor = True
 
     def make(self) -> Aggregator:
         return WassersteinBarycenter(weights=Given([0.5, 0.3, 0.2]))
@@ -104,6 +115,7 @@ class TestFullWassersteinFilled(TestWassersteinFilled):
 
 class TestFullWassersteinLearned(AggregatorCase):
     full_covariance = True
+    anchor = True
 
     def make(self) -> Aggregator:
         return WassersteinBarycenter(weights=Learned())

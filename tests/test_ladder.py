@@ -220,7 +220,7 @@ def test_an_expert_that_says_what_its_prior_says_changes_nothing(name):
         weight.data.view(3, 3, 5, -1)[1, 2] = 0
     told, without = vae.told(batch), torch.tensor([[True], [False], [True]]).expand(3, 5)
     told.loc[1], told.scale[1] = 0.0, 1.0
-    seen, unseen = (vae._gaussian(Told(told.loc, told.scale, p))
+    seen, unseen = (vae._gaussian(Told(told.loc, told.scale, p, told.present))
                     for p in (torch.ones(3, 5, dtype=torch.bool), without))
     same = torch.allclose(seen.mean, unseen.mean, atol=1e-12, rtol=0) and \
         torch.allclose(seen.covariance_matrix, unseen.covariance_matrix, atol=1e-12, rtol=0)

@@ -16,8 +16,11 @@ SubsetMixture(inner)              mixture of the inner one over subsets   compro
 
 How much say each modality has is an object (:class:`Uniform`, :class:`Given`, :class:`Learned`),
 and so is what happens to an absent one (:class:`Drop`, :class:`SubstitutePrior`).
+:class:`Alignment` draws the modalities' posteriors together, as a term of a model's loss.
 """
 from .aggregator import Aggregator, CoordinateBarycenter
+from .alignment import (Alignment, Anchor, Divergence, KullbackLeibler, ModalityAnchor,
+                        PriorAnchor, SquaredWasserstein)
 from .bures import bures_barycenter
 from .choice import Choice
 from .divergences import component_kl, gaussian_kl, mixture_kl_bracket, wasserstein2
@@ -32,9 +35,11 @@ from .wasserstein import WassersteinBarycenter
 from .weights import Given, Learned, Uniform, Weights
 
 __all__ = [
-    "Aggregator", "Choice", "CoordinateBarycenter", "Drop", "GeneralizedProductOfExperts",
-    "GeneralizedWassersteinBarycenter", "Given", "Learned", "LearnedMaps", "LinearMaps", "Maps",
-    "Missing", "Mixture", "MixtureOfExperts", "MomentMatchingBarycenter", "ProductOfExperts",
-    "SharedPrivate", "SubsetMixture", "SubsetPosterior", "SubstitutePrior", "Uniform",
-    "WassersteinBarycenter", "Weights", "bures_barycenter", "component_kl", "full", "gaussian",
-    "gaussian_kl", "mixture_kl_bracket", "sigma_points", "stack", "subset_table", "wasserstein2"]
+    "Aggregator", "Alignment", "Anchor", "Choice", "CoordinateBarycenter", "Divergence",
+    "Drop", "GeneralizedProductOfExperts", "GeneralizedWassersteinBarycenter", "Given",
+    "KullbackLeibler", "Learned", "LearnedMaps", "LinearMaps", "Maps", "Missing", "Mixture",
+    "MixtureOfExperts", "ModalityAnchor", "MomentMatchingBarycenter", "PriorAnchor",
+    "ProductOfExperts", "SharedPrivate", "SquaredWasserstein", "SubsetMixture",
+    "SubsetPosterior", "SubstitutePrior", "Uniform", "WassersteinBarycenter", "Weights",
+    "bures_barycenter", "component_kl", "full", "gaussian", "gaussian_kl",
+    "mixture_kl_bracket", "sigma_points", "stack", "subset_table", "wasserstein2"]

@@ -20,6 +20,7 @@ from ..modality import Modality
 from ..signed import read_signed, write_signed
 from ..space import Space
 from ..training import TrainingPlan
+from .adversarial import PatchAdversary
 from .images import Frame, Units
 from .segmentation import FittedSegmentation, IncompleteSegmenter
 from .synthesis import FittedSynthesis, ImageSynthesiser
@@ -49,7 +50,9 @@ def write_image_model(model: ImageSynthesiser | IncompleteSegmenter, folder: Pat
         "options": {**options, "plan": asdict(model.plan)}, "space": f.frame.space.to_dict(),
         "modalities": [{"name": m.name, "unit": m.unit} for m in f.modalities],
         "units": asdict(f.units), "known": f.known, "history": f.history.to_dict("list"), **own}
-    weights = {name: t.detach().cpu().contiguous() for name, t in f.net.state_dict().items()}
+    # adversaries keep measured images, which are nobody else's business
+    weights = {name: t.detach().cpu().contiguous() for name, t in f.net.state_dict().items()
+               if not name.startswith("adversaries.")}
     return write_signed(folder, JSON_NAME, content, weights, overwrite=overwrite)
 
 
@@ -61,8 +64,8 @@ def read_image_model(kind: type[ImageModel], folder: Path, fusion: Aggregator | 
         raise ModelFileError(f"{folder} holds {content.get('kind')!r}, no {kind.__name__}; load it "
                              "with the class that saved it")
     try:
-        options = {name: choice_from_dict(value, folder) if name != "plan" and isinstance(
-            value, dict) else value for name, value in content["options"].items()
+        options = {name: choice_from_dict(value, folder, [PatchAdversary])
+                   if name != "plan" and isinstance(value, dict) else value for name, value in content["options"].items()
             if not (name == "fusion" and fusion is not None)}
         options["plan"] = TrainingPlan(**options["plan"])
         if fusion is not None:

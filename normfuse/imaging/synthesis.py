@@ -20,6 +20,7 @@ from ..modality import Modality
 from ..networks.pyramid import Pyramid
 from ..processes import processes
 from ..training import History, TrainingPlan, fit
+from .adversarial import Adversaries, PatchAdversary
 from .images import Frame, Images, Stack, Units, one_space
 from .learning import (FEWEST, Roles, aligned, hashes, image_plan, refuse_blind, refuse_unknown,
                        warn_of_seen)
@@ -79,11 +80,13 @@ class ImageSynthesiser:
     kl_weight : float
         Of the KL beside the likelihood. 1 is the evidence lower bound; less keeps more detail.
     temperature : float
-        Multiplies the sd of latent draws when predicting; 0 predicts from means.
+        Multiplies the sd of latent draws when predicting (.5 in the article); 0 takes means.
     draws : int
-        Of the latents, averaged in a prediction.
+        Of the latents, averaged in a prediction with a temperature above 0.
     alignment : Alignment, optional
         Draws the modalities' posteriors together while training.
+    adversary : PatchAdversary, optional
+        Makes pictures sharper once the plan's warm-up is over.
     plan : TrainingPlan, optional
         Its ``batch_size`` and epochs are of images.
     device : str
@@ -108,16 +111,16 @@ class ImageSynthesiser:
 
     def __init__(self, fusion: Aggregator | None = None, *, plane: str | None = "axial",
                  sizes: Pyramid = Pyramid(), shared_prior: bool = False, hide: float = 0.5,
-                 kl_weight: float = 0.01, temperature: float = 0.5, draws: int = 4,
-                 alignment: Alignment | None = None, plan: TrainingPlan | None = None,
-                 device: str = "cpu", seed: int = 0) -> None:
+                 kl_weight: float = 0.01, temperature: float = 0.0, draws: int = 4,
+                 alignment: Alignment | None = None, adversary: PatchAdversary | None = None,
+                 plan: TrainingPlan | None = None, device: str = "cpu", seed: int = 0) -> None:
         self.fusion = SubsetMixture(ProductOfExperts()) if fusion is None else fusion
         if not isinstance(self.fusion, Aggregator):
             raise TypeError("fusion is an object such as SubsetMixture(ProductOfExperts()); "
                             f"got {self.fusion!r}")
         self.plane, self.sizes, self.shared_prior = plane, sizes, shared_prior
         self.hide, self.kl_weight, self.alignment = hide, kl_weight, alignment
-        self.temperature, self.draws = temperature, draws
+        self.temperature, self.draws, self.adversary = temperature, draws, adversary
         self.plan, self.device, self.seed = plan or image_plan(), device, seed
         self._fitted: FittedSynthesis | None = None
 
@@ -150,7 +153,9 @@ class ImageSynthesiser:
         frame = Frame(one_space(cohort), self.sizes.step, self.plane)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            net = self.network(tuple(m.name for m in cohort.modalities), frame.dimensions)
+            judges = None if self.adversary is None else Adversaries(
+                self.adversary, len(cohort.modalities), frame.sides)
+            net = self.network(tuple(m.name for m in cohort.modalities), frame.dimensions, judges)
         start = FittedSynthesis(frame, Units.of(training), cohort.modalities, net, Widths(),
                                 hashes(cohort, roles), pd.DataFrame())
         history = self._train(start, training, stopping, keep)
@@ -194,17 +199,19 @@ class ImageSynthesiser:
         mean, variance = self.fitted.net.predicted(batch, self.temperature, self.draws)
         return mean, variance.sqrt()
 
-    def network(self, names: tuple[str, ...], dimensions: int) -> SynthesisNet:
+    def network(self, names: tuple[str, ...], dimensions: int,
+                judges: Adversaries | None = None) -> SynthesisNet:
         """A new one, for these modalities."""
         return SynthesisNet(names, dimensions, self.fusion, self.sizes,
                             shared_prior=self.shared_prior, hide=self.hide,
-                            kl_weight=self.kl_weight, alignment=self.alignment)
+                            kl_weight=self.kl_weight, alignment=self.alignment,
+                            adversaries=judges)
 
     def options(self) -> dict[str, Any]:
         """What it was made with."""
         return {name: getattr(self, name) for name in (
             "fusion", "plane", "sizes", "shared_prior", "hide", "kl_weight", "temperature",
-            "draws", "alignment", "plan", "device", "seed")}
+            "draws", "alignment", "adversary", "plan", "device", "seed")}
 
     def _train(self, start: FittedSynthesis, training: Cohort, stopping: Cohort,
                keep: str | Path | None) -> History:
@@ -291,7 +298,8 @@ class ImageSynthesiser:
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write to a new folder: ``image_model.json`` and ``weights.safetensors``.
 
-        Of processes that ``torchrun`` started the first one writes; the others wait.
+        What judged synthesised patches in training is left behind, with its reserve of measured
+        images: a model that was read is tuned without an adversary. Of processes that ``torchrun`` started the first one writes; the others wait.
         """
         from .image_file import write_image_model
 

@@ -8,6 +8,7 @@ from ..fusion import Aggregator
 from ..fusion.alignment import Alignment
 from ..models.image_ladder import Fused, ImageLadder
 from ..networks.pyramid import Painting, Pyramid, soft_clamped
+from .adversarial import Adversaries
 from .images import Images
 from .objectives import alignment_by_level, laplace_nll
 
@@ -37,16 +38,21 @@ class SynthesisNet(nn.Module):
     kl_weight : float
         beta.
     alignment : Alignment, optional
+    adversaries : Adversaries, optional
+        Judge what is synthesised once the warm-up is over, in training only: validation is of
+        the likelihood and the KL.
     """
 
     def __init__(self, names: tuple[str, ...], dimensions: int, fusion: Aggregator,
                  sizes: Pyramid, *, shared_prior: bool = False, hide: float = 0.5,
-                 kl_weight: float = 1.0, alignment: Alignment | None = None) -> None:
+                 kl_weight: float = 1.0, alignment: Alignment | None = None,
+                 adversaries: Adversaries | None = None) -> None:
         super().__init__()
         self.names, self.hide, self.kl_weight = names, hide, kl_weight
         self.ladder = ImageLadder(len(names), dimensions, fusion, sizes, shared_prior)
         self.painting = Painting(dimensions, sizes, 2 * len(names))
         self.alignment = None if alignment is None else alignment.sized(len(names), 1)
+        self.adversaries = adversaries
 
     def loss(self, batch: Images, warmup: float = 1.0) -> dict[str, Tensor]:
         """Terms by name, in nats a voxel of a modality."""
@@ -62,6 +68,9 @@ class SynthesisNet(nn.Module):
         if self.alignment is not None:
             apart = alignment_by_level(levels, fused, self.alignment)
             terms["alignment"] = self.alignment.weight * warmup * apart.sum() / cells
+        if self.adversaries is not None and self.training and warmup == 1:
+            made = torch.where(batch.inside, loc, 0.0)
+            terms |= self.adversaries.terms(made, batch.values, batch.present)
         return terms
 
     def decoded(self, h: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Terms = tuple[dict[str, Tensor], dict[str, Tensor]]
 
+ALIGNMENT = "alignment"
+"""Name of the guide's factor and of the loss's term that draws modalities together."""
+
 
 class Bound(Choice, ABC):
     """A lower bound of log p(x_S), as terms to minimise."""
@@ -76,6 +79,8 @@ class Elbo(Bound):
                 if name.split(" ")[0] == "kl":
                     floor = self.free_bits if vae.training else 0.0
                     terms[name] = warmup * term.clamp_min(floor)
+                elif name == ALIGNMENT:
+                    terms[name] = warmup * term
         return terms, {name: s.squares.sum(0) for name, s in scatters.items()}
 
 
@@ -117,7 +122,7 @@ class StratifiedElbo(Bound):
         for k, (name, scatter) in enumerate(vae.scatters(draws.z, batch).items()):
             found[name] = -(draws.share * scatter.log_prob(batch.x[k])).sum(0).mean()
             squares[name] = _weighted(draws.share, scatter.squares)
-        return found, squares
+        return {**found, **_alignment(draws, warmup)}, squares
 
 
 @dataclass(frozen=True, repr=False)
@@ -129,8 +134,8 @@ class Iwae(Bound):
     share_k = w / n, keep the sum an unbiased estimate of p(x), hence its log a
     lower bound of log p(x) on average.
 
-    The KL warm-up does not apply: there is no KL term. Nor does dropout in the decoders: draws are
-    weighed against each other.
+    The KL warm-up does not apply: there is no KL term (to an alignment it does). Nor does dropout
+    in the decoders: draws are weighed against each other.
 
     Parameters
     ----------
@@ -172,7 +177,7 @@ class Iwae(Bound):
             chosen = torch.multinomial(belief.T, some, replacement=True).T
             again = importance(vae, batch, draws.take(chosen))[0].mean(0)
             bound = bound + again - again.detach()  # this value, that gradient
-        return {"iwae": -bound.mean()}, squares
+        return {"iwae": -bound.mean(), **_alignment(draws, warmup)}, squares
 
 
 def importance(vae: Vae, batch: Batch, draws: Draws) -> tuple[Tensor, dict]:
@@ -195,6 +200,13 @@ def _without_dropout(vae: Vae) -> Iterator[None]:
         yield
     finally:
         vae.decoders.train(training)
+
+
+def _alignment(draws: Draws, warmup: float) -> dict[str, Tensor]:
+    """The term that draws modalities together, where a model has one."""
+    if draws.alignment is None:
+        return {}
+    return {ALIGNMENT: warmup * (draws.share * draws.alignment).sum(0).mean()}
 
 
 def _weighted(share: Tensor, squares: Tensor) -> Tensor:

@@ -15,6 +15,10 @@ from ..networks.pyramid import LAYERS, Looking, Pyramid, Residual, Widening, sof
 from .vae import hide_some
 
 
+SHIFTS, LOG_RATIO = 0.1, -2.0
+"""Where experts start: sd of the weights that make their shifts, log of posterior by prior sd."""
+
+
 @dataclass(frozen=True, eq=False)
 class Fused:
     """One resolution of some images: what was drawn, and from what.
@@ -44,8 +48,8 @@ class ImageLadder(nn.Module):
     .. math:: p_{lm}(z_l | z_{>l}) = N(a_{lm}(h), b_{lm}(h)^2), \quad
               q_{lm} = N(a_{lm} + b_{lm} d_l(h, x_m), (b_{lm} r_l(h, x_m))^2)
 
-    and prior and posterior are the aggregator's, as in :class:`~normfuse.models.LadderVAE`: what is
-    absent is left out, or stands there as its prior, as ``fusion.missing`` says; where nothing is
+    and prior and posterior are the aggregator's, as in :class:`~normfuse.models.LadderVAE`: what
+    is absent is left out, or stands there as its prior, as ``fusion.missing`` says; where nothing is
     known q = p and the KL is 0. d and r are the same networks for all modalities; the encoders
     that give x_m are each modality's own. A mixture over subsets is one over whole ladders: one
     subset for all pixels of all levels of an image.
@@ -97,7 +101,7 @@ class ImageLadder(nn.Module):
         reach = [3] * (len(widths) - 1) + [1]
         self.experts = nn.ModuleList(nn.Sequential(
             nn.SiLU(), conv(2 * width, width, wide, padding=wide // 2), nn.SiLU(),
-            _nothing_yet(conv(width, 2 * c, 1))) if c else nn.Identity()
+            _nearly_sure(conv(width, 2 * c, 1))) if c else nn.Identity()
             for width, c, wide in zip(widths, latents, reach))
         self.told = nn.ModuleList(nn.Sequential(
             conv(c, width, 3, padding=1),
@@ -201,7 +205,21 @@ def _by_pixel(images: Tensor, n_modalities: int) -> Tensor:
 
 
 def _nothing_yet(conv: nn.Module) -> nn.Module:
-    """A layer that starts at 0: priors are N(0, I) and experts say nothing new."""
+    """A layer that starts at 0: priors are N(0, I)."""
     for weight in conv.parameters():
         nn.init.zeros_(weight)
+    return conv
+
+
+def _nearly_sure(conv: Any) -> nn.Module:
+    """A layer of shifts and log ratios of sd that starts with small shifts and narrow posteriors.
+
+    Starting as the prior, networks would first have to learn through draws as wide as it.
+    """
+    half = len(conv.bias) // 2
+    with torch.no_grad():
+        nn.init.zeros_(conv.weight)
+        nn.init.zeros_(conv.bias)
+        nn.init.normal_(conv.weight[:half], std=SHIFTS)
+        conv.bias[half:] = LOG_RATIO
     return conv

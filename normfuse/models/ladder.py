@@ -17,6 +17,7 @@ from ..fusion.experts import moments, rebuilt
 from ..fusion.mixture import log_weights
 from ..networks import MlpEncoder, TopDown
 from .batch import Batch
+from .bounds import ALIGNMENT
 from .recipe import Recipe, is_size
 from .vae import Draws, Vae, hide_some
 from .whitening import coloured, whitened, whitened_cov
@@ -70,12 +71,14 @@ class Told:
     Attributes
     ----------
     loc, scale : Tensor, shape (n_modalities, n_subjects, n_dimensions)
-    fused : bool Tensor, shape (n_modalities, n_subjects)
+    fused, present : bool Tensor, shape (n_modalities, n_subjects)
+        ``fused`` is what posteriors are of, among what is present.
     """
 
     loc: Tensor
     scale: Tensor
     fused: Tensor
+    present: Tensor
 
     def repeated(self, times: int, fused: Tensor | None = None) -> Told:
         """All subjects again and again, perhaps (times, n_modalities, n_subjects) ``fused``."""
@@ -83,7 +86,8 @@ class Told:
             return block.unsqueeze(1).expand(len(block), times, *block.shape[1:]).flatten(1, 2)
 
         return Told(again(self.loc), again(self.scale),
-                    again(self.fused) if fused is None else fused.movedim(0, 1).flatten(1))
+                    again(self.fused) if fused is None else fused.movedim(0, 1).flatten(1),
+                    again(self.present))
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,30 +170,34 @@ class LadderVAE(Vae):
         inner = fusion.inner if isinstance(fusion, Mixture) else fusion
         self.fusions: Any = nn.ModuleList(
             inner.sized(n_modalities, width) for width in self.widths)
+        self._align(self.fusions, self.widths)
 
     def told(self, batch: Batch, fused: Tensor | None = None) -> Told:
         """What the encoders say, from the present modalities or those in ``fused``."""
         said = [moments(encode(x, batch.design))
                 for encode, x in zip(self.encoders, self.inputs(batch))]
         loc, scale = (torch.stack(parts) for parts in zip(*said))
-        return Told(loc, scale, batch.present if fused is None else fused)
+        return Told(loc, scale, batch.present if fused is None else fused, batch.present)
 
     def level(self, k: int, above: Tensor, told: Told) -> Level:
         """Level k from the top, given z of those above, shape (n_subjects, n_above)."""
-        at = slice(self.ends[k] - self.widths[k], self.ends[k])
-        loc, scale, fuse = told.loc[..., at], told.scale[..., at], self.fusions[k]
-        priors = None
-        if k == 0:
-            prior: Distribution = gaussian(torch.zeros_like(loc[0]), torch.ones_like(loc[0]),
-                                           check=False)
-        else:
-            priors, shift = self.top_down[k - 1](above)
-            origin, unit = moments(priors)
-            loc, scale = origin + unit * (loc + shift), unit * scale
-            prior = fuse.prior(priors)
-        experts = gaussian(loc, scale, check=False)
+        fuse = self.fusions[k]
+        experts, priors, prior = self._experts(k, above, told)
         return Level(prior, fuse(experts, told.fused, priors),
                      lambda: fuse.contributions(experts, told.fused, priors))
+
+    def _experts(self, k: int, above: Tensor, told: Told
+                 ) -> tuple[Distribution, Distribution | None, Distribution]:
+        """Each modality's posterior, each modality's prior if it has one, and the level's prior."""
+        at = slice(self.ends[k] - self.widths[k], self.ends[k])
+        loc, scale = told.loc[..., at], told.scale[..., at]
+        if k == 0:
+            return gaussian(loc, scale, check=False), None, gaussian(
+                torch.zeros_like(loc[0]), torch.ones_like(loc[0]), check=False)
+        priors, shift = self.top_down[k - 1](above)
+        origin, unit = moments(priors)
+        loc, scale = origin + unit * (loc + shift), unit * scale
+        return gaussian(loc, scale, check=False), priors, self.fusions[k].prior(priors)
 
     def level_prior(self, k: int, above: Tensor) -> Distribution:
         """p(z_k | above) of level k from the top, shape (n_subjects, n_above)."""
@@ -211,9 +219,25 @@ class LadderVAE(Vae):
         told = self.told(batch, fused)
         with pyro.plate("subjects", len(batch)):
             z = batch.design.new_zeros(len(batch), 0)
+            apart = z.new_zeros(len(batch))
             for k in range(len(self.widths)):
+                if self.alignments:
+                    apart = apart + self._apart(k, z, told)
                 posterior: Any = self.level(k, z, told).posterior
                 z = torch.cat([z, pyro.sample(self._site(k), posterior)], -1)
+            if self.alignments:
+                pyro.factor(ALIGNMENT, apart, has_rsample=True)
+
+    def _apart(self, k: int, above: Tensor, told: Told) -> Tensor:
+        """The alignment of everything measured at level k, times its weight.
+
+        In standard coordinates: in those of z a small prior would make any distance small. What
+        is drawn above is given, or private dimensions there would move to suit this level.
+        """
+        experts, _, prior = self._experts(k, above.detach(), told)
+        loc, scale = moments(experts)
+        standard = gaussian(whitened(prior, loc), scale / moments(prior)[1], check=False)
+        return self.alignments[k].weight * self.alignments[k](standard, told.present)
 
     def _site(self, k: int) -> str:
         return f"z{len(self.widths) - k}"
@@ -305,19 +329,19 @@ class LadderVAE(Vae):
         if self.mixture is not None:
             strata, chances = _components(self.mixture, told)
         each = -(-n_draws // len(chances))
-        z, kl, log_prior, log_q = self._climb(strata.repeated(each))
         shape = (each * len(chances), len(batch))
-        z, kl, log_prior, log_q = (t.unflatten(0, shape) for t in (z, kl, log_prior, log_q))
+        z, kl, log_prior, log_q, apart = (t.unflatten(0, shape) for t
+                                          in self._climb(strata.repeated(each)))
         share = (chances / each).repeat(each, 1).to(z)
         if self.mixture is not None:
             log_q = self._log_mixture(self.mixture, z, told, chances)
-        return Draws(z, share, kl, log_prior, log_q)
+        return Draws(z, share, kl, log_prior, log_q, apart if self.alignments else None)
 
     def _climb(self, told: Told, z: Tensor | None = None
-               ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draw top-down (or follow a given z): z, summed KLs, log p(z) and log q(z)."""
+               ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Draw top-down (or follow a given z): z, summed KLs, log p(z), log q(z), alignments."""
         path = told.loc[0, :, :0]
-        sums = [path.new_zeros(len(path)) for _ in range(3)]
+        sums = [path.new_zeros(len(path)) for _ in range(4)]
         for k, end in enumerate(self.ends):
             level = self.level(k, path, told)
             step = level.posterior.rsample() if z is None else z[:, path.shape[1]:end]
@@ -325,8 +349,10 @@ class LadderVAE(Vae):
                                           level.prior.log_prob(step),
                                           level.posterior.log_prob(step))):
                 total += term
+            if self.alignments and z is None:
+                sums[3] += self._apart(k, path, told)
             path = torch.cat([path, step], -1)
-        return path, sums[0], sums[1], sums[2]
+        return path, sums[0], sums[1], sums[2], sums[3]
 
     def _log_mixture(self, mixture: Mixture, z: Tensor, told: Told, chances: Tensor) -> Tensor:
         """log density of the mixture over subsets at draws z, (n_draws, n_subjects, …)."""

@@ -14,6 +14,7 @@ import pyro.distributions as dist
 from ..fusion import Aggregator, SubsetPosterior, component_kl, stack
 from ..networks import MlpEncoder
 from .batch import Batch
+from .bounds import ALIGNMENT
 from .recipe import Recipe, is_size
 from .vae import Draws, Vae, hide_some
 
@@ -145,6 +146,7 @@ class MultimodalVAE(Vae):
                        skip=recipe.skip, full_covariance=recipe.full_covariance)
             for width in n_features.values())
         self.fusion = fusion.sized(len(self.names), self.n_dimensions)
+        self._align([self.fusion], [self.n_dimensions])
 
     def experts(self, batch: Batch) -> Distribution:
         """The modalities' own posteriors, batch shape (n_modalities, n_subjects)."""
@@ -187,12 +189,22 @@ class MultimodalVAE(Vae):
                 pyro.sample(name, scatter, obs=batch.x[k])
 
     def guide(self, batch: Batch, fused: Tensor) -> None:
-        posterior: Any = self.posterior(batch, fused)
+        experts = self.experts(batch)
+        posterior: Any = self.fusion(experts, fused)
         with pyro.plate("subjects", len(batch)):
             pyro.sample("z", posterior)
+            apart = self._apart(experts, batch)
+            if apart is not None:
+                pyro.factor(ALIGNMENT, apart, has_rsample=True)
+
+    def _apart(self, experts: Distribution, batch: Batch) -> Tensor | None:
+        """The alignment of everything measured, of what training hides too; times its weight."""
+        return self.alignments[0].weight * self.alignments[0](experts, batch.present) \
+            if self.alignments else None
 
     def draws(self, batch: Batch, fused: Tensor, n_draws: int) -> Draws:
-        q, p = self.posterior(batch, fused), self.prior(batch)
+        experts = self.experts(batch)
+        q, p = self.fusion(experts, fused), self.prior(batch)
         if isinstance(q, SubsetPosterior):
             each = -(-n_draws // len(q.weights))
             z, share = q.rsample_stratified(each)
@@ -201,4 +213,4 @@ class MultimodalVAE(Vae):
         else:
             z = q.rsample((n_draws,))
             share, kl = z.new_full(z.shape[:-1], 1 / n_draws), component_kl(q, p)
-        return Draws(z, share, kl, p.log_prob(z), q.log_prob(z))
+        return Draws(z, share, kl, p.log_prob(z), q.log_prob(z), self._apart(experts, batch))

@@ -24,6 +24,8 @@ class NamedElbo(ELBO):
     ``NamedElbo()(model, guide)`` is a torch module whose call gives the total;
     :meth:`terms` gives ``{"kl": …, <site>: …}``, all in nats, to be added up (``"kl z1"``,
     ``"kl z2"`` if there are several latent sites), and the distribution of each observed site.
+    What the guide adds by ``pyro.factor(…, has_rsample=True)`` enters with its own sign, as in
+    Pyro's ELBOs, which subtract the guide's log-densities.
 
     Examples
     --------
@@ -44,7 +46,8 @@ class NamedElbo(ELBO):
 
     def terms(self, model: Callable, guide: Callable, *args: object
               ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The negative ELBO's terms: KL of each latent site, -log p of each observed site."""
+        """The negative ELBO's terms: KL of each latent site, -log p of each observed site, factors
+        of the guide."""
         traced, guided = self._get_trace(model, guide, args, {})
         found: dict[str, Tensor] = {}
         observed: dict[str, Any] = {}
@@ -56,6 +59,9 @@ class NamedElbo(ELBO):
                 found[name] = -site["fn"].log_prob(site["value"]).mean()
             else:
                 found[f"kl {name}"] = component_kl(guided.nodes[name]["fn"], site["fn"]).mean()
+        for name, site in guided.nodes.items():
+            if site["type"] == "sample" and site["infer"].get("is_auxiliary"):
+                found[name] = site["fn"].log_prob(site["value"]).mean()
         latent = [name for name in found if name.startswith("kl ")]
         if len(latent) == 1:
             found["kl"] = found.pop(latent[0])

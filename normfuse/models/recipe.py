@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..fusion import Aggregator, Choice, Learned, Mixture
+from ..fusion import Aggregator, Alignment, Choice, Learned, Mixture, SharedPrivate
 from ..fusion.choice import of_type
 from ..networks import Convolutional
 from .bounds import Bound, Elbo
@@ -37,6 +37,9 @@ class Recipe(Choice, ABC):
     voxels : Convolutional, optional
         Networks of modalities that are images, beside linear paths; None: linear decoders, and
         encoders that read scores along principal axes.
+    alignment : Alignment, optional
+        Draw the modalities' own posteriors together where they share latent dimensions: one more
+        term of the loss, ``"alignment"``, with the warm-up of the KL.
     """
 
     hidden: tuple[int, ...] = (64,)
@@ -46,6 +49,7 @@ class Recipe(Choice, ABC):
     skip: bool = True
     bound: Bound = Elbo()
     voxels: Convolutional | None = None
+    alignment: Alignment | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.hidden, list | tuple) or not all(map(is_size, self.hidden)):
@@ -54,6 +58,8 @@ class Recipe(Choice, ABC):
         of_type(self.bound, Bound)
         if self.voxels is not None:
             of_type(self.voxels, Convolutional)
+        if self.alignment is not None:
+            of_type(self.alignment, Alignment)
         for name in ("dropout", "hide", "hide_cells"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a probability below 1; got {getattr(self, name)!r}")
@@ -91,6 +97,11 @@ class Recipe(Choice, ABC):
             raise ValueError(f"{fusion!r} learns the weights of its components, which "
                              f"{self.bound!r} gives no gradient: it draws one of them. Use "
                              "bound=StratifiedElbo() or Iwae()")
+        maps = getattr(fusion.inner if isinstance(fusion, Mixture) else fusion, "maps", None)
+        if self.alignment is not None and not isinstance(maps, SharedPrivate | None):
+            raise ValueError(f"in {fusion!r} each modality's posterior is of a projection of its "
+                             "own, so that they cannot be aligned; take SharedPrivate() maps or "
+                             "leave alignment=None")
 
 
 def is_size(value: object) -> bool:

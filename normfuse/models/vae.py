@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,8 @@ class Draws:
         KL to the prior of what the draw was drawn from; levels below the top given those above.
     log_prior, log_q : Tensor, shape (n_draws, n_subjects)
         Log densities of z; of a mixture posterior the mixture's.
+    alignment : Tensor or None, broadcasts with ``share``
+        How far apart the modalities' posteriors are along the draw, times its weight.
 
     Examples
     --------
@@ -50,9 +52,10 @@ class Draws:
     kl: Tensor
     log_prior: Tensor
     log_q: Tensor
+    alignment: Tensor | None = None
 
     def take(self, rows: Tensor) -> Draws:
-        """Some draws of each subject; ``rows`` (n_chosen, n_subjects)."""
+        """Some draws of each subject; ``rows`` (n_chosen, n_subjects). Without their alignment."""
         fields = (self.share, self.kl.expand_as(self.share), self.log_prior, self.log_q)
         z = self.z.gather(0, rows[..., None].expand(*rows.shape, self.z.shape[-1]))
         return Draws(z, *(t.gather(0, rows) for t in fields))
@@ -85,6 +88,14 @@ class Vae(nn.Module, ABC):
                        skip=recipe.skip) for width in n_features.values())
         self.noise: Any = nn.ModuleList(Noise(width) for width in n_features.values())
         self.sums = [torch.zeros(2, width) for width in n_features.values()]
+        self.alignments: Any = nn.ModuleList()
+
+    def _align(self, fusions: Iterable[Any], widths: Sequence[int]) -> None:
+        """An alignment for each latent level, of what all modalities share there."""
+        wanted = self.recipe.alignment
+        if wanted is not None:
+            self.alignments.extend(wanted.sized(len(self.names), width, fuse.owned())
+                                   for fuse, width in zip(fusions, widths))
 
     def widen(self, axes: Sequence[PrincipalAxes | None]) -> None:
         """From scores along principal axes to the features themselves, where there are axes.
@@ -114,7 +125,7 @@ class Vae(nn.Module, ABC):
     def for_training(self) -> None:
         """In single precision, but for what a fusion was given: it stays as exact as it came."""
         for name, part in self.named_children():
-            if name in ("fusion", "fusions", "mixture"):
+            if name in ("fusion", "fusions", "mixture", "alignments"):
                 for parameter in part.parameters():
                     parameter.data = parameter.data.float()
             else:

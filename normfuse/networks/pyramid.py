@@ -45,8 +45,8 @@ class Pyramid(Choice):
                                  f"{f' that {divisor} divides' * (divisor > 1)}; got {given!r}")
             object.__setattr__(self, name, tuple(given))
         if len(self.channels) != len(self.latents) or not self.latents[-1]:
-            raise ValueError("channels and latents have a number for each resolution, and the last "
-                             f"of latents is not 0; got {self.channels} and {self.latents}")
+            raise ValueError("channels and latents have a number for each resolution, and the last"
+                             f" of latents is not 0; got {self.channels} and {self.latents}")
 
     @property
     def step(self) -> int:

@@ -5,10 +5,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..fusion import Aggregator, SubsetPosterior, full, gaussian
+from ..fusion import (Aggregator, Alignment, KullbackLeibler, SquaredWasserstein, SubsetPosterior,
+                      full, gaussian)
 from ..fusion.experts import is_full, moments
 
 _M, _N, _L = 3, 5, 4  # unequal on purpose: a mixed-up axis must not fit
+_PIXELS = 6
 
 
 class AggregatorCase:
@@ -27,6 +29,8 @@ class AggregatorCase:
         Give it experts with full covariance matrices.
     spatial : bool
         It takes latent maps (channels, i, j, k) too.
+    anchor : bool
+        :class:`~normfuse.fusion.Alignment` takes it as an anchor.
 
     Examples
     --------
@@ -42,6 +46,7 @@ class AggregatorCase:
     drops = True
     full_covariance = False
     spatial = True
+    anchor = False
 
     def make(self) -> Aggregator:
         """A fresh aggregator, not yet sized."""
@@ -55,16 +60,19 @@ class AggregatorCase:
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator).double()
         return aggregator
 
-    def experts(self, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Distinct locs, scales, and a presence table with every kind of row but the empty one."""
-        generator = torch.Generator().manual_seed(seed)
-        loc = torch.randn(_M, _N, _L, generator=generator, dtype=torch.float64)
-        scale = 0.2 + torch.rand(_M, _N, _L, generator=generator, dtype=torch.float64)
+    def experts(self, seed: int = 0, pixels: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """Distinct locs, scales, and a presence table with every kind of row but the empty one.
+
+        ``pixels``: of each subject an image, whose pixels are rows one after the other.
+        """
+        generator, n = torch.Generator().manual_seed(seed), _N * pixels
+        loc = torch.randn(_M, n, _L, generator=generator, dtype=torch.float64)
+        scale = 0.2 + torch.rand(_M, n, _L, generator=generator, dtype=torch.float64)
         if self.full_covariance:
-            mixed = torch.randn(_M, _N, _L, _L, generator=generator, dtype=torch.float64)
+            mixed = torch.randn(_M, n, _L, _L, generator=generator, dtype=torch.float64)
             scale = torch.diag_embed(scale) + 0.4 * mixed.tril(-1)
         present = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 1, 1, 1], [1, 1, 0, 0, 1]]).bool()
-        return loc, scale, present
+        return loc, scale, present.repeat_interleave(pixels, 1)
 
     def build(self, loc: Tensor, scale: Tensor) -> Distribution:
         """Experts from loc and scale."""
@@ -74,10 +82,10 @@ class AggregatorCase:
         """One call of the aggregator."""
         return self.ready()(self.build(loc, scale), present)
 
-    def spoilt(self, present: Tensor) -> list[Tensor]:
+    def spoilt(self, present: Tensor, pixels: int = 1) -> list[Tensor]:
         """The experts, with NaN where a modality is absent."""
-        return [torch.where(present.reshape(_M, _N, *(1 for _ in t.shape[2:])), t, torch.nan)
-                for t in self.experts()[:2]]
+        return [torch.where(present.reshape(_M, -1, *(1 for _ in t.shape[2:])), t, torch.nan)
+                for t in self.experts(pixels=pixels)[:2]]
 
     def test_shape(self) -> None:
         loc, scale, present = self.experts()
@@ -95,6 +103,58 @@ class AggregatorCase:
         flat = self.fuse(loc, scale, present)
         assert q.event_shape == (_L, 2, 3)
         torch.testing.assert_close(q.mean[..., 1, 2], flat.mean)
+
+    def test_pixels_of_images_are_like_subjects(self) -> None:
+        loc, scale, present = self.experts(pixels=_PIXELS)
+        whole = self.fuse(loc, scale, present)
+        assert whole.batch_shape == (_N * _PIXELS,)
+        for pixel in range(_PIXELS):  # a whole image has one presence: the one of its subject
+            at = slice(pixel, None, _PIXELS)
+            alone = self.fuse(loc[:, at], scale[:, at], self.experts()[2])
+            torch.testing.assert_close(alone.mean, whole.mean[at])
+            torch.testing.assert_close(alone.variance, whole.variance[at])
+        empty = [t.requires_grad_() for t in self.spoilt(present, _PIXELS)]
+        seen = self.fuse(empty[0], empty[1], present)
+        _same(seen, whole)
+        (seen.mean.sum() + seen.variance.sum()).backward()
+        for tensor in empty:
+            assert tensor.grad is not None and tensor.grad.isfinite().all()
+            assert (tensor.grad[~present] == 0).all() and (tensor.grad[present] != 0).any()
+        if self.symmetric:
+            order = torch.tensor([2, 0, 1])
+            fuse = self.make().sized(_M, _L)
+            _same(fuse(self.build(loc, scale), present),
+                  fuse(self.build(loc[order], scale[order]), present[order]))
+
+    def test_posteriors_drawn_towards_it(self) -> None:
+        try:
+            Alignment(self.make())
+        except TypeError:
+            assert not self.anchor
+            return
+        assert self.anchor
+        loc, scale, present = self.experts(pixels=_PIXELS)
+        anchors = self.fuse(loc, scale, present)
+        for divergence in (KullbackLeibler(), SquaredWasserstein()):
+            align = Alignment(self.ready(), divergence)
+            whole = align(self.build(*self.spoilt(present, _PIXELS)), present)
+            each = torch.stack([divergence(self.build(mu, sigma), anchors)
+                                for mu, sigma in zip(loc, scale)])
+            mean = (present * each).sum(0) / present.sum(0)
+            torch.testing.assert_close(whole, torch.where(present.sum(0) > 1, mean, 0.0))
+            assert (whole[present.sum(0) == 1] == 0).all() and (whole[present.all(0)] > 0).all()
+            at = slice(3, None, _PIXELS)
+            torch.testing.assert_close(
+                align(self.build(loc[:, at], scale[:, at]), self.experts()[2]), whole[at])
+            alike = self.build(*(t[:1].expand_as(t) for t in (loc, scale)))
+            assert (align(alike, present).abs() < 1e-9).all()
+            empty = [t.requires_grad_() for t in self.spoilt(present, _PIXELS)]
+            align(self.build(*empty), present).sum().backward()
+            for tensor in empty:
+                assert tensor.grad is not None and tensor.grad.isfinite().all()
+                several = present & (present.sum(0) > 1)
+                assert (tensor.grad[~several] == 0).all()
+                assert (tensor.grad[several].abs().flatten(1).sum(-1) > 0).all()
 
     def test_order_of_modalities(self) -> None:
         if not self.symmetric:

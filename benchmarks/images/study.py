@@ -1,0 +1,186 @@
+"""Synthesis from every subset of four contrasts, beside a U-Net and voxel-wise regression.
+
+    python benchmarks/images/study.py            everything that is not there yet: hours
+    python benchmarks/images/study.py --list     what there is to do, and what is done
+    python benchmarks/images/study.py --only 'synthesis/.*/seed0'
+
+Each task is a process of its own and writes ``out/image_study/<task>.json`` (cost) and ``.csv``
+(one row a person, subset and target); a task that is there is not done again. Every method of a
+seed learns from the same people and is judged on the same others, so differences are paired.
+
+* ``synthesis/<method>/seed<k>``: 80 simulated people with a tumour at 3 mm, 24 others judged;
+* ``fusion/<fusion>-<alignment>/seed0``: the same at 4 mm, shorter, 48 people;
+* ``missing/<data>/seed<k>``: what it costs to learn where 60 % of scans are missing.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+import normfuse as nf
+from normfuse import fusion as f
+from normfuse.imaging.learning import image_plan
+from normfuse.imaging.synthesis import ImageSynthesiser
+from normfuse.networks.pyramid import Pyramid
+
+OUT = Path("out/image_study")
+CONTRASTS = ("T1w", "T1c", "T2w", "FLAIR")
+SUBSETS = [[c for c, there in zip(CONTRASTS, row) if there]
+           for row in product((True, False), repeat=4) if any(row) and not all(row)]
+SEEDS = (0, 1, 2)
+
+FUSIONS: dict[str, Callable[[], f.Aggregator]] = {
+    "MoPoE": lambda: f.SubsetMixture(f.ProductOfExperts()),
+    "MWB": lambda: f.SubsetMixture(f.WassersteinBarycenter()),
+    "PoE": f.ProductOfExperts,
+    "gPoE": f.GeneralizedProductOfExperts,
+    "mixture": f.MixtureOfExperts,
+    "moments": f.MomentMatchingBarycenter,
+    "WB": f.WassersteinBarycenter,
+    "GWB": lambda: f.GeneralizedWassersteinBarycenter(missing=f.SubstitutePrior())}
+
+ALIGNMENTS: dict[str, Callable[[], Any]] = {
+    "none": lambda: None,
+    "T1w": lambda: f.Alignment(f.ModalityAnchor(0)),
+    "prior": lambda: f.Alignment(f.PriorAnchor()),
+    "learned": lambda: f.Alignment(f.MomentMatchingBarycenter(weights=f.Learned()))}
+
+
+def people(seed: int, n: int, mm: float, missing: Any = 0.0) -> nf.Cohort:
+    """Some of an endless row, so that those judged are others than those learned from."""
+    return nf.simulate_images(n, contrasts=CONTRASTS, lesions="tumour", resolution=mm,
+                              missing=missing, seed=seed).cohort()
+
+
+def plan(epochs: int) -> nf.TrainingPlan:
+    return replace(image_plan(), max_epochs=epochs, patience=epochs,
+                   warmup=max(1, epochs // 5), progress=False)
+
+
+def synthesis(method: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    learn, judge = people(seed, 80, 3), people(1000 + seed, 24, 3)
+    if method == "regression":
+        from rivals import Regression
+        return judged(lambda: Regression().fit(learn), judge)
+    if method == "unet":
+        from rivals import UNetRival
+        return judged(lambda: UNetRival(plan(40), seed).fit(learn), judge)
+    sizes = {"ladder": Pyramid(), "flat": Pyramid((8, 16, 32, 64, 64), (0, 8, 0, 0, 0))}
+    return judged(lambda: ImageSynthesiser(plan=plan(8), seed=seed, sizes=sizes[method]).fit(learn),
+                  judge)
+
+
+def fusion(name: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    fused, aligned = name.split("-")
+    learn, judge = people(seed, 48, 4), people(1000 + seed, 16, 4)
+    return judged(lambda: ImageSynthesiser(FUSIONS[fused](), plan=plan(8), seed=seed,
+                                           alignment=ALIGNMENTS[aligned]()).fit(learn), judge)
+
+
+def missing(data: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """complete: 64 people; holes: the same with 60 % of scans missing; complete_cases: those of
+    them who have all, one in ten."""
+    everybody = people(seed, 64, 4)
+    holed = with_holes(everybody, seed)
+    whole = holed.ids[holed.present.all(axis=1).to_numpy()]
+    learn = {"complete": everybody, "holes": holed, "complete_cases": everybody.select(list(whole))}
+    epochs = {"complete": 8, "holes": 8, "complete_cases": 48}[data]
+    return judged(lambda: ImageSynthesiser(plan=plan(epochs), seed=seed).fit(learn[data]),
+                  people(1000 + seed, 16, 4))
+
+
+def with_holes(cohort: nf.Cohort, seed: int, share: float = 0.6, whole: float = 0.125
+               ) -> nf.Cohort:
+    """Somebody in eight has everything; the others lack so much that ``share`` of all is missing,
+    and have one contrast at least."""
+    rng = torch.Generator().manual_seed(seed)
+    n, m = len(cohort), len(CONTRASTS)
+    there = torch.zeros(n, m, dtype=torch.bool)
+    there[:round(whole * n)] = True
+    for row in there[round(whole * n):]:
+        row[torch.randint(m, (), generator=rng)] = True
+    free = torch.nonzero(~there)
+    more = round((1 - share) * n * m) - int(there.sum())
+    for i, j in free[torch.randperm(len(free), generator=rng)[:more]]:
+        there[i, j] = True
+    subjects = cohort.subjects
+    frames = {m.name: cohort.features[m.name].loc[cohort.ids[there[:, k].numpy()]]
+              for k, m in enumerate(cohort.modalities)}
+    return nf.Cohort.from_frames(subjects, frames, covariates=cohort.covariates,
+                                 spaces={m.name: m.space for m in cohort.modalities})
+
+
+def judged(made: Callable[[], Any], judge: nf.Cohort) -> tuple[pd.DataFrame, dict[str, Any]]:
+    start = time.process_time()
+    method = made()
+    trained = time.process_time() - start
+    rows, seconds = [], 0.0
+    for given in SUBSETS:
+        start = time.process_time()
+        synthesised = method.synthesise(judge, [c for c in CONTRASTS if c not in given])
+        seconds += time.process_time() - start
+        rows.append(synthesised.errors(judge).assign(n_given=len(given)))
+    net = getattr(getattr(method, "_fitted", None), "net", getattr(method, "net", None))
+    cost = {"training_cpu_s": trained, "cpu_s_a_volume": seconds / len(SUBSETS) / len(judge),
+            "parameters": 0 if net is None else sum(p.numel() for p in net.parameters())}
+    return pd.concat(rows), cost
+
+
+TASKS: dict[str, Callable[..., tuple[pd.DataFrame, dict[str, Any]]]] = {
+    "synthesis": synthesis, "fusion": fusion, "missing": missing}
+
+
+def all_tasks() -> list[str]:
+    return [*(f"synthesis/{m}/seed{s}" for s in SEEDS
+              for m in ("ladder", "unet", "regression", "flat")),
+            *(f"missing/{d}/seed{s}" for s in SEEDS
+              for d in ("complete", "holes", "complete_cases")),
+            *(f"fusion/{a}-{b}/seed0" for b in ALIGNMENTS for a in FUSIONS)]
+
+
+def work(task: str) -> None:
+    kind, name, seed = task.split("/")
+    torch.set_num_threads(1)
+    table, cost = TASKS[kind](name, int(seed.removeprefix("seed")))
+    cost["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    file = OUT / f"{task}.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(file, index=False)
+    file.with_suffix(".json.new").write_text(json.dumps(cost), encoding="utf-8")
+    file.with_suffix(".json.new").rename(file.with_suffix(".json"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="tasks that this pattern is found in")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.task:
+        work(chosen.task)
+        return
+    for task in all_tasks():
+        done = (OUT / f"{task}.json").exists()
+        if re.search(chosen.only, task) is None:
+            continue
+        print("done" if done else "to do", task, flush=True)
+        if not done and not chosen.list:
+            subprocess.run([sys.executable, __file__, "--task", task], check=True)
+
+
+if __name__ == "__main__":
+    main()
