@@ -61,18 +61,19 @@ def read_image_model(kind: type[ImageModel], folder: Path, fusion: Aggregator | 
     """Read a model of this kind; refuses what is missing, truncated, edited or another kind."""
     content, weights = read_signed(folder, JSON_NAME, FORMAT, f"{kind.__name__}.save")
     if content.get("kind") != kind.__name__:
-        raise ModelFileError(f"{folder} holds {content.get('kind')!r}, no {kind.__name__}; load it "
-                             "with the class that saved it")
+        raise ModelFileError(f"{folder} holds {content.get('kind')!r}, no {kind.__name__}; load "
+                             "it with the class that saved it")
     try:
-        options = {name: choice_from_dict(value, folder, [PatchAdversary])
-                   if name != "plan" and isinstance(value, dict) else value for name, value in content["options"].items()
-            if not (name == "fusion" and fusion is not None)}
+        options = dict(content["options"])
+        if fusion is not None and choice_to_dict(fusion) != options["fusion"]:
+            raise ModelFileError(f"{folder} was fitted with {options['fusion']}; it cannot be read"
+                                 f" as {fusion!r}")
         options["plan"] = TrainingPlan(**options["plan"])
-        if fusion is not None:
-            _refuse_other_fusion(folder, fusion, content["options"]["fusion"])
-            options["fusion"] = fusion
-        if device is not None:
-            options["device"] = device
+        for name in ("sizes", "alignment", "adversary", *["fusion"] * (fusion is None)):
+            if options.get(name) is not None:
+                options[name] = choice_from_dict(options[name], folder, [PatchAdversary])
+        options |= {name: given for name, given in (("fusion", fusion), ("device", device))
+                    if given is not None}
         model = kind(**options)
         model._fitted = _fitted(model, content, weights)  # type: ignore[assignment]
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError
@@ -114,11 +115,6 @@ def _filled(make: Callable[[], Net], weights: Mapping[str, torch.Tensor]) -> Net
         net = make()
     net.load_state_dict(dict(weights))
     return net.eval()
-
-
-def _refuse_other_fusion(folder: Path, given: Aggregator, saved: Mapping[str, Any]) -> None:
-    if choice_to_dict(given) != saved:
-        raise ModelFileError(f"{folder} was fitted with {saved}; it cannot be read as {given!r}")
 
 
 def _plain(value: float) -> float | None:

@@ -45,8 +45,8 @@ class Images:
     def take(self, rows: Tensor) -> Images:
         """The images at these positions."""
         rows = rows.to(self.present.device)
-        return Images(*(t.index_select(1, rows) for t in (self.values, self.known, self.present)),
-                      self.inside.index_select(0, rows),
+        return Images(self.values.index_select(1, rows), self.known.index_select(1, rows),
+                      self.present.index_select(1, rows), self.inside.index_select(0, rows),
                       None if self.labels is None else self.labels.index_select(0, rows))
 
     def only(self, kept: Tensor) -> Images:
@@ -180,7 +180,7 @@ class Units:
             if not found[-1][1] > 0:
                 raise CohortError(f"modality {m.name} has the same value in every voxel of "
                                   "everybody; there is nothing to learn from it")
-        return cls(*map(tuple, zip(*found)))  # type: ignore[arg-type]
+        return cls(*map(tuple, zip(*found)))
 
     def anew(self, cohort: Cohort) -> Units:
         """Of these people; of what none of them has, as before."""
@@ -191,7 +191,7 @@ class Units:
         own = dict(zip((m.name for m in kept), zip(found.mean, found.sd)))
         both = [own.get(m.name, old) for m, old in zip(cohort.modalities,
                                                        zip(self.mean, self.sd))]
-        return Units(*map(tuple, zip(*both)))  # type: ignore[arg-type]
+        return Units(*map(tuple, zip(*both)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,8 +264,9 @@ class Stack:
         """
         if self.labels is None or self.frame.n_slices == 1:
             return self
-        marked = torch.stack([torch.bincount(self.frame.slice_of[row > 0],
-                                             minlength=self.frame.n_slices) for row in self.labels])
+        n, slice_of = self.frame.n_slices, self.frame.slice_of
+        marked = torch.stack([torch.bincount(slice_of[row > 0], minlength=n)
+                              for row in self.labels])
         has = marked[self.people, self.slices] > 0
         rest = torch.nonzero(~has).ravel()
         some = torch.linspace(0, len(rest) - 1, min(int(has.sum()), len(rest))).round().long()

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..cards import Card
 from ..checkpoint import Checkpoint
 from ..cohort import Cohort
-from ..errors import CohortError, NotFittedError, SpaceMismatchError, listed
+from ..errors import NotFittedError, listed
 from ..fusion import Aggregator, GeneralizedWassersteinBarycenter, SubstitutePrior
 from ..fusion.alignment import Alignment
 from ..modality import Modality
@@ -25,6 +23,8 @@ from ..processes import processes
 from ..segmentations import Segmentations
 from ..training import History, TrainingPlan, fit
 from .images import Frame, Images, Stack, Units, one_space
+from .image_cards import image_model_card
+from .labelled import of_labels, refuse_untaught, with_labels
 from .learning import (FEWEST, Roles, aligned, hashes, image_plan, refuse_blind, refuse_unknown,
                        warn_of_seen)
 from .segmentation_net import SegmentationNet
@@ -166,12 +166,11 @@ class IncompleteSegmenter:
         UserWarning
             People with images and no labels, or labels and no images.
         """
-        space = one_space(cohort)
-        cohort, classes = _with_labels(cohort, segmentations, space, segmentations.names)
+        names, space = of_labels(segmentations), one_space(cohort)
+        cohort, classes = with_labels(cohort, segmentations, space, names)
         roles = Roles.drawn(cohort, self.seed)
         frame = Frame(space, self.sizes.step, self.plane)
-        names = dict(sorted(segmentations.names.items(), key=lambda item: item[1]))
-        _refuse_untaught(classes, cohort, roles, names)
+        refuse_untaught(classes, cohort, roles, names)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             net = self.network(tuple(m.name for m in cohort.modalities), frame.dimensions,
@@ -191,9 +190,10 @@ class IncompleteSegmenter:
         calibration that they have, which need not hold for them. Labels are matched by name; some
         may be lacking.
         """
+        of_labels(segmentations)
         f, plan = self.fitted, plan or replace(self.plan, max_epochs=8, warmup=1,
                                                learning_rate=self.plan.learning_rate / 4)
-        cohort, classes = _with_labels(aligned(cohort, f.modalities), segmentations,
+        cohort, classes = with_labels(aligned(cohort, f.modalities), segmentations,
                                        f.frame.space, f.labels)
         roles = None if len(cohort) < FEWEST else Roles.drawn(cohort, self.seed)
         new = IncompleteSegmenter(**{**self.options(), "plan": plan})
@@ -335,63 +335,7 @@ class IncompleteSegmenter:
         return f"<IncompleteSegmenter by {self.fusion!r}: {state}>"
 
     def _repr_html_(self) -> str:
-        return segmenter_card(self).html()
-
-
-def segmenter_card(segmenter: IncompleteSegmenter) -> Card:
-    """What a notebook shows of it."""
-    facts: dict[str, object] = {"fusion": repr(segmenter.fusion), "networks": repr(segmenter.sizes),
-                                "worked on": f"{segmenter.plane} slices" if segmenter.plane
-                                else "whole volumes"}
-    f = segmenter._fitted
-    if f is None:
-        return Card("IncompleteSegmenter", "not fitted yet", facts)
-    facts |= {"modalities": listed(f.net.names),
-              "labels": listed(f"{name} {number}" for name, number in f.labels.items()),
-              "voxels": repr(f.frame.space).strip("<>"), "softness": f"{f.softness:.3g}"}
-    return Card("IncompleteSegmenter", f"of {len(f.labels)} labels", facts)
-
-
-def _with_labels(cohort: Cohort, segmentations: Segmentations, space: Any,
-                 names: Mapping[str, int]) -> tuple[Cohort, Tensor]:
-    """The people who have both, and the classes of their voxels, uint8."""
-    if not isinstance(segmentations, Segmentations):
-        raise TypeError("segmentations are an object, as from nf.Segmentations.read(…); got "
-                        f"{type(segmentations).__name__}")
-    if segmentations.space != space:
-        raise SpaceMismatchError(
-            f"the labels are on {segmentations.space!r}, the images on {space!r}; read the labels "
-            "with the images' space: Segmentations.read(…, cohort.modalities[0].space, …)")
-    unknown = set(segmentations.names).difference(names)
-    if unknown:
-        raise CohortError(f"the segmenter knows no label {listed(sorted(unknown))}; it was fitted "
-                          f"to {listed(names)}")
-    labelled = set(segmentations.ids)
-    both = [str(i) for i in cohort.ids if i in labelled]
-    if not both:
-        raise CohortError(f"nobody of the cohort ({listed(cohort.ids)}) is among the people with "
-                          f"labels ({listed(segmentations.ids)}); ids must be the same")
-    idle = [i for i in segmentations.ids if i not in set(both)]
-    if len(both) < len(cohort) or idle:
-        without = [str(i) for i in cohort.ids if i not in labelled]
-        told = [f"{len(who)} people have {what} and are left out ({listed(who)})"
-                for who, what in ((without, "images but no labels"),
-                                  (idle, "labels but no images")) if who]
-        warnings.warn("; ".join(told) + "; healthy people need labels too: all background",
-                      stacklevel=3)
-    order = sorted(names, key=names.__getitem__)
-    table = np.zeros(256, dtype=np.uint8)
-    for name, number in segmentations.names.items():
-        table[number] = 1 + order.index(name)
-    return cohort.select(both), torch.from_numpy(table[segmentations.select(both).labels])
-
-
-def _refuse_untaught(classes: Tensor, cohort: Cohort, roles: Roles, names: Mapping[str, int]
-                     ) -> None:
-    rows = cohort.ids.get_indexer(pd.Index(roles.training))
-    count = np.bincount(classes[rows].numpy().ravel(), minlength=len(names) + 1)
-    lacking = [name for name, n in zip(names, count[1:]) if not n]
-    if lacking:
-        raise CohortError(f"none of the {len(rows)} people who train has a voxel of "
-                          f"{listed(lacking)}: nobody can learn it. Give more people who have it, "
-                          "another seed, or labels without it")
+        facts = {} if self._fitted is None else {
+            "labels": listed(f"{name} {n}" for name, n in self._fitted.labels.items()),
+            "softness": f"{self._fitted.softness:.3g}"}
+        return image_model_card(self, facts).html()

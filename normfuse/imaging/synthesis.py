@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from ..networks.pyramid import Pyramid
 from ..processes import processes
 from ..training import History, TrainingPlan, fit
 from .adversarial import Adversaries, PatchAdversary
+from .image_cards import image_model_card
 from .images import Frame, Images, Stack, Units, one_space
 from .learning import (FEWEST, Roles, aligned, hashes, image_plan, refuse_blind, refuse_unknown,
                        warn_of_seen)
@@ -273,12 +273,13 @@ class ImageSynthesiser:
         loc, sd = [], []
         f.net.eval()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            for rows in torch.arange(len(images)).split(AT_ONCE):
-                batch = images.take(rows).only(fused[:, rows])
-                mean, width = self._mean_and_sd(batch)
-                loc.append(mean.cpu())
-                sd.append((width * f.widths.of(batch.present, f.frame.dimensions)).cpu())
+            for person in torch.arange(len(images)).split(f.frame.n_slices):
+                torch.manual_seed(self.seed)  # whoever else is there, a person's draws stay
+                for rows in person.split(AT_ONCE):
+                    batch = images.take(rows).only(fused[:, rows])
+                    mean, width = self._mean_and_sd(batch)
+                    loc.append(mean.cpu())
+                    sd.append((width * f.widths.of(batch.present, f.frame.dimensions)).cpu())
         unit, origin = (torch.tensor(v)[:, None, None] for v in (f.units.sd, f.units.mean))
         tables = [torch.stack([f.frame.table(m) for m in torch.cat(parts, 1)])
                   for parts in (loc, sd)]
@@ -299,7 +300,8 @@ class ImageSynthesiser:
         """Write to a new folder: ``image_model.json`` and ``weights.safetensors``.
 
         What judged synthesised patches in training is left behind, with its reserve of measured
-        images: a model that was read is tuned without an adversary. Of processes that ``torchrun`` started the first one writes; the others wait.
+        images: a model that was read is tuned without an adversary. Of processes that ``torchrun``
+        started the first one writes; the others wait.
         """
         from .image_file import write_image_model
 
@@ -331,6 +333,9 @@ class ImageSynthesiser:
     def __repr__(self) -> str:
         state = "not fitted" if self._fitted is None else listed(self._fitted.net.names)
         return f"<ImageSynthesiser by {self.fusion!r}: {state}>"
+
+    def _repr_html_(self) -> str:
+        return image_model_card(self, {}).html()
 
 
 def _copy(net: SynthesisNet) -> SynthesisNet:
