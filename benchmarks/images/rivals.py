@@ -6,6 +6,8 @@ the same images, for about as many CPU seconds.
 """
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pandas as pd
 import torch
@@ -67,6 +69,14 @@ class UNetRival:
                   for ids in (roles.training, roles.early_stop)]
         self.history = fit(self.net, *stacks, self.plan, seed=self.seed)
         return self
+
+    def tune(self, cohort: Cohort, plan: TrainingPlan) -> UNetRival:
+        """A copy that went on with these people, all of them, to the end of the plan."""
+        new = copy.copy(self)
+        new.units, new.net = Units.of(cohort), copy.deepcopy(self.net)
+        stack = Stack.of(cohort, self.frame, new.units, slices=self.frame.busy)
+        fit(new.net, stack, stack, plan, seed=self.seed)
+        return new
 
     @torch.no_grad()
     def _maps(self, cohort: Cohort, kept: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ Each task is a process of its own and writes ``out/image_study/<task>.json`` (co
 seed learns from the same people and is judged on the same others, so differences are paired.
 
 * ``synthesis/<method>/seed<k>``: 80 simulated people with a tumour at 3 mm, 24 others judged;
+  flat: latents at one resolution only, an eighth of the image's or a half;
 * ``fusion/<fusion>-<alignment>/seed0``: the same at 4 mm, shorter, 48 people;
 * ``missing/<data>/seed<k>``: what it costs to learn where 60 % of scans are missing.
 """
@@ -78,9 +79,10 @@ def synthesis(method: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     if method == "unet":
         from rivals import UNetRival
         return judged(lambda: UNetRival(plan(40), seed).fit(learn), judge)
-    sizes = {"ladder": Pyramid(), "flat": Pyramid((8, 16, 32, 64, 64), (0, 8, 0, 0, 0))}
-    return judged(lambda: ImageSynthesiser(plan=plan(8), seed=seed, sizes=sizes[method]).fit(learn),
-                  judge)
+    sizes = {"ladder": Pyramid(), "flat_coarse": Pyramid((8, 16, 32, 64), (0, 0, 0, 64)),
+             "flat_fine": Pyramid((8, 24), (0, 24))}
+    return judged(lambda: ImageSynthesiser(plan=plan(8), seed=seed,
+                                           sizes=sizes[method]).fit(learn), judge)
 
 
 def fusion(name: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -96,7 +98,8 @@ def missing(data: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     everybody = people(seed, 64, 4)
     holed = with_holes(everybody, seed)
     whole = holed.ids[holed.present.all(axis=1).to_numpy()]
-    learn = {"complete": everybody, "holes": holed, "complete_cases": everybody.select(list(whole))}
+    learn = {"complete": everybody, "holes": holed,
+             "complete_cases": everybody.select(list(whole))}
     epochs = {"complete": 8, "holes": 8, "complete_cases": 48}[data]
     return judged(lambda: ImageSynthesiser(plan=plan(epochs), seed=seed).fit(learn[data]),
                   people(1000 + seed, 16, 4))
@@ -145,7 +148,7 @@ TASKS: dict[str, Callable[..., tuple[pd.DataFrame, dict[str, Any]]]] = {
 
 def all_tasks() -> list[str]:
     return [*(f"synthesis/{m}/seed{s}" for s in SEEDS
-              for m in ("ladder", "unet", "regression", "flat")),
+              for m in ("ladder", "unet", "regression", "flat_coarse", "flat_fine")),
             *(f"missing/{d}/seed{s}" for s in SEEDS
               for d in ("complete", "holes", "complete_cases")),
             *(f"fusion/{a}-{b}/seed0" for b in ALIGNMENTS for a in FUSIONS)]

@@ -73,11 +73,11 @@ class Synthesis:
         measured, expected, sd = self._beside(cohort, modality)
         return (measured - expected) / sd
 
-    def errors(self, cohort: Cohort, plane: str = "axial") -> pd.DataFrame:
+    def errors(self, cohort: Cohort, plane: str = "axial", minimum: int = 100) -> pd.DataFrame:
         """How well measured scans were foretold: one row a person and modality.
 
         Columns: ``mae`` (in the modality's unit), ``psnr`` (dB) and ``ssim``, the last two means
-        over the slices with a hundred voxels of brain or more, with the range (largest minus
+        over the slices with ``minimum`` voxels of brain or more, with the range (largest minus
         smallest value) of each measured slice; ``z_sd``, the sd of :meth:`standardised`; and
         ``rank_correlation`` of absolute error and sd over voxels. SSIM is MONAI's (Gaussian
         window of 11 pixels, sd 1.5), its map averaged inside the brain; outside both images are 0.
@@ -92,7 +92,7 @@ class Synthesis:
                 seen = ~np.isnan(x)
                 error = np.where(seen, x - mu, 0.0)
                 real, made, inside = self._slices((np.where(seen, x, 0.0), np.where(seen, mu, 0.0),
-                                                   seen), plane)
+                                                   seen), plane, minimum)
                 rows.append({
                     "subject": subject, "modality": m.name,
                     "given": "+".join(self.given.columns[self.given.loc[subject]]),
@@ -100,7 +100,8 @@ class Synthesis:
                     "psnr": float(_psnr(real, made, inside).mean()),
                     "ssim": float(_ssim(real, made, inside).mean()),
                     "z_sd": float((error[seen] / s[seen]).std()),
-                    "rank_correlation": float(spearmanr(np.abs(error[seen]), s[seen])[0])})
+                    "rank_correlation": float(spearmanr(np.abs(error[seen]), s[seen])[0])
+                    if np.ptp(s[seen]) else np.nan})
         return pd.DataFrame(rows)
 
     def write(self, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -114,14 +115,15 @@ class Synthesis:
                             work / f"{subject}_{m.name}_{name}.nii.gz")
         return folder
 
-    def _slices(self, values: Sequence[np.ndarray], plane: str) -> list[np.ndarray]:
-        """Images of the slices with a hundred voxels or more, (n_slices, *sides) each."""
+    def _slices(self, values: Sequence[np.ndarray], plane: str, minimum: int
+                ) -> list[np.ndarray]:
+        """Images of the slices with so many voxels or more, (n_slices, *sides) each."""
         found = []
         for table in values:
             volume = np.zeros(self.space.shape)
             volume[self.space.mask] = table
             found.append(np.moveaxis(volume, PLANES[plane], 0))
-        return [v[found[-1].sum((1, 2)) >= 100] for v in found]
+        return [v[found[-1].sum((1, 2)) >= minimum] for v in found]
 
     def _beside(self, cohort: Cohort, modality: str
                 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

@@ -49,8 +49,8 @@ class ImageLadder(nn.Module):
               q_{lm} = N(a_{lm} + b_{lm} d_l(h, x_m), (b_{lm} r_l(h, x_m))^2)
 
     and prior and posterior are the aggregator's, as in :class:`~normfuse.models.LadderVAE`: what
-    is absent is left out, or stands there as its prior, as ``fusion.missing`` says; where nothing is
-    known q = p and the KL is 0. d and r are the same networks for all modalities; the encoders
+    is absent is left out, or stands there as its prior, as ``fusion.missing`` says; where nothing
+    is known q = p and the KL is 0. d and r are the same networks for all modalities; the encoders
     that give x_m are each modality's own. A mixture over subsets is one over whole ladders: one
     subset for all pixels of all levels of an image.
 
