@@ -15,8 +15,7 @@ from torch import Tensor
 from ..checkpoint import Checkpoint
 from ..cohort import Cohort
 from ..errors import NotFittedError, listed
-from ..fusion import Aggregator, GeneralizedWassersteinBarycenter, SubstitutePrior
-from ..fusion.alignment import Alignment
+from ..fusion import Aggregator, Alignment, GeneralizedWassersteinBarycenter, SubstitutePrior
 from ..modality import Modality
 from ..networks.pyramid import Pyramid
 from ..processes import processes
@@ -194,7 +193,7 @@ class IncompleteSegmenter:
         f, plan = self.fitted, plan or replace(self.plan, max_epochs=8, warmup=1,
                                                learning_rate=self.plan.learning_rate / 4)
         cohort, classes = with_labels(aligned(cohort, f.modalities), segmentations,
-                                       f.frame.space, f.labels)
+                                      f.frame.space, f.labels)
         roles = None if len(cohort) < FEWEST else Roles.drawn(cohort, self.seed)
         new = IncompleteSegmenter(**{**self.options(), "plan": plan})
         start = replace(f, units=f.units.anew(cohort), net=copy.deepcopy(f.net),

@@ -4,12 +4,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..fusion import Aggregator
-from ..fusion.alignment import Alignment
+from ..fusion import Aggregator, Alignment
 from ..models.image_ladder import ImageLadder
 from ..networks.pyramid import Painting, Pyramid
 from .images import Images
-from .objectives import alignment_by_level, dice_cross_entropy
+from .objectives import LevelAlignments, dice_cross_entropy
 
 
 class SegmentationNet(nn.Module):
@@ -45,7 +44,7 @@ class SegmentationNet(nn.Module):
         self.hide, self.kl_weight = hide, kl_weight
         self.ladder = ImageLadder(len(names), dimensions, fusion, sizes)
         self.painting = Painting(dimensions, sizes, n_classes)
-        self.alignment = None if alignment is None else alignment.sized(len(names), 1)
+        self.alignments = None if alignment is None else LevelAlignments(alignment, self.ladder)
 
     def loss(self, batch: Images, warmup: float = 1.0) -> dict[str, Tensor]:
         """Terms by name; ``batch.labels`` are classes."""
@@ -59,9 +58,8 @@ class SegmentationNet(nn.Module):
         terms, pixels = {"dice": dice, "cross entropy": entropy}, inside.sum()
         for k, level in enumerate(levels):
             terms[f"kl z{len(levels) - k}"] = self.kl_weight * warmup * level.kl.sum() / pixels
-        if self.alignment is not None:
-            apart = alignment_by_level(levels, fused, self.alignment)
-            terms["alignment"] = self.alignment.weight * warmup * apart.sum() / pixels
+        if self.alignments is not None:
+            terms["alignment"] = warmup * self.alignments(levels, fused).sum() / pixels
         return terms
 
     @torch.no_grad()

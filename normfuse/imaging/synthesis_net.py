@@ -4,13 +4,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..fusion import Aggregator
-from ..fusion.alignment import Alignment
+from ..fusion import Aggregator, Alignment
 from ..models.image_ladder import Fused, ImageLadder
 from ..networks.pyramid import Painting, Pyramid, soft_clamped
 from .adversarial import Adversaries
 from .images import Images
-from .objectives import alignment_by_level, laplace_nll
+from .objectives import LevelAlignments, laplace_nll
 
 LOG_SCALE = 5.0
 """A pixel's scale stays within exp(-5) and exp(5) sd of its modality."""
@@ -51,7 +50,7 @@ class SynthesisNet(nn.Module):
         self.names, self.hide, self.kl_weight = names, hide, kl_weight
         self.ladder = ImageLadder(len(names), dimensions, fusion, sizes, shared_prior)
         self.painting = Painting(dimensions, sizes, 2 * len(names))
-        self.alignment = None if alignment is None else alignment.sized(len(names), 1)
+        self.alignments = None if alignment is None else LevelAlignments(alignment, self.ladder)
         self.adversaries = adversaries
 
     def loss(self, batch: Images, warmup: float = 1.0) -> dict[str, Tensor]:
@@ -65,9 +64,8 @@ class SynthesisNet(nn.Module):
         terms = {name: nll[m].sum() / cells for m, name in enumerate(self.names)}
         for k, level in enumerate(levels):
             terms[f"kl z{len(levels) - k}"] = self.kl_weight * warmup * level.kl.sum() / cells
-        if self.alignment is not None:
-            apart = alignment_by_level(levels, fused, self.alignment)
-            terms["alignment"] = self.alignment.weight * warmup * apart.sum() / cells
+        if self.alignments is not None:
+            terms["alignment"] = warmup * self.alignments(levels, fused).sum() / cells
         if self.adversaries is not None and self.training and warmup == 1:
             made = torch.where(batch.inside, loc, 0.0)
             terms |= self.adversaries.terms(made, batch.values, batch.present)
