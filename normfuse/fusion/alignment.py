@@ -258,7 +258,7 @@ class Alignment(Choice, nn.Module):
         """w_m of each subject, shape (n_modalities, n_subjects)."""
         table = self.weights()
         if table is None:
-            table = torch.ones(len(present), dtype=torch.float64)
+            table = torch.ones_like(present[:, 0], dtype=torch.float64)
         elif len(table) != len(present):
             raise ValueError(f"there are {len(table)} weights for {len(present)} modalities")
         each = present * table[:, None]

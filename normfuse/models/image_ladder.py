@@ -19,7 +19,7 @@ SHIFTS, LOG_RATIO = 0.1, -2.0
 """Where experts start: sd of the weights that make their shifts, log of posterior by prior sd."""
 
 
-WIDEST = 1.0
+WIDEST = 2.0
 """Largest log of a prior's sd, and of an expert's by its prior's. With a small KL weight little
 else keeps sds from growing: a draw a thousand wide undoes what a hundred steps have learned."""
 
