@@ -424,7 +424,8 @@ def test_somebody_with_one_modality_adds_nothing():
 @pytest.mark.parametrize("bound", [Elbo(), StratifiedElbo(), Iwae(draws=2)])
 @pytest.mark.parametrize("kind", [0, 1])
 def test_without_weight_it_trains_bit_for_bit_as_without_it(kind, bound):
-    plan = TrainingPlan(max_epochs=3, warmup=1, batch_size=8, validation_draws=2, progress=False)
+    plan = TrainingPlan(max_epochs=3, warmup=1, batch_size=8, validation_draws=2,
+                        progress=False)
     weights, losses = [], []
     for weight in (None, 0.0):
         recipe = recipes(weight or 0.0, bound=bound)[kind]
@@ -439,8 +440,8 @@ def test_without_weight_it_trains_bit_for_bit_as_without_it(kind, bound):
 
 
 def test_training_draws_modalities_together():
-    plan = TrainingPlan(max_epochs=8, warmup=1, batch_size=8, validation_draws=1, learning_rate=0.02,
-                        progress=False)
+    plan = TrainingPlan(max_epochs=8, warmup=1, batch_size=8, validation_draws=1,
+                        learning_rate=0.02, progress=False)
     measure, apart = Alignment(WassersteinBarycenter(), SquaredWasserstein()), []
     for weight in (0.0, 30.0):
         vae, batch = toy(replace(recipes(weight)[0], hide=0.5), n=40)
