@@ -18,11 +18,14 @@ _HOMES = {
     "Deviations": "deviations",
     "Evaluation": "evaluation",
     "HeldOut": "calibration",
+    "ImageSynthesiser": "imaging.synthesis",
+    "IncompleteSegmenter": "imaging.segmentation",
     "Ladder": "models",
     "Modality": "modality",
     "NormativeModel": "normative",
     "NormfuseError": "errors",
     "OneLatent": "models",
+    "Pyramid": "networks.pyramid",
     "RobustMean": "parcels",
     "Segmentations": "segmentations",
     "Space": "space",
@@ -47,8 +50,11 @@ if TYPE_CHECKING:
     from .errors import NormfuseError
     from .evaluation import Evaluation
     from .imaging.simulated_images import simulate_images
+    from .imaging.segmentation import IncompleteSegmenter
+    from .imaging.synthesis import ImageSynthesiser
     from .modality import Modality
     from .models import Convolutional, Ladder, OneLatent
+    from .networks.pyramid import Pyramid
     from .normative import NormativeModel
     from .parcels import RobustMean, WeightedMean
     from .segmentations import Segmentations
@@ -58,10 +64,10 @@ if TYPE_CHECKING:
     from .training import TrainingPlan
 
 __all__ = ["Atlas", "Cohort", "Convolutional", "CrossFit", "Deviations", "Evaluation", "HeldOut",
-           "Ladder", "Modality", "NormativeModel", "NormfuseError", "OneLatent", "RobustMean",
-           "Segmentations", "Space", "TrainingPlan", "WeightedMean", "__version__", "cross_fit",
-           "evaluate", "load_atlas", "simulate_cohort", "simulate_images", "simulate_volumes",
-           "write_cohort"]
+           "ImageSynthesiser", "IncompleteSegmenter", "Ladder", "Modality", "NormativeModel",
+           "NormfuseError", "OneLatent", "Pyramid", "RobustMean", "Segmentations", "Space",
+           "TrainingPlan", "WeightedMean", "__version__", "cross_fit", "evaluate", "load_atlas",
+           "simulate_cohort", "simulate_images", "simulate_volumes", "write_cohort"]
 
 
 def __getattr__(name: str) -> Any:

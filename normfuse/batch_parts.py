@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,7 +83,8 @@ class Parts:
         """Mean terms of the loss over draws that are the same at every call."""
         def of(k: int) -> Tensor:
             self._draw(_DRAWS, 0, k)
-            return self._terms(module.loss(data, 1.0)).double()
+            return in_order(torch.stack([share * self._terms(module.loss(some, 1.0)).double()
+                                         for share, some in pieces(data)]))
 
         means = in_order(self.processes.rows(draws, of)) / draws
         return dict(zip(self.names, means.tolist()))
@@ -96,6 +97,16 @@ class Parts:
         """Begin the stream of random numbers of this place."""
         state = np.random.SeedSequence([self.seed % 2 ** 64, len(where), *where])
         torch.manual_seed(int(state.generate_state(1, np.uint64)[0]))
+
+
+def pieces(data: Any) -> Iterator[tuple[float, Any]]:
+    """Everybody, or as many at once as the data say is possible, with the share that they are."""
+    at_once = getattr(data, "at_once", None)
+    if at_once is None:
+        yield 1.0, data
+        return
+    for rows in torch.arange(len(data)).split(at_once):
+        yield len(rows) / len(data), data.take(rows)
 
 
 def in_order(rows: Tensor) -> Tensor:

@@ -63,6 +63,6 @@ def fingerprint(*parts: object) -> str:
     """The same for equal settings (by their repr) and tensors (by their bytes)."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.detach().contiguous().numpy().tobytes() if isinstance(part, Tensor)
-                      else repr(part).encode())
+        digest.update(part.detach().cpu().contiguous().numpy().tobytes()
+                      if isinstance(part, Tensor) else repr(part).encode())
     return digest.hexdigest()

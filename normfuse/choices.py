@@ -1,7 +1,7 @@
 """Choices as JSON-ready values and back, for normfuse's own classes only; never a pickle."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -20,15 +20,19 @@ def choice_to_dict(choice: Choice) -> dict[str, Any]:
     return {"class": type(choice).__name__, "options": options}
 
 
-def choice_from_dict(spec: Mapping[str, Any], where: object = "this model") -> Any:
-    """The inverse of :func:`choice_to_dict`, for normfuse's own classes only."""
-    if spec["class"] not in _known():
+def choice_from_dict(spec: Mapping[str, Any], where: object = "this model",
+                     also: Collection[type] = ()) -> Any:
+    """The inverse of :func:`choice_to_dict`, for normfuse's own classes only.
+
+    ``also``: those of layers above this one.
+    """
+    known = {**_known(), **{kind.__name__: kind for kind in also}}
+    if spec["class"] not in known:
         raise ModelFileError(f"{where} was made with {spec['class']!r}, which normfuse does not "
-                             "know; if it is a fusion of yours: NormativeModel.load(folder, "
-                             "fusion=…)")
-    options = {k: choice_from_dict(v, where) if isinstance(v, dict) else v
+                             "know; if it is a fusion of yours: load(folder, fusion=…)")
+    options = {k: choice_from_dict(v, where, also) if isinstance(v, dict) else v
                for k, v in spec["options"].items()}
-    return _known()[spec["class"]](**options)
+    return known[spec["class"]](**options)
 
 
 @cache

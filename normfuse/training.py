@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import pandas as pd
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import pyro
 
-from .batch_parts import Parts
+from .batch_parts import Parts, pieces
 from .cards import Card, Shown
 from .checkpoint import Checkpoint, fingerprint
 from .errors import TrainingError
@@ -30,7 +30,7 @@ class Sliceable(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, rows: Tensor) -> Self: ...
+    def take(self, rows: Tensor) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -297,20 +297,10 @@ def _validate(module: Any, data: Sliceable, plan: TrainingPlan, seed: int, parts
             return parts.validate(module, data, plan.validation_draws)
         torch.manual_seed(seed)
         for _ in range(plan.validation_draws):
-            for share, batch in _pieces(data):
+            for share, batch in pieces(data):
                 for name, term in module.loss(batch, 1.0).items():
                     sums[name] = sums.get(name, 0.0) + share * term.item() / plan.validation_draws
     return sums
-
-
-def _pieces(data: Sliceable) -> Iterator[tuple[float, Sliceable]]:
-    """Everybody, or as many at once as the data say is possible, with the share that they are."""
-    at_once = getattr(data, "at_once", None)
-    if at_once is None:
-        yield 1.0, data
-        return
-    for rows in torch.arange(len(data)).split(at_once):
-        yield len(rows) / len(data), data.take(rows)
 
 
 @contextmanager

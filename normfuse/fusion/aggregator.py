@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from .choice import Choice, of_type
-from .experts import full, gaussian, is_full, moments, moved
+from .experts import everyone, full, gaussian, is_full, moments, moved
 from .missing import Drop, Missing
 from .weights import Uniform, Weights, weighted
 
@@ -138,10 +138,10 @@ class CoordinateBarycenter(Aggregator, ABC):
         return gaussian(loc, scale, len(experts.event_shape), check=False)
 
     def prior(self, priors: Distribution) -> Distribution:
-        everyone = torch.ones(priors.batch_shape, dtype=torch.bool)
+        there = everyone(priors)
         if is_full(priors):
-            return full(*self.full(priors, everyone, None), check=False)
-        first, second, weight = (term.sum(0) for term in self.terms(priors, everyone))
+            return full(*self.full(priors, there, None), check=False)
+        first, second, weight = (term.sum(0) for term in self.terms(priors, there))
         return gaussian(*self.at(first / weight, second / weight), len(priors.event_shape),
                         check=False)
 

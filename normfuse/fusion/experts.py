@@ -107,6 +107,11 @@ def stack(posteriors: Sequence[Distribution]) -> Distribution:
     return rebuilt(posteriors[0], torch.stack(locs), torch.stack(scales))
 
 
+def everyone(experts: Distribution) -> Tensor:
+    """``present`` where nothing is absent, beside the experts' numbers."""
+    return torch.ones(experts.batch_shape, dtype=torch.bool, device=moments(experts)[0].device)
+
+
 def slots(experts: Distribution, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Loc and scale with N(0, I) in absent slots, and ``present`` shaped to multiply loc.
 
@@ -123,7 +128,7 @@ def slots(experts: Distribution, present: Tensor) -> tuple[Tensor, Tensor, Tenso
     if not bool(present.all()):
         loc = torch.where(keep, loc, torch.zeros_like(loc))
         if is_full(experts):
-            unit = torch.eye(loc.shape[-1], dtype=scale.dtype)
+            unit = torch.eye(loc.shape[-1], dtype=scale.dtype, device=scale.device)
             scale = torch.where(keep[..., None], scale, unit)
         else:
             scale = torch.where(keep, scale, torch.ones_like(scale))

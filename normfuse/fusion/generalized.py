@@ -8,7 +8,8 @@ from torch.distributions import Distribution
 from .aggregator import Aggregator
 from .bures import bures_barycenter, transport_map
 from .choice import of_type
-from .experts import cholesky_factor, full, gaussian, is_full, lower_factor, moments
+from .experts import (cholesky_factor, everyone, full, gaussian, is_full, lower_factor,
+                      moments)
 from .maps import Maps, SharedPrivate
 from .missing import Drop, Missing
 from .weights import Uniform, Weights, weighted
@@ -85,9 +86,9 @@ class GeneralizedWassersteinBarycenter(Aggregator):
                           self.prior_weight)
 
     def prior(self, priors: Distribution) -> Distribution:
-        everyone = torch.ones(priors.batch_shape, dtype=torch.bool)
         # modality priors cover every block, so nothing more is needed; other maps may lack rank
-        return self._fuse(priors, everyone, None, 0.0 if self.blocks else self.prior_weight)
+        return self._fuse(priors, everyone(priors), None,
+                          0.0 if self.blocks else self.prior_weight)
 
     def at_rest(self, priors: Distribution) -> Tensor:
         if self.blocks is not None:
@@ -156,7 +157,7 @@ class GeneralizedWassersteinBarycenter(Aggregator):
         if not is_full(experts):
             scale = torch.diag_embed(scale)
         maps = self.maps.matrices().to(loc)  # (M, e, d)
-        unit = torch.eye(maps.shape[-1], dtype=loc.dtype)
+        unit = torch.eye(maps.shape[-1], dtype=loc.dtype, device=loc.device)
         nobody = ~present.any(0)
         share = weight[..., 0] / torch.where(nobody, 1.0, weight[..., 0].sum(0))
         share = (1 - prior_weight) * share
@@ -186,7 +187,7 @@ class GeneralizedWassersteinBarycenter(Aggregator):
 
 def _standard(loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """N(0, I) for every subject."""
-    unit = torch.eye(scale.shape[-1], dtype=scale.dtype)
+    unit = torch.eye(scale.shape[-1], dtype=scale.dtype, device=scale.device)
     return loc.new_zeros(len(loc), scale.shape[-1]), unit.expand_as(scale)
 
 

@@ -72,7 +72,8 @@ class SubsetPosterior(TorchDistribution):
         size = torch.Size(sample_shape)
         draws = max(1, size.numel())
         chosen = torch.multinomial(self.weights.detach().T, draws, replacement=True)
-        columns = torch.arange(chosen.shape[0])[:, None]  # chosen is (subjects, draws)
+        # chosen is (subjects, draws)
+        columns = torch.arange(chosen.shape[0], device=chosen.device)[:, None]
         loc, scale = (t[chosen, columns] for t in moments(self.components))
         values = rebuilt(self.components, loc, scale).rsample().transpose(0, 1)
         return values.reshape(size + self.batch_shape + self.event_shape)
@@ -136,12 +137,12 @@ class Mixture(Aggregator, ABC):
         A subset that asks for an absent modality has none. With nothing present, all are alike:
         every one of them is the prior.
         """
-        subsets = self.table(len(present))
+        subsets = self.table(len(present)).to(present.device)
         given = self.weights()
         if given is not None and given.dim() > 1:
             raise TypeError("a component of a mixture has one weight for all its dimensions; got "
                             f"{self.weights!r}")
-        weight = torch.ones(len(subsets)) if given is None else given
+        weight = torch.ones_like(subsets[:, 0]) if given is None else given
         weight = weight.double()  # so that float64 models get float64 weights
         legal = subsets @ (~present).to(subsets) == 0
         legal = legal | ~present.any(0)
@@ -151,7 +152,7 @@ class Mixture(Aggregator, ABC):
     def forward(self, experts: Distribution, present: Tensor,
                 priors: Distribution | None = None) -> Distribution:
         chances = self.chances(present).to(experts.mean.dtype)
-        subsets = self.table(len(present))
+        subsets = self.table(len(present)).to(present.device)
         if priors is None and isinstance(self.inner, CoordinateBarycenter) \
                 and isinstance(self.inner.missing, Drop) and not is_full(experts):
             terms = self.inner.terms(experts, present)

@@ -7,7 +7,7 @@ from torch.distributions import Distribution
 
 from .aggregator import Aggregator, diagonal_only
 from .choice import of_type
-from .experts import gaussian, is_full, moments
+from .experts import everyone, gaussian, is_full, moments
 from .missing import Drop, Missing
 from .weights import Uniform, Weights, weighted
 
@@ -61,4 +61,4 @@ class MomentMatchingBarycenter(Aggregator):
         return gaussian(mean, variance.sqrt(), len(experts.event_shape), check=False)
 
     def prior(self, priors: Distribution) -> Distribution:
-        return self(priors, torch.ones(priors.batch_shape, dtype=torch.bool))
+        return self(priors, everyone(priors))

@@ -78,7 +78,7 @@ class ProductOfExperts(CoordinateBarycenter):
         pull, total = (keep * pulls).sum(0), (keep[..., None] * precisions).sum(0)
         times = torch.ones_like(pull) if self.prior_expert else \
             (~present.any(0)).to(loc.dtype)[:, None]
-        origin, extent = (torch.zeros_like(loc[0]), torch.eye(loc.shape[-1], dtype=loc.dtype)) \
+        origin, extent = (torch.zeros_like(loc[0]), torch.eye(loc.shape[-1]).to(loc)) \
             if prior is None else moments(prior)
         pulled, belief = _natural(origin, extent)
         return _from_natural(pull + times * pulled, total + times[..., None] * belief)
@@ -100,7 +100,7 @@ def lower_of_inverse(precision: Tensor) -> Tensor:
     """Lower Cholesky factor of P^-1, without inverting twice."""
     flipped = torch.linalg.cholesky(precision.flip((-2, -1)))
     upper = flipped.flip((-2, -1))  # P = upper upper'
-    unit = torch.eye(precision.shape[-1], dtype=precision.dtype)
+    unit = torch.eye(precision.shape[-1], dtype=precision.dtype, device=precision.device)
     return torch.linalg.solve_triangular(upper, unit, upper=True).mT
 
 

@@ -68,7 +68,7 @@ class WassersteinBarycenter(CoordinateBarycenter):
         rough = ROUGH if self.training and loc.dtype == torch.float32 else None
         tril = lower_factor(bures_barycenter(scale @ scale.mT, weight[..., 0], tolerance=rough))
         if bool(nobody.any()):
-            origin, extent = (torch.zeros_like(mean), torch.eye(loc.shape[-1], dtype=loc.dtype)) \
+            origin, extent = (torch.zeros_like(mean), torch.eye(loc.shape[-1]).to(loc)) \
                 if prior is None else moments(prior)
             mean = torch.where(nobody, origin, mean)
             tril = torch.where(nobody[..., None], extent, tril)

@@ -44,8 +44,9 @@ class Images:
 
     def take(self, rows: Tensor) -> Images:
         """The images at these positions."""
-        return Images(*(t.index_select(1, rows) for t in (self.values, self.known, self.present)),
-                      self.inside.index_select(0, rows),
+        rows = rows.to(self.present.device)
+        return Images(self.values.index_select(1, rows), self.known.index_select(1, rows),
+                      self.present.index_select(1, rows), self.inside.index_select(0, rows),
                       None if self.labels is None else self.labels.index_select(0, rows))
 
     def only(self, kept: Tensor) -> Images:
@@ -121,6 +122,11 @@ class Frame:
             tuple(where[:, a] for a in order), tuple(self.box[a] for a in order)))
 
     @cached_property
+    def slice_of(self) -> Tensor:
+        """The slice in which each voxel is, int64, shape (n_voxels,)."""
+        return self._slot // int(np.prod(self.sides))
+
+    @cached_property
     def _voxel(self) -> Tensor:
         """The voxel of each pixel, (n_slices, n_pixels); that after the last where there is
         none."""
@@ -174,7 +180,18 @@ class Units:
             if not found[-1][1] > 0:
                 raise CohortError(f"modality {m.name} has the same value in every voxel of "
                                   "everybody; there is nothing to learn from it")
-        return cls(*map(tuple, zip(*found)))  # type: ignore[arg-type]
+        return cls(*map(tuple, zip(*found)))
+
+    def anew(self, cohort: Cohort) -> Units:
+        """Of these people; of what none of them has, as before."""
+        there = cohort.present.any()
+        kept = tuple(m for m in cohort.modalities if there[m.name])
+        found = Units.of(Cohort(cohort.subjects, {m.name: cohort.features.as_is()[m.name]
+                                                  for m in kept}, kept, cohort.covariates))
+        own = dict(zip((m.name for m in kept), zip(found.mean, found.sd)))
+        both = [own.get(m.name, old) for m, old in zip(cohort.modalities,
+                                                       zip(self.mean, self.sd))]
+        return Units(*map(tuple, zip(*both)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +215,11 @@ class Stack:
     slices: Tensor
     labels: Tensor | None = None
     device: str = "cpu"
-    at_once = 32
+
+    @property
+    def at_once(self) -> int:
+        """Images in memory together where no gradient is wanted."""
+        return 32 if self.frame.dimensions == 2 else 1
 
     @classmethod
     def of(cls, cohort: Cohort, frame: Frame, units: Units, labels: Tensor | None = None,
@@ -235,6 +256,21 @@ class Stack:
     def of_somebody(self) -> Stack:
         """Without the images of people of whom nothing was measured."""
         return self._at(self.present.any(0)[self.people])
+
+    def instructive(self) -> Stack:
+        """The images with a label, and at most as many of those without, spread evenly.
+
+        A lesion fills few slices: all slices would mostly teach what has none.
+        """
+        if self.labels is None or self.frame.n_slices == 1:
+            return self
+        n, slice_of = self.frame.n_slices, self.frame.slice_of
+        marked = torch.stack([torch.bincount(slice_of[row > 0], minlength=n)
+                              for row in self.labels])
+        has = marked[self.people, self.slices] > 0
+        rest = torch.nonzero(~has).ravel()
+        some = torch.linspace(0, len(rest) - 1, min(int(has.sum()), len(rest))).round().long()
+        return self._at(torch.cat([torch.nonzero(has).ravel(), rest[some]]).sort().values)
 
     def thinned(self, most: int) -> Stack:
         """So many of the images at most, spread evenly over people and slices."""

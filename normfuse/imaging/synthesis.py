@@ -1,29 +1,29 @@
 """Any modality from any others: cross-modal synthesis of images."""
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..cohort import Cohort
-from ..errors import CohortError, NotFittedError, SpaceMismatchError, listed
-from ..fingerprints import known_roles, roles_to_hashes
+from ..errors import NotFittedError, listed
 from ..fusion import Aggregator, ProductOfExperts, SubsetMixture
 from ..fusion.alignment import Alignment
 from ..modality import Modality
 from ..networks.pyramid import Pyramid
+from ..processes import processes
 from ..training import History, TrainingPlan, fit
 from .adversarial import Adversaries, PatchAdversary
+from .image_cards import image_model_card
 from .images import Frame, Images, Stack, Units, one_space
-from .learning import FEWEST, Roles, image_plan
+from .learning import (FEWEST, Roles, aligned, hashes, image_plan, refuse_blind, refuse_unknown,
+                       warn_of_seen)
 from .synthesis_net import SynthesisNet
 from .synthesised import Synthesis
 from .widths import Widths, measured_widths
@@ -155,16 +155,9 @@ class ImageSynthesiser:
             torch.manual_seed(self.seed)
             judges = None if self.adversary is None else Adversaries(
                 self.adversary, len(cohort.modalities), frame.sides)
-            net = SynthesisNet(tuple(m.name for m in cohort.modalities), frame.dimensions,
-                               self.fusion, self.sizes, shared_prior=self.shared_prior,
-                               hide=self.hide, kl_weight=self.kl_weight, alignment=self.alignment,
-                               adversaries=judges)
-        known = roles_to_hashes(cohort, pd.Series(
-            {**dict.fromkeys(roles.training, "training"),
-             **dict.fromkeys(roles.early_stop, "early_stop"),
-             **dict.fromkeys(roles.calibration, "calibration")}).loc[list(cohort.ids)])
-        start = FittedSynthesis(frame, Units.of(training), cohort.modalities, net, Widths(), known,
-                                pd.DataFrame())
+            net = self.network(tuple(m.name for m in cohort.modalities), frame.dimensions, judges)
+        start = FittedSynthesis(frame, Units.of(training), cohort.modalities, net, Widths(),
+                                hashes(cohort, roles), pd.DataFrame())
         history = self._train(start, training, stopping, keep)
         self._fitted = replace(start, history=history.table)
         self._calibrate(calibrating)
@@ -179,19 +172,16 @@ class ImageSynthesiser:
         """
         f, plan = self.fitted, plan or replace(self.plan, max_epochs=8, warmup=1,
                                                learning_rate=self.plan.learning_rate / 4)
-        cohort = self._aligned(cohort)
+        cohort = aligned(cohort, f.modalities)
         few = len(cohort) < FEWEST
         roles = None if few else Roles.drawn(cohort, self.seed)
         new = ImageSynthesiser(**{**self.options(), "plan": plan})
-        start = replace(f, units=Units.of(cohort), net=_copy(f.net))
+        start = replace(f, units=f.units.anew(cohort), net=_copy(f.net))
         training, stopping = (cohort, cohort) if roles is None else (
             cohort.select(roles.training), cohort.select(roles.early_stop))
         history = new._train(start, training, stopping, None)
-        role = pd.Series("training", index=cohort.ids)
-        if roles is not None:
-            role[roles.early_stop], role[roles.calibration] = "early_stop", "calibration"
         new._fitted = replace(start, history=history.table,
-                              known={**f.known, **roles_to_hashes(cohort, role)})
+                              known={**f.known, **hashes(cohort, roles)})
         if roles is not None:
             new._calibrate(cohort.select(roles.calibration))
         return new
@@ -208,6 +198,14 @@ class ImageSynthesiser:
         """Of all modalities, in the network's units, not yet widened."""
         mean, variance = self.fitted.net.predicted(batch, self.temperature, self.draws)
         return mean, variance.sqrt()
+
+    def network(self, names: tuple[str, ...], dimensions: int,
+                judges: Adversaries | None = None) -> SynthesisNet:
+        """A new one, for these modalities."""
+        return SynthesisNet(names, dimensions, self.fusion, self.sizes,
+                            shared_prior=self.shared_prior, hide=self.hide,
+                            kl_weight=self.kl_weight, alignment=self.alignment,
+                            adversaries=judges)
 
     def options(self) -> dict[str, Any]:
         """What it was made with."""
@@ -250,11 +248,12 @@ class ImageSynthesiser:
         UserWarning
             People the synthesiser was trained on: their errors are too small.
         """
-        f, cohort = self.fitted, self._aligned(cohort)
+        f = self.fitted
+        cohort = aligned(cohort, f.modalities)
         present = torch.from_numpy(cohort.present.to_numpy().T.copy())
         looked_at = present & self._chosen(targets, given)[:, None]
-        _refuse_blind(cohort, looked_at)
-        self._warn_of_seen(cohort)
+        refuse_blind(cohort, looked_at)
+        warn_of_seen(cohort, f.known, "synthesiser", stacklevel=2)
         wanted = ~present if targets is None else torch.zeros_like(present) | torch.tensor(
             [name in targets for name in f.net.names])[:, None]
         mean, sd = self._predicted(cohort, looked_at)
@@ -274,12 +273,13 @@ class ImageSynthesiser:
         loc, sd = [], []
         f.net.eval()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            for rows in torch.arange(len(images)).split(AT_ONCE):
-                batch = images.take(rows).only(fused[:, rows])
-                mean, width = self._mean_and_sd(batch)
-                loc.append(mean.cpu())
-                sd.append((width * f.widths.of(batch.present, f.frame.dimensions)).cpu())
+            for person in torch.arange(len(images)).split(f.frame.n_slices):
+                torch.manual_seed(self.seed)  # whoever else is there, a person's draws stay
+                for rows in person.split(AT_ONCE):
+                    batch = images.take(rows).only(fused[:, rows])
+                    mean, width = self._mean_and_sd(batch)
+                    loc.append(mean.cpu())
+                    sd.append((width * f.widths.of(batch.present, f.frame.dimensions)).cpu())
         unit, origin = (torch.tensor(v)[:, None, None] for v in (f.units.sd, f.units.mean))
         tables = [torch.stack([f.frame.table(m) for m in torch.cat(parts, 1)])
                   for parts in (loc, sd)]
@@ -289,51 +289,53 @@ class ImageSynthesiser:
         f = self.fitted
         return Stack.of(cohort, f.frame, f.units, device=self.device)
 
-    def _aligned(self, cohort: Cohort) -> Cohort:
-        """With the fit's modalities, in its order; those that are lacking are missing."""
-        f = self.fitted
-        space, there = one_space(cohort), {m.name for m in cohort.modalities}
-        unknown = there.difference(f.net.names)
-        if unknown:
-            raise CohortError(f"the synthesiser knows no modality {listed(sorted(unknown))}; it "
-                              f"was fitted to {listed(f.net.names)}")
-        if space != f.frame.space:
-            raise SpaceMismatchError(f"these images are on {space!r}, the synthesiser was fitted "
-                                     f"to {f.frame.space!r}; read them with the same mask and "
-                                     "resolution")
-        blocks = {m.name: cohort.features.as_is()[m.name] if m.name in there else
-                  pd.DataFrame(np.nan, cohort.ids, m.features) for m in f.modalities}
-        return Cohort(cohort.subjects, blocks, f.modalities, cohort.covariates, cohort.reference)
-
     def _chosen(self, targets: Sequence[str] | None, given: Sequence[str] | None) -> Tensor:
         names = self.fitted.net.names
-        for what, asked in (("targets", targets), ("given", given)):
-            unknown = sorted(set(asked or ()).difference(names))
-            if unknown or isinstance(asked, str):
-                raise CohortError(f"{what} is a list of modalities among {listed(names)}; got "
-                                  f"{asked!r}")
+        refuse_unknown("targets", targets, names)
+        refuse_unknown("given", given, names)
         return torch.tensor([name not in (targets or ()) and (given is None or name in given)
                              for name in names])
 
-    def _warn_of_seen(self, cohort: Cohort) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            seen = known_roles(cohort, self.fitted.known).isin(["training", "early_stop"])
-        if seen.any():
-            warnings.warn(f"{int(seen.sum())} of {len(cohort)} people were used to train this "
-                          f"synthesiser: {listed(cohort.ids[seen.to_numpy()])}; errors in them are"
-                          " too small", stacklevel=3)
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write to a new folder: ``image_model.json`` and ``weights.safetensors``.
+
+        What judged synthesised patches in training is left behind, with its reserve of measured
+        images: a model that was read is tuned without an adversary. Of processes that ``torchrun``
+        started the first one writes; the others wait.
+        """
+        from .image_file import write_image_model
+
+        return processes().from_first(
+            lambda: write_image_model(self, Path(folder), overwrite=overwrite))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, fusion: Aggregator | None = None,
+             device: str | None = None) -> ImageSynthesiser:
+        """Read what :meth:`save` wrote.
+
+        Parameters
+        ----------
+        folder : path
+        fusion : Aggregator, optional
+            Only for one of your own.
+        device : str, optional
+            In the place of that of the fit.
+
+        Raises
+        ------
+        ModelFileError
+            If it is missing, truncated, changed, or no synthesiser.
+        """
+        from .image_file import read_image_model
+
+        return read_image_model(cls, Path(folder), fusion, device)
 
     def __repr__(self) -> str:
         state = "not fitted" if self._fitted is None else listed(self._fitted.net.names)
         return f"<ImageSynthesiser by {self.fusion!r}: {state}>"
 
-
-def _refuse_blind(cohort: Cohort, looked_at: Tensor) -> None:
-    blind = cohort.ids[~looked_at.any(0).numpy()]
-    if len(blind):
-        raise CohortError(f"nothing is left to look at of {listed(blind)}: they have none of the "
-                          "modalities that may be looked at; leave them out, or give others")
+    def _repr_html_(self) -> str:
+        return image_model_card(self, {}).html()
 
 
 def _copy(net: SynthesisNet) -> SynthesisNet:

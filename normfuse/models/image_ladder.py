@@ -196,7 +196,7 @@ class ImageLadder(nn.Module):
         if self.mixture is None:
             return hide_some(present, hide)
         drawn = torch.multinomial(self.mixture.chances(present).T, 1)[:, 0]
-        return self.mixture.table(len(present)).bool()[drawn].T & present
+        return self.mixture.table(len(present)).to(present.device).bool()[drawn].T & present
 
 
 def _by_pixel(images: Tensor, n_modalities: int) -> Tensor:

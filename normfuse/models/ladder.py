@@ -269,7 +269,7 @@ class LadderVAE(Vae):
         if not one_component:
             return present
         drawn = torch.multinomial(self.mixture.chances(present).T, 1)[:, 0]
-        return self.mixture.table(len(present)).bool()[drawn].T & present
+        return self.mixture.table(len(present)).to(present.device).bool()[drawn].T & present
 
     def posterior(self, batch: Batch, fused: Tensor | None = None) -> Distribution:
         told = self.told(batch, fused)

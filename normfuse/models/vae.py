@@ -286,5 +286,5 @@ def hide_some(present: Tensor, probability: float) -> Tensor:
     >>> hide_some(present, 0.9).any(0)
     tensor([True, True])
     """
-    kept = present & (torch.rand(present.shape) >= probability)
+    kept = present & (torch.rand(present.shape, device=present.device) >= probability)
     return torch.where(kept.any(0), kept, present)

@@ -2,13 +2,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ..cohort import Cohort
 from ..deviations import ROLE, Deviations, Reference
+from ..errors import CohortError
 from ..space import Space
+
+if TYPE_CHECKING:
+    from ..segmentations import Segmentations
+
+
+_CONTRASTS = (("T1w", 1.0), ("T2w", -0.8), ("FLAIR", 0.5))
+"""Of tiny_images(), and the slope of each on the tissue."""
 
 
 def tiny_cohort(n: int = 40, *, seed: int = 0) -> Cohort:
@@ -152,7 +161,7 @@ def tiny_images(n: int = 12, *, seed: int = 0) -> Cohort:
                        for _ in range(n)]) * 8
     ids = pd.Index([f"sub-{i:02d}" for i in range(n)])
     frames = {}
-    for k, (name, slope) in enumerate((("T1w", 1.0), ("T2w", -0.8), ("FLAIR", 0.5))):
+    for k, (name, slope) in enumerate(_CONTRASTS):
         noise = 0.2 * rng.standard_normal(tissue.shape)
         values = 3 + k + slope * tissue + noise
         missing = [] if n < 4 else ([1], [2, 3], [0, 2])[k]
@@ -160,3 +169,27 @@ def tiny_images(n: int = 12, *, seed: int = 0) -> Cohort:
     people = pd.DataFrame({"age": rng.uniform(20, 80, n).round(1)}, ids)
     return Cohort.from_frames(people, frames, covariates={"age": "continuous"},
                               spaces=dict.fromkeys(frames, space))
+
+
+def tiny_segmentations(cohort: Cohort | None = None) -> Segmentations:
+    """Where the tissue of :func:`tiny_images` is bright, from what each person has of it.
+
+    Labels ``bright`` (1) and ``brightest`` (4).
+
+    Examples
+    --------
+    >>> truth = tiny_segmentations()
+    >>> truth.names, [int((truth.labels == n).sum()) for n in (0, 1, 4)]
+    ({'bright': 1, 'brightest': 4}, [2632, 615, 401])
+    """
+    from ..segmentations import Segmentations
+
+    cohort = tiny_images() if cohort is None else cohort
+    tissue = np.nanmean([(cohort.features[name].to_numpy() - 3 - k) / slope for k, (name, slope)
+                         in enumerate(_CONTRASTS)], 0)
+    space = cohort.modalities[0].space
+    if space is None:
+        raise CohortError("tiny_segmentations() is of the people of tiny_images()")
+    labels = np.digitize(tissue, [0.6, 1.1])
+    return Segmentations(tuple(map(str, cohort.ids)), np.array([0, 1, 4], np.uint8)[labels],
+                         space, {"bright": 1, "brightest": 4})
