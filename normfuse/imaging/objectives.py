@@ -21,16 +21,6 @@ def laplace_nll(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
     return (x - loc).abs() * torch.exp(-log_scale) + log_scale + math.log(2)
 
 
-def alignment_by_level(levels: list, fused: Tensor, align: torch.nn.Module) -> Tensor:
-    """Sum over levels and pixels of each image's alignment, shape (n_images,)."""
-    total = fused.new_zeros(fused.shape[1], dtype=levels[0].z.dtype)
-    for level in levels:
-        pixels = level.z[0, 0].numel()
-        each = align(level.experts, fused.repeat_interleave(pixels, 1), level.priors)
-        total = total + each.view(-1, pixels).sum(1)
-    return total
-
-
 def dice_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     r"""1 - 2 sum p_c y_c / (sum p_c + sum y_c), mean over classes; and mean -log p of the label.
 

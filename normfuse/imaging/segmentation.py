@@ -15,8 +15,7 @@ from torch import Tensor
 from ..checkpoint import Checkpoint
 from ..cohort import Cohort
 from ..errors import NotFittedError, listed
-from ..fusion import Aggregator, GeneralizedWassersteinBarycenter, SubstitutePrior
-from ..fusion.alignment import Alignment
+from ..fusion import Aggregator, Alignment, GeneralizedWassersteinBarycenter, SubstitutePrior
 from ..modality import Modality
 from ..networks.pyramid import Pyramid
 from ..processes import processes
