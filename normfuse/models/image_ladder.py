@@ -19,6 +19,11 @@ SHIFTS, LOG_RATIO = 0.1, -2.0
 """Where experts start: sd of the weights that make their shifts, log of posterior by prior sd."""
 
 
+WIDEST = 1.0
+"""Largest log of a prior's sd, and of an expert's by its prior's. With a small KL weight little
+else keeps sds from growing: a draw a thousand wide undoes what a hundred steps have learned."""
+
+
 @dataclass(frozen=True, eq=False)
 class Fused:
     """One resolution of some images: what was drawn, and from what.
@@ -28,9 +33,10 @@ class Fused:
     z : Tensor, shape (n_images, n_latent, *sides)
     kl : Tensor, shape (n_images,)
         KL(q || p) of this level given the draws above, in nats, summed over the image.
-    experts, priors, posterior : Distribution
-        Every pixel a row: batch shapes (n_modalities, n_images * n_pixels), the posterior's
-        without the first.
+    experts, priors : Distribution
+        Every pixel a row: batch shapes (n_modalities, n_images * n_pixels).
+    prior, posterior : Distribution
+        What they are fused to: the same without the first.
     apart : Tensor, shape (n_images,), or None
         The alignment of the experts, if asked for, times its weight, summed over the image.
     """
@@ -39,6 +45,7 @@ class Fused:
     kl: Tensor
     experts: Distribution
     priors: Distribution
+    prior: Distribution
     posterior: Distribution
     apart: Tensor | None = None
 
@@ -178,7 +185,7 @@ class ImageLadder(nn.Module):
         z = loc if temperature == 0 else loc + temperature * scale * torch.randn_like(loc)
         kl = component_kl(posterior, prior).unflatten(0, (n_images, pixels)).sum(1)
         z = z.unflatten(0, (n_images, *sides)).movedim(-1, 1)
-        return Fused(z, kl, experts, priors, posterior)
+        return Fused(z, kl, experts, priors, prior, posterior)
 
     def _apart(self, k: int, h: Tensor, features: Tensor, aligned: Tensor) -> Tensor:
         """Of each image. What is drawn above is given, or private dimensions there would move to
@@ -205,7 +212,8 @@ class ImageLadder(nn.Module):
         everyone = said.new_zeros(fused.numel(), *said.shape[1:]).index_copy(0, rows, said)
         shift, log_ratio = (_by_pixel(t, self.n_modalities)
                             for t in everyone.chunk(2, 1))
-        return gaussian(origin + unit * shift, unit * log_ratio.exp(), check=False), priors
+        scale = unit * _bounded(log_ratio).exp()
+        return gaussian(origin + unit * shift, scale, check=False), priors
 
     def _priors(self, k: int, h: Tensor) -> Distribution:
         """Each modality's own, every pixel a row; N(0, I) at the coarsest level."""
@@ -217,7 +225,7 @@ class ImageLadder(nn.Module):
         said = said.unflatten(1, (-1, 2 * c)).movedim(1, 0)
         loc, log_scale = (_by_pixel(t.flatten(0, 1), len(said)) for t in said.chunk(2, 2))
         every = (self.n_modalities, n_pixels, c)
-        return gaussian(loc.expand(every), log_scale.exp().expand(every), check=False)
+        return gaussian(loc.expand(every), _bounded(log_scale).exp().expand(every), check=False)
 
     def fused_in_training(self, present: Tensor, hide: float) -> Tensor:
         """Which modalities a training step sees: a subset by chance, drawn for each image.
@@ -228,6 +236,11 @@ class ImageLadder(nn.Module):
             return hide_some(present, hide)
         drawn = torch.multinomial(self.mixture.chances(present).T, 1)[:, 0]
         return self.mixture.table(len(present)).to(present.device).bool()[drawn].T & present
+
+
+def _bounded(log_scale: Tensor) -> Tensor:
+    """Smoothly at most WIDEST; the same far below."""
+    return WIDEST - nn.functional.softplus(WIDEST - log_scale)
 
 
 def _by_pixel(images: Tensor, n_modalities: int) -> Tensor:

@@ -188,7 +188,7 @@ class LadderVAE(Vae):
 
     def _experts(self, k: int, above: Tensor, told: Told
                  ) -> tuple[Distribution, Distribution | None, Distribution]:
-        """Each modality's posterior and its own prior (if it has one), and the level's prior."""
+        """Each modality's posterior and prior (if it has one), and the level's prior."""
         at = slice(self.ends[k] - self.widths[k], self.ends[k])
         loc, scale = told.loc[..., at], told.scale[..., at]
         if k == 0:
