@@ -107,8 +107,8 @@ class ImageLadder(nn.Module):
                                      for c in latents)
         self.alignments = nn.ModuleList(
             nn.Identity() if alignment is None or not c else
-            alignment.sized(n_modalities, c, fuse.owned())
-            for fuse, c in zip(self.fusions, latents))  # type: ignore[operator]
+            alignment.sized(n_modalities, c, cast(Aggregator, fuse).owned())
+            for fuse, c in zip(self.fusions, latents))
         self.aligns = alignment is not None
         n_priors = 1 if shared_prior else n_modalities
         self.priors = nn.ModuleList(
