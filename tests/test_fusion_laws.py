@@ -49,22 +49,16 @@ class TestFullProductWithoutPrior(TestProductWithoutPrior):
 
 
 class TestGeneralizedProduct(AggregatorCase):
-    anchor = True
-
     def make(self) -> Aggregator:
         return GeneralizedProductOfExperts()
 
 
 class TestGeneralizedProductUniform(AggregatorCase):
-    anchor = True
-
     def make(self) -> Aggregator:
         return GeneralizedProductOfExperts(weights=Uniform())
 
 
 class TestMomentMatching(AggregatorCase):
-    anchor = True
-
     def make(self) -> Aggregator:
         return MomentMatchingBarycenter()
 
@@ -77,8 +71,6 @@ class TestMomentMatchingFilled(AggregatorCase):
 
 
 class TestWasserstein(AggregatorCase):
-    anchor = True
-
     def make(self) -> Aggregator:
         return WassersteinBarycenter()
 
@@ -91,15 +83,12 @@ class TestWassersteinFilled(AggregatorCase):
 
 
 class TestWassersteinLearnedPerDimension(AggregatorCase):
-    anchor = True
-
     def make(self) -> Aggregator:
         return WassersteinBarycenter(weights=Learned(per_dimension=True))
 
 
 class TestWassersteinGiven(AggregatorCase):
     symmetric = False
-    anchor = True
 
     def make(self) -> Aggregator:
         return WassersteinBarycenter(weights=Given([0.5, 0.3, 0.2]))
@@ -115,7 +104,6 @@ class TestFullWassersteinFilled(TestWassersteinFilled):
 
 class TestFullWassersteinLearned(AggregatorCase):
     full_covariance = True
-    anchor = True
 
     def make(self) -> Aggregator:
         return WassersteinBarycenter(weights=Learned())
@@ -249,3 +237,10 @@ def test_every_aggregator_has_a_case():
     classes = {c for _, c in inspect.getmembers(fusion, inspect.isclass)
                if issubclass(c, Aggregator) and not inspect.isabstract(c)}
     assert classes == {type(case().make()) for case in every_case()}
+
+
+def test_barycenters_that_drop_what_is_absent_are_anchors_of_alignment():
+    assert {case.__name__ for case in every_case() if case().is_anchor()} == {
+        "TestGeneralizedProduct", "TestGeneralizedProductUniform", "TestMomentMatching",
+        "TestWasserstein", "TestWassersteinLearnedPerDimension", "TestWassersteinGiven",
+        "TestFullWasserstein", "TestFullWassersteinLearned"}

@@ -22,10 +22,11 @@ FUSIONS = [f.ProductOfExperts(), f.GeneralizedProductOfExperts(), f.MixtureOfExp
            f.SubsetMixture(f.ProductOfExperts()), f.SubsetMixture(f.WassersteinBarycenter())]
 
 
-def ladder(fusion: f.Aggregator, *, shared: bool = False, dimensions: int = 2) -> ImageLadder:
+def ladder(fusion: f.Aggregator, *, shared: bool = False, dimensions: int = 2,
+           alignment: f.Alignment | None = None, sizes: Pyramid = SIZES) -> ImageLadder:
     """With weights by chance, so that priors and experts say something."""
     torch.manual_seed(0)
-    made = ImageLadder(3, dimensions, fusion, SIZES, shared)
+    made = ImageLadder(3, dimensions, fusion, sizes, shared, alignment)
     with torch.no_grad():
         for p in made.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -80,7 +81,7 @@ def test_every_pixel_is_fused_as_if_it_were_alone(fusion: f.Aggregator) -> None:
 
 
 def test_precisions_add_and_not_reciprocals_of_sds() -> None:
-    """Prior N(0, 1) times expert N(2, .5^2): mean 1.6, sd .447; sds added would give 1.33, .333."""
+    """Prior N(0, 1) times expert N(2, .5^2): mean 1.6, sd .447; 1/sd added gives 1.33, .333."""
     grid = np.linspace(-8, 8, 20001)
     density = stats.norm.pdf(grid) * stats.norm.pdf(grid, 2, 0.5)
     density /= density.sum()
@@ -151,6 +152,41 @@ def test_volumes_climb_as_slices_do() -> None:
     assert [level.z.shape[2:] for level in levels] == [(1, 2, 3), (2, 4, 6)]
     h.square().mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in made.parameters() if p.grad is not None)
+
+
+ANCHORS = [f.WassersteinBarycenter(), f.MomentMatchingBarycenter(), f.ModalityAnchor(1),
+           f.PriorAnchor()]
+
+
+@pytest.mark.parametrize("anchor", ANCHORS, ids=repr)
+def test_alignment_of_images_is_that_of_their_pixels(anchor: f.Aggregator) -> None:
+    """In standard coordinates of the level's prior, summed over pixels and weighed."""
+    align = f.Alignment(anchor, f.SquaredWasserstein(), weight=0.3)
+    made = ladder(f.WassersteinBarycenter(), alignment=align)
+    seen = made.look(images(), THERE)
+    _, levels = made.climb(seen, THERE, aligned=THERE)
+    for fuse, level in zip(made.fusions, levels):
+        prior, pixels = fuse.prior(level.priors), level.z[0, 0].numel()
+        standard = f.gaussian((level.experts.mean - prior.mean) / prior.stddev,
+                              level.experts.stddev / prior.stddev)
+        each = align.sized(3, level.z.shape[1])(standard, THERE.repeat_interleave(pixels, 1))
+        assert torch.allclose(level.apart, 0.3 * each.view(4, pixels).sum(1), rtol=1e-4)
+        lone = level.apart[2:]  # one modality, and none
+        assert (lone == 0).all() if isinstance(anchor, f.Aggregator) else lone[1] == 0
+
+
+def test_alignment_of_images_leaves_private_channels_alone() -> None:
+    """Of five latents at the coarsest level two are shared, and one is each modality's own."""
+    blocks = f.GeneralizedWassersteinBarycenter(f.SharedPrivate(private=1))
+    made = ladder(blocks, alignment=f.Alignment(f.WassersteinBarycenter()),
+                  sizes=Pyramid((4, 8, 8), (0, 4, 5)))
+    _, levels = made.climb(made.look(images(), THERE), THERE, aligned=THERE)
+    total = sum(level.apart.sum() for level in levels)
+    last = made.experts[0][-1]
+    (gradient,) = torch.autograd.grad(total, last.weight)
+    moved = gradient.flatten(1).abs().sum(1) > 0
+    shared = torch.from_numpy(np.tile(made.fusions[0].owned().all(0).numpy(), 2))
+    assert torch.equal(moved, shared) and 0 < shared.sum() < len(shared)
 
 
 def test_laplace_density() -> None:

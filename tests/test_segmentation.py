@@ -181,8 +181,8 @@ class TestDoubt:
         true = torch.cat([part.labels[part.inside] for part in parts])
         loss = {}
         for softness in (0.8 * best, best, 1.25 * best):
-            p = torch.cat([probabilities(over_confident(part), softness).movedim(1, -1)[part.inside]
-                           for part in parts]).double()
+            p = torch.cat([probabilities(over_confident(part), softness).movedim(1, -1)
+                           [part.inside] for part in parts]).double()
             loss[softness] = log_loss(true, p / p.sum(1, keepdim=True), labels=[0, 1, 2])
         assert best > 1.2 and min(loss, key=loss.get) == best
 

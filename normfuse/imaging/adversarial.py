@@ -87,11 +87,12 @@ class Adversaries(nn.Module):
 
     def _real(self, m: int, there: Tensor) -> Tensor:
         """Those of the batch, else of the reserve, which is kept up to date."""
-        kept, count = self.kept[m], int(self.count[m])
+        kept, counts = self.get_buffer("kept")[m], self.get_buffer("count")
+        count = int(counts[m])
         for image in there.detach():
             kept[count % len(kept)] = image
             count += 1
-        self.count[m] = count
+        counts[m] = count
         return there if len(there) else kept[:min(count, len(kept))].clone()
 
 

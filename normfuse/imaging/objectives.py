@@ -2,14 +2,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-
-from ..fusion import Alignment, gaussian
-from ..fusion.experts import moments
-from ..models.image_ladder import Fused, ImageLadder
 
 
 def laplace_nll(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
@@ -24,38 +19,6 @@ def laplace_nll(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
     True
     """
     return (x - loc).abs() * torch.exp(-log_scale) + log_scale + math.log(2)
-
-
-class LevelAlignments(nn.Module):
-    """An alignment for each latent level of a ladder, of what all modalities share there.
-
-    Parameters
-    ----------
-    alignment : Alignment
-    ladder : ImageLadder
-    """
-
-    def __init__(self, alignment: Alignment, ladder: ImageLadder) -> None:
-        super().__init__()
-        latents = ladder.sizes.latents[::-1]
-        self.weight = alignment.weight
-        self.each = nn.ModuleList(
-            alignment.sized(ladder.n_modalities, c, getattr(fuse, "owned", lambda: None)())
-            for c, fuse in zip(latents, ladder.fusions) if c)
-
-    def forward(self, levels: Sequence[Fused], fused: Tensor) -> Tensor:
-        """Sum over levels and pixels, times its weight, shape (n_images,).
-
-        In units of each level's prior: in those of z a small prior would make any distance small.
-        """
-        total = levels[0].kl.new_zeros(fused.shape[1])
-        for level, align in zip(levels, self.each):
-            pixels = level.z[0, 0].numel()
-            (loc, scale), (origin, unit) = moments(level.experts), moments(level.prior)
-            standard = gaussian((loc - origin) / unit, scale / unit, check=False)
-            each = align(standard, fused.repeat_interleave(pixels, 1))
-            total = total + each.view(-1, pixels).sum(1)
-        return self.weight * total
 
 
 def dice_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from ..fusion import Aggregator, Alignment
 from ..models.image_ladder import ImageLadder
 from ..networks.pyramid import Painting, Pyramid
 from .images import Images
-from .objectives import LevelAlignments, dice_cross_entropy
+from .objectives import dice_cross_entropy
 
 
 class SegmentationNet(nn.Module):
@@ -42,24 +42,26 @@ class SegmentationNet(nn.Module):
         super().__init__()
         self.names, self.n_classes = names, n_classes
         self.hide, self.kl_weight = hide, kl_weight
-        self.ladder = ImageLadder(len(names), dimensions, fusion, sizes)
+        self.ladder = ImageLadder(len(names), dimensions, fusion, sizes, alignment=alignment)
         self.painting = Painting(dimensions, sizes, n_classes)
-        self.alignments = None if alignment is None else LevelAlignments(alignment, self.ladder)
 
     def loss(self, batch: Images, warmup: float = 1.0) -> dict[str, Tensor]:
         """Terms by name; ``batch.labels`` are classes."""
         if batch.labels is None:
             raise ValueError("images without labels teach no segmentation")
         fused = self.ladder.fused_in_training(batch.present, self.hide)
-        h, levels = self.ladder.climb(self.ladder.look(batch.values, fused), fused)
+        aligned = batch.present if self.ladder.aligns else None  # also what this step hides
+        seen = self.ladder.look(batch.values, fused if aligned is None else aligned)
+        h, levels = self.ladder.climb(seen, fused, aligned=aligned)
         inside = batch.inside
         dice, entropy = dice_cross_entropy(self.painting(h).movedim(1, -1)[inside],
                                            batch.labels[inside])
         terms, pixels = {"dice": dice, "cross entropy": entropy}, inside.sum()
         for k, level in enumerate(levels):
             terms[f"kl z{len(levels) - k}"] = self.kl_weight * warmup * level.kl.sum() / pixels
-        if self.alignments is not None:
-            terms["alignment"] = warmup * self.alignments(levels, fused).sum() / pixels
+        apart = [level.apart.sum() for level in levels if level.apart is not None]
+        if apart:
+            terms["alignment"] = warmup * torch.stack(apart).sum() / pixels
         return terms
 
     @torch.no_grad()

@@ -215,10 +215,10 @@ class ImageSynthesiser:
     def _train(self, start: FittedSynthesis, training: Cohort, stopping: Cohort,
                keep: str | Path | None) -> History:
         busy = start.frame.busy
-        stacks = [Stack.of(c, start.frame, start.units, slices=busy, device=self.device)
-                  .of_somebody() for c in (training, stopping)]
+        learn, stop = (Stack.of(c, start.frame, start.units, slices=busy, device=self.device)
+                       .of_somebody() for c in (training, stopping))
         start.net.to(self.device)
-        return fit(start.net, *stacks, self.plan, seed=self.seed,
+        return fit(start.net, learn, stop, self.plan, seed=self.seed,
                    keep=None if keep is None else Checkpoint(Path(keep) / "synthesis.pt"))
 
     def synthesise(self, cohort: Cohort, targets: Sequence[str] | None = None, *,
@@ -255,13 +255,11 @@ class ImageSynthesiser:
         warn_of_seen(cohort, f.known, "synthesiser", stacklevel=2)
         wanted = ~present if targets is None else torch.zeros_like(present) | torch.tensor(
             [name in targets for name in f.net.names])[:, None]
-        mean, sd = self._predicted(cohort, looked_at)
-        tables = []
-        for values in (mean, sd):
-            tables.append({m.name: pd.DataFrame(values[k][wanted[k]].numpy(),
-                                                cohort.ids[wanted[k].numpy()], m.features)
-                           for k, m in enumerate(f.modalities) if wanted[k].any()})
-        return Synthesis(f.frame.space, *tables,
+        mean, sd = ({m.name: pd.DataFrame(values[k][wanted[k]].numpy(),
+                                          cohort.ids[wanted[k].numpy()], m.features)
+                     for k, m in enumerate(f.modalities) if wanted[k].any()}
+                    for values in self._predicted(cohort, looked_at))
+        return Synthesis(f.frame.space, mean, sd,
                          pd.DataFrame(looked_at.T.numpy(), cohort.ids, f.net.names),
                          tuple(m for k, m in enumerate(f.modalities) if wanted[k].any()))
 

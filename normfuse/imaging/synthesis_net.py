@@ -9,7 +9,7 @@ from ..models.image_ladder import Fused, ImageLadder
 from ..networks.pyramid import Painting, Pyramid, soft_clamped
 from .adversarial import Adversaries
 from .images import Images
-from .objectives import LevelAlignments, laplace_nll
+from .objectives import laplace_nll
 
 LOG_SCALE = 5.0
 """A pixel's scale stays within exp(-5) and exp(5) sd of its modality."""
@@ -48,15 +48,16 @@ class SynthesisNet(nn.Module):
                  adversaries: Adversaries | None = None) -> None:
         super().__init__()
         self.names, self.hide, self.kl_weight = names, hide, kl_weight
-        self.ladder = ImageLadder(len(names), dimensions, fusion, sizes, shared_prior)
+        self.ladder = ImageLadder(len(names), dimensions, fusion, sizes, shared_prior, alignment)
         self.painting = Painting(dimensions, sizes, 2 * len(names))
-        self.alignments = None if alignment is None else LevelAlignments(alignment, self.ladder)
         self.adversaries = adversaries
 
     def loss(self, batch: Images, warmup: float = 1.0) -> dict[str, Tensor]:
         """Terms by name, in nats a voxel of a modality."""
         fused = self.ladder.fused_in_training(batch.present, self.hide)
-        h, levels = self.ladder.climb(self.ladder.look(batch.values, fused), fused)
+        aligned = batch.present if self.ladder.aligns else None  # also what this step hides
+        seen = self.ladder.look(batch.values, fused if aligned is None else aligned)
+        h, levels = self.ladder.climb(seen, fused, aligned=aligned)
         loc, log_scale = self.decoded(h)
         nll = torch.where(batch.known & _wide(batch.present, loc),
                           laplace_nll(batch.values, loc, log_scale), 0.0)
@@ -64,8 +65,9 @@ class SynthesisNet(nn.Module):
         terms = {name: nll[m].sum() / cells for m, name in enumerate(self.names)}
         for k, level in enumerate(levels):
             terms[f"kl z{len(levels) - k}"] = self.kl_weight * warmup * level.kl.sum() / cells
-        if self.alignments is not None:
-            terms["alignment"] = warmup * self.alignments(levels, fused).sum() / cells
+        apart = [level.apart.sum() for level in levels if level.apart is not None]
+        if apart:
+            terms["alignment"] = warmup * torch.stack(apart).sum() / cells
         if self.adversaries is not None and self.training and warmup == 1:
             made = torch.where(batch.inside, loc, 0.0)
             terms |= self.adversaries.terms(made, batch.values, batch.present)

@@ -159,8 +159,8 @@ def _ssim(real: np.ndarray, made: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
     reach = np.ptp(real, axis=(1, 2))[:, None, None]
     margin = WINDOW // 2
-    pair = [torch.from_numpy(np.pad(v / reach, ((0, 0), (margin,) * 2, (margin,) * 2)))[:, None]
-            for v in (made, real)]
-    similar, _ = compute_ssim_and_cs(*pair, spatial_dims=2, kernel_size=(WINDOW,) * 2,
+    y_pred, y = (torch.from_numpy(np.pad(v / reach, ((0, 0), (margin,) * 2, (margin,) * 2)))
+                 [:, None] for v in (made, real))
+    similar, _ = compute_ssim_and_cs(y_pred, y, spatial_dims=2, kernel_size=(WINDOW,) * 2,
                                      kernel_sigma=(1.5, 1.5), data_range=1.0)
     return np.asarray((similar[:, 0].numpy() * inside).sum((1, 2)) / inside.sum((1, 2)))

@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ..fusion import Aggregator, Mixture, component_kl, gaussian
+from ..fusion import Aggregator, Alignment, Mixture, component_kl, gaussian
 from ..fusion.experts import moments
 from ..networks.pyramid import LAYERS, Looking, Pyramid, Residual, Widening, soft_clamped
 from .vae import hide_some
@@ -37,6 +37,8 @@ class Fused:
         Every pixel a row: batch shapes (n_modalities, n_images * n_pixels).
     prior, posterior : Distribution
         What they are fused to: the same without the first.
+    apart : Tensor, shape (n_images,), or None
+        The alignment of the experts, if asked for, times its weight, summed over the image.
     """
 
     z: Tensor
@@ -45,6 +47,7 @@ class Fused:
     priors: Distribution
     prior: Distribution
     posterior: Distribution
+    apart: Tensor | None = None
 
 
 class ImageLadder(nn.Module):
@@ -69,6 +72,8 @@ class ImageLadder(nn.Module):
     sizes : Pyramid
     shared_prior : bool
         One prior for all modalities in the place of one for each.
+    alignment : Alignment, optional
+        Of each level's experts, in standard coordinates of its prior.
 
     References
     ----------
@@ -87,7 +92,7 @@ class ImageLadder(nn.Module):
     """
 
     def __init__(self, n_modalities: int, dimensions: int, fusion: Aggregator, sizes: Pyramid,
-                 shared_prior: bool = False) -> None:
+                 shared_prior: bool = False, alignment: Alignment | None = None) -> None:
         super().__init__()
         self.n_modalities, self.sizes, self.dimensions = n_modalities, sizes, dimensions
         self.shared_prior = shared_prior
@@ -100,6 +105,11 @@ class ImageLadder(nn.Module):
             if isinstance(fusion, Mixture) else None
         self.fusions = nn.ModuleList(inner.sized(n_modalities, c) if c else nn.Identity()
                                      for c in latents)
+        self.alignments = nn.ModuleList(
+            nn.Identity() if alignment is None or not c else
+            alignment.sized(n_modalities, c, cast(Aggregator, fuse).owned())
+            for fuse, c in zip(self.fusions, latents))
+        self.aligns = alignment is not None
         n_priors = 1 if shared_prior else n_modalities
         self.priors = nn.ModuleList(
             _nothing_yet(conv(width, 2 * c * n_priors, 1)) if c and k else nn.Identity()
@@ -133,8 +143,8 @@ class ImageLadder(nn.Module):
                 level.append(empty if seen is None else empty.index_copy(0, rows, seen[k]))
         return [torch.stack(level) for level in found[::-1]]
 
-    def climb(self, seen: Sequence[Tensor], fused: Tensor, temperature: float = 1.0
-              ) -> tuple[Tensor, list[Fused]]:
+    def climb(self, seen: Sequence[Tensor], fused: Tensor, temperature: float = 1.0,
+              aligned: Tensor | None = None) -> tuple[Tensor, list[Fused]]:
         """Draw from the coarsest level to the finest: the finest features, and every level.
 
         Parameters
@@ -145,6 +155,8 @@ class ImageLadder(nn.Module):
             Which of the images that were looked at are fused.
         temperature : float
             Multiplies the sd of draws; 0 takes means.
+        aligned : bool Tensor like ``fused``, optional
+            Which of the images that were looked at are drawn together; by default nothing is.
         """
         n_images, sides = seen[0].shape[1], seen[0].shape[3:]
         h = self.start.expand(n_images, -1, *sides)
@@ -154,6 +166,8 @@ class ImageLadder(nn.Module):
                 h = self.widen[k - 1](h)
             if self.sizes.latents[-1 - k]:
                 level = self.level(k, h, features, fused, temperature)
+                if aligned is not None and self.aligns:
+                    level = replace(level, apart=self._apart(k, h, features, aligned))
                 h = h + self.told[k](level.z)
                 levels.append(level)
         return h, levels
@@ -163,6 +177,31 @@ class ImageLadder(nn.Module):
         """Level k from the coarsest, given the features of those above."""
         fuse: Any = self.fusions[k]
         n_images, sides = h.shape[0], h.shape[2:]
+        experts, priors = self._experts(k, h, features, fused)
+        pixels = sides.numel()
+        posterior = fuse(experts, fused.repeat_interleave(pixels, 1), priors)
+        prior = fuse.prior(priors)
+        loc, scale = moments(posterior)
+        z = loc if temperature == 0 else loc + temperature * scale * torch.randn_like(loc)
+        kl = component_kl(posterior, prior).unflatten(0, (n_images, pixels)).sum(1)
+        z = z.unflatten(0, (n_images, *sides)).movedim(-1, 1)
+        return Fused(z, kl, experts, priors, prior, posterior)
+
+    def _apart(self, k: int, h: Tensor, features: Tensor, aligned: Tensor) -> Tensor:
+        """Of each image. What is drawn above is given, or private dimensions there would move to
+        suit this level; in coordinates of z a small prior would make any distance small."""
+        align, fuse = (cast(Any, parts[k]) for parts in (self.alignments, self.fusions))
+        experts, priors = self._experts(k, h.detach(), features, aligned)
+        origin, unit = moments(fuse.prior(priors))
+        loc, scale = moments(experts)
+        pixels = h.shape[2:].numel()
+        each = align(gaussian((loc - origin) / unit, scale / unit, check=False),
+                     aligned.repeat_interleave(pixels, 1))
+        return align.weight * each.view(-1, pixels).sum(1)
+
+    def _experts(self, k: int, h: Tensor, features: Tensor, fused: Tensor
+                 ) -> tuple[Distribution, Distribution]:
+        """Posteriors of the modalities that are fused, and priors of all, every pixel a row."""
         priors = self._priors(k, h)
         origin, unit = moments(priors)
         rows = torch.nonzero(fused.ravel()).ravel()
@@ -173,15 +212,8 @@ class ImageLadder(nn.Module):
         everyone = said.new_zeros(fused.numel(), *said.shape[1:]).index_copy(0, rows, said)
         shift, log_ratio = (_by_pixel(t, self.n_modalities)
                             for t in everyone.chunk(2, 1))
-        experts = gaussian(origin + unit * shift, unit * _bounded(log_ratio).exp(), check=False)
-        pixels = sides.numel()
-        posterior = fuse(experts, fused.repeat_interleave(pixels, 1), priors)
-        prior = fuse.prior(priors)
-        loc, scale = moments(posterior)
-        z = loc if temperature == 0 else loc + temperature * scale * torch.randn_like(loc)
-        kl = component_kl(posterior, prior).unflatten(0, (n_images, pixels)).sum(1)
-        z = z.unflatten(0, (n_images, *sides)).movedim(-1, 1)
-        return Fused(z, kl, experts, priors, prior, posterior)
+        scale = unit * _bounded(log_ratio).exp()
+        return gaussian(origin + unit * shift, scale, check=False), priors
 
     def _priors(self, k: int, h: Tensor) -> Distribution:
         """Each modality's own, every pixel a row; N(0, I) at the coarsest level."""
