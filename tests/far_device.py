@@ -1,7 +1,8 @@
 """A device that is not there: tensors of it are on the CPU, but may not be mixed with others.
 
-Run as a script, it fits both image models on such a device and on the CPU and prints whether their
-predictions are the same, bit for bit. In a process of its own: a device is registered for good.
+Run as a script, it fits both image models on such a device and on the CPU and prints how far their
+predictions are apart: rounding, as other kernels are called. In a process of its own: a device is
+registered for good.
 """
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ def called(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 
 def predictions(device: str) -> list[torch.Tensor]:
-    people, new = tiny_images(), tiny_images(seed=1)
+    people = tiny_images()
+    new = tiny_images(seed=1).select(["sub-04", "sub-03"])
     plan = nf.TrainingPlan(max_epochs=2, warmup=1, batch_size=16, validation_draws=1)
     options = {"sizes": nf.Pyramid((4, 8), (0, 4)), "plan": plan, "device": device}
     segmenter = nf.IncompleteSegmenter(alignment=Alignment(WassersteinBarycenter()), **options)
@@ -91,4 +93,5 @@ if __name__ == "__main__":
         except RuntimeError as problem:
             print("refused:", problem)
         there = predictions("far:0")
-    print("same:", [torch.equal(a, b) for a, b in zip(there, predictions("cpu"))])
+    print("far by", max(float((a.double() - b.double()).abs().max())
+                       for a, b in zip(there, predictions("cpu"))))

@@ -17,6 +17,7 @@ from ..choices import choice_from_dict, choice_to_dict
 from ..errors import ModelFileError
 from ..fusion import Aggregator, Choice
 from ..modality import Modality
+from ..networks.pyramid import Pyramid
 from ..signed import read_signed, write_signed
 from ..space import Space
 from ..training import TrainingPlan
@@ -95,22 +96,22 @@ def _fitted(model: ImageSynthesiser | IncompleteSegmenter, content: Mapping[str,
     after = (dict(content["known"]), pd.DataFrame(content["history"]))
     if isinstance(model, IncompleteSegmenter):
         labels = {str(name): int(number) for name, number in content["labels"]}
-        segmenting = _filled(lambda: model.network(names, frame.dimensions, len(labels)), weights)
+        segmenting = _filled(model.sizes, lambda: model.network(names, frame.dimensions,
+                                                                len(labels)), weights)
         return FittedSegmentation(*common, labels, segmenting.to(model.device),
                                   float(content["softness"]), *after)
-    synthesising = _filled(lambda: model.network(names, frame.dimensions), weights)
+    synthesising = _filled(model.sizes, lambda: model.network(names, frame.dimensions), weights)
     widths = Widths({tuple(bool(v) for v in w["present"]):
                      tuple(torch.nan if v is None else float(v) for v in w["factors"])
                      for w in content["widths"]})
     return FittedSynthesis(*common, synthesising.to(model.device), widths, *after)
 
 
-def _filled(make: Callable[[], Net], weights: Mapping[str, torch.Tensor]) -> Net:
+def _filled(sizes: Pyramid, make: Callable[[], Net], weights: Mapping[str, torch.Tensor]) -> Net:
     """The network with these weights; ValueError if it is of another size, before it is made."""
-    with torch.device("meta"):
-        wanted = {name: t.shape for name, t in make().state_dict().items()}
-    if wanted != {name: t.shape for name, t in weights.items()}:
-        raise ValueError("the options are of another network than the weights")
+    sides = {side for weight in weights.values() for side in weight.shape}
+    if not sides.issuperset([*sizes.channels, *(2 * c for c in sizes.latents if c)]):
+        raise ValueError(f"{sizes!r} is of another network than the weights")
     with torch.random.fork_rng(devices=[]):  # fresh weights draw; the caller's state stays
         net = make()
     net.load_state_dict(dict(weights))

@@ -44,7 +44,7 @@ class Widths:
         table = {p: torch.tensor(f) for p, f in self.factors.items()}
         every = torch.stack(list(table.values())) if table else torch.ones(1, len(present))
         usual = torch.nan_to_num(torch.nanmean(every, 0), nan=1.0)
-        rows = [table.get(tuple(column), usual) for column in present.T.tolist()]
+        rows = [table.get(tuple(column), usual) for column in present.T.cpu().tolist()]
         found = torch.stack([torch.where(torch.isnan(row), usual, row) for row in rows], 1)
         return found.to(present.device).view(*found.shape, *(1,) * dimensions)
 
@@ -66,7 +66,7 @@ def measured_widths(images: Stack, predicted: Predicted, at_once: int) -> Widths
     batches = [some.take(rows) for rows in torch.arange(len(some)).split(at_once)]
     n = len(batches[0].present)
     patterns = [p for p in product((False, True), repeat=n) if any(p) and not all(p)] \
-        if n <= MOST else sorted({tuple(c) for b in batches for c in b.present.T.tolist()})
+        if n <= MOST else sorted({tuple(c) for b in batches for c in b.present.T.cpu().tolist()})
     factors = {}
     for pattern in patterns:
         looked_at = torch.tensor(pattern)
