@@ -76,7 +76,7 @@ def called(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
 def predictions(device: str) -> list[torch.Tensor]:
     people = tiny_images()
     new = tiny_images(seed=1).select(["sub-04", "sub-03"])
-    plan = nf.TrainingPlan(max_epochs=2, warmup=1, batch_size=16, validation_draws=1)
+    plan = nf.TrainingPlan(max_epochs=1, warmup=1, batch_size=16, validation_draws=1)
     options = {"sizes": nf.Pyramid((4, 8), (0, 4)), "plan": plan, "device": device}
     segmenter = nf.IncompleteSegmenter(alignment=Alignment(WassersteinBarycenter()), **options)
     found = segmenter.fit(people, tiny_segmentations(people)).predict(new)

@@ -113,6 +113,8 @@ class GeneralizedWassersteinBarycenter(Aggregator):
                         prior: Distribution | None, prior_weight: float) -> Distribution:
         """Diagonal experts, shared and private blocks: each coordinate averages its owners."""
         loc, scale, weight = weighted(experts, present, self.weights)
+        if bool(present.all()):  # one row says it: of pixels there are many
+            weight = weight[:, :1]
         owns = blocks.owned().to(loc.dtype)
         mine = weight * owns.reshape(len(owns), 1, -1, *(1 for _ in loc.shape[3:]))
         mu, sd = (0.0, 1.0) if prior is None else moments(prior)

@@ -15,6 +15,8 @@ from ..networks.pyramid import LAYERS, Looking, Pyramid, Residual, Widening, sof
 from .vae import hide_some
 
 
+CONVOLUTIONS: dict[int, Any] = {2: nn.functional.conv2d, 3: nn.functional.conv3d}
+
 SHIFTS, LOG_RATIO = 0.1, -2.0
 """Where experts start: sd of the weights that make their shifts, log of posterior by prior sd."""
 
@@ -205,15 +207,27 @@ class ImageLadder(nn.Module):
         priors = self._priors(k, h)
         origin, unit = moments(priors)
         rows = torch.nonzero(fused.ravel()).ravel()
-        beside = h.repeat(self.n_modalities, *(1,) * (h.dim() - 1)).index_select(0, rows)
-        said = self.experts[k](torch.cat([beside, features.flatten(0, 1).index_select(0, rows)],
-                                         1))
-        said = soft_clamped(said)
+        said = soft_clamped(self._said(k, h, features.flatten(0, 1), rows))
         everyone = said.new_zeros(fused.numel(), *said.shape[1:]).index_copy(0, rows, said)
         shift, log_ratio = (_by_pixel(t, self.n_modalities)
                             for t in everyone.chunk(2, 1))
         scale = unit * _bounded(log_ratio).exp()
         return gaussian(origin + unit * shift, scale, check=False), priors
+
+    def _said(self, k: int, h: Tensor, features: Tensor, rows: Tensor) -> Tensor:
+        """The expert's network of [h, x_m] where ``rows`` of (n_modalities * n_images,).
+
+        Its first convolution is one of h, once an image, plus one of every x_m.
+        """
+        bend, first, *rest = cast(Any, self.experts[k])
+        by_h, by_x = first.weight.split(h.shape[1], 1)
+        conv = CONVOLUTIONS[self.dimensions]
+        once = conv(bend(h), by_h, first.bias, padding=first.padding)
+        each = conv(bend(features.index_select(0, rows)), by_x, padding=first.padding)
+        said = each + once.index_select(0, rows % len(h))
+        for layer in rest:
+            said = layer(said)
+        return said
 
     def _priors(self, k: int, h: Tensor) -> Distribution:
         """Each modality's own, every pixel a row; N(0, I) at the coarsest level."""
