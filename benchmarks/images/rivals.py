@@ -65,7 +65,7 @@ class UNetRival:
         self.net = Stacked(len(self.names), n_classes, hide=self.hide)
         stacks = [Stack.of(cohort.select(ids), self.frame, self.units,
                            None if labels is None else labels[row[ids].to_numpy()],
-                           slices=self.frame.busy).of_somebody()
+                           slices=self.frame.busy).of_somebody().instructive()
                   for ids in (roles.training, roles.early_stop)]
         self.history = fit(self.net, *stacks, self.plan, seed=self.seed)
         return self
