@@ -31,6 +31,9 @@ def cohort_card(cohort: Cohort) -> Card:
     facts = {"measured with everything": f"{complete} of {len(cohort)} people",
              "covariates": some(f"{name} ({kind})" for name, kind in cohort.covariates.items()),
              "reference": cohort.reference or "(who is healthy was not said)"}
+    if cohort.imputation is not None:
+        table = table.assign(imputed=cohort.imputed.sum().reindex(table.index))
+        facts["imputed by"] = cohort.imputation.by or "(was not said)"
     return Card("Cohort", f"of {len(cohort)} people", facts, {"": table})
 
 

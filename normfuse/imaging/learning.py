@@ -8,6 +8,7 @@ import numpy as np
 from ..cohort import Cohort
 from ..errors import CohortError
 from ..fingerprints import person_of
+from ..imputed import refuse_imputed
 from ..training import TrainingPlan
 
 FEWEST = 8
@@ -36,6 +37,7 @@ class Roles:
         >>> len(roles.training), len(roles.early_stop), len(roles.calibration)
         (30, 4, 6)
         """
+        refuse_imputed(cohort.imputation)
         people = sorted({person_of(i) for i in cohort.ids})
         if len(people) < FEWEST:
             raise CohortError(f"{len(people)} people are too few to learn from: {FEWEST} at least,"
