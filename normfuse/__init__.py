@@ -24,6 +24,7 @@ _HOMES = {
     "NormfuseError": "errors",
     "OneLatent": "models",
     "RobustMean": "parcels",
+    "Segmentations": "segmentations",
     "Space": "space",
     "TrainingPlan": "training",
     "WeightedMean": "parcels",
@@ -31,6 +32,7 @@ _HOMES = {
     "evaluate": "criticism",
     "load_atlas": "atlas",
     "simulate_cohort": "simulate",
+    "simulate_images": "imaging.simulated_images",
     "simulate_volumes": "simulated_volumes",
     "write_cohort": "simulate",
 }
@@ -44,10 +46,12 @@ if TYPE_CHECKING:
     from .deviations import Deviations
     from .errors import NormfuseError
     from .evaluation import Evaluation
+    from .imaging.simulated_images import simulate_images
     from .modality import Modality
     from .models import Convolutional, Ladder, OneLatent
     from .normative import NormativeModel
     from .parcels import RobustMean, WeightedMean
+    from .segmentations import Segmentations
     from .simulate import simulate_cohort, write_cohort
     from .simulated_volumes import simulate_volumes
     from .space import Space
@@ -55,8 +59,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Atlas", "Cohort", "Convolutional", "CrossFit", "Deviations", "Evaluation", "HeldOut",
            "Ladder", "Modality", "NormativeModel", "NormfuseError", "OneLatent", "RobustMean",
-           "Space", "TrainingPlan", "WeightedMean", "__version__", "cross_fit", "evaluate",
-           "load_atlas", "simulate_cohort", "simulate_volumes", "write_cohort"]
+           "Segmentations", "Space", "TrainingPlan", "WeightedMean", "__version__", "cross_fit",
+           "evaluate", "load_atlas", "simulate_cohort", "simulate_images", "simulate_volumes",
+           "write_cohort"]
 
 
 def __getattr__(name: str) -> Any:
