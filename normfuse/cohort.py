@@ -1,8 +1,9 @@
 """People and what was measured of them, aligned by subject id."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,10 @@ from .problems import Problems
 from .space import Space
 from .stored import StoredTable
 from .subject_query import matching
+
+if TYPE_CHECKING:
+    from .atlas import Atlas
+    from .segmentations import Segmentations
 
 
 class Cohort:
@@ -353,6 +358,36 @@ class Cohort:
             block.loc[table.index] = np.nan
             blocks[name] = block
         return self._with(self.subjects, blocks)
+
+    def masked(self, segmentations: Segmentations, *,
+               labels: str | Sequence[str] | None = None, margin: float = 0.0,
+               atlas: Atlas | None = None, most: float = 0.1) -> Cohort:
+        """The same people as if nothing had been measured under their lesions.
+
+        Voxels that a lesion touches become missing cells, in every modality: for a model of
+        healthy brains they tell nothing. Who has no segmentation stays as they are.
+
+        Parameters
+        ----------
+        segmentations : Segmentations
+        labels : str or sequence of str, optional
+            What counts as lesion; by default every label.
+        margin : float, mm
+            Beyond the lesion's rim; smoothed images carry a lesion about as far as the FWHM.
+        atlas : Atlas, optional
+            Of modalities that are tables of regions: a region is missing if more than ``most``
+            (a share) of it is lesion.
+
+        Raises
+        ------
+        CohortError, SpaceMismatchError, AtlasError
+            Regions without an atlas, another template space, features that are no regions.
+        """
+        from .lesions import masked_blocks
+
+        return self._with(self.subjects, masked_blocks(
+            self.features.as_is(), self.modalities, segmentations, labels, margin, atlas, most),
+            self._imputation)
 
     def drop_features(self, name: str, features: Iterable[str]) -> Cohort:
         """Leave features of one modality out.
