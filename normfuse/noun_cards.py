@@ -95,6 +95,10 @@ def deviations_card(deviations: Deviations) -> Card:
         **reference_facts(reference), "calibration": calibration_line(reference)}
     held = 0 if deviations.controls is None else len(deviations.controls)
     facts["held-out controls"] = f"{held} in memory, in .controls" if held else ""
+    if deviations.imputed is not None:
+        people = some(f"{m} of {n} people" for m, n in deviations.imputed.counts.items())
+        facts["imputed"] = people + (", among z" if deviations.imputed.included
+                                     else ", apart in .imputed")
     return Card("Deviations", f"of {len(deviations)} people; {kind_words(reference)}", facts,
                 {"": table}, reference.notes)
 

@@ -288,8 +288,8 @@ class ImageSynthesiser:
         if cohort.present.all(axis=None):
             return cohort
         found = self.synthesise(cohort)
-        return cohort.with_imputed(found.mean, found.sd, by=repr(self),
-                                   learned_from=self.fitted.known)
+        taught = [person for person, role in self.fitted.known.items() if role != "calibration"]
+        return cohort.with_imputed(found.mean, found.sd, by=repr(self), learned_from=taught)
 
     def _predicted(self, cohort: Cohort, looked_at: Tensor) -> tuple[Tensor, Tensor]:
         """Of everybody and every modality, (n_modalities, n_people, n_voxels), in its unit."""
