@@ -96,7 +96,8 @@ def one_seed(folder: Path, people: tuple[int, int], epochs: int, seed: int) -> d
     # its latents play no part in deviations of kind covariates
     model = nf.NormativeModel(n_latent=2, kinds=(Covariates(),), seed=seed,
                               calibration=nf.HeldOut(),
-                              plan=nf.TrainingPlan(max_epochs=5, progress=False)).fit(taught)
+                              plan=nf.TrainingPlan(max_epochs=5, warmup=2,
+                                                   progress=False)).fit(taught)
     synthesiser = ImageSynthesiser(sizes=Pyramid((16, 32, 48), (4, 8, 16)), seed=seed,
                                    plan=image_plan_of(epochs)).fit(taught)
     well, ill = (ways(model, synthesiser, c) for c in (judged, patients))
