@@ -46,10 +46,11 @@ def plot_labels(labels: np.ndarray, space: Space, names: Mapping[str, int],
 
 
 def _slices(labels: np.ndarray, space: Space) -> list[float]:
-    """Heights in mm: evenly through what is labelled."""
+    """Heights in mm: where labels are, with as many labelled voxels between any two."""
     heights = space.coordinates()[labels > 0, 2]
-    low, high = np.quantile(heights, [0.02, 0.98]) if len(heights) else HEALTHY
-    return [float(z) for z in np.unique(np.linspace(low, high, SLICES).round())]
+    chosen = np.quantile(heights, np.linspace(0.05, 0.95, SLICES)) if len(heights) else \
+        np.linspace(*HEALTHY, SLICES)
+    return [float(z) for z in np.unique(chosen.round())]
 
 
 def _window(img: Any) -> dict[str, float]:

@@ -100,16 +100,16 @@ def _whole_numbers(img: Nifti1Image | None, problems: list[Problem], names: Mapp
     if nameless.any():
         said = listed((f"{v:g} in {n} voxels" for v, n in zip(found[nameless], counts[nameless])),
                       LINES)
-        say(Problem(_wanted(names, found[nameless]), said, True))
+        say(Problem(_wanted(names, found[found != 0], found[nameless]), said, True))
         return None
     return values.astype(np.uint8)
 
 
-def _wanted(names: Mapping[str, int], nameless: np.ndarray) -> str:
+def _wanted(names: Mapping[str, int], found: np.ndarray, nameless: np.ndarray) -> str:
     told = ", ".join(f"{name} {number}" for name, number in names.items())
     if len(names) == 1:
         (name, number), = names.items()
-        more = f"give names={{{name!r}: {nameless[0]:g}}}" if len(nameless) == 1 \
+        more = f"give names={{{name!r}: {found[0]:g}}}" if len(found) == 1 \
             else "is this an image of several labels? Name them all"
         return f"expected a binary mask, 0 and {number} ({name}), and found other values: {more}"
     old = "; until 2023 the enhancing part of tumours was 4" \

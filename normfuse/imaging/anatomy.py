@@ -1,6 +1,6 @@
 """People's anatomy: the template's tissues under smooth deformations, with lesions of two kinds.
 
-All is drawn in mm, so that a person is the same on every grid but for the sampling.
+All is drawn in mm, so that a person is nearly the same on every grid.
 """
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ YOUNG, WIDER_MM = 20.0, 4.5
 """Age from which ventricles widen, and by how much their steepest wall moves in 60 years."""
 
 OEDEMA_MM, CORE_SHARE, RIM_MM, RAGGED = (14.0, 26.0), (0.45, 0.65), (3.0, 5.0), 0.25
-PLAQUES, PLAQUE_MM = 10, (3.0, 8.0)
+PLAQUES, PLAQUE_MM, ANYWHERE = 10, (3.0, 8.0), 0.005
 """Tumours: radius of the oedema, radius of the core as a share of it, width of the rim, how far
-radii vary by direction. Plaques of multiple sclerosis: mean number, radii in mm."""
+radii vary by direction. Plaques of multiple sclerosis: mean number, radii in mm, how
+likely white matter far from ventricles is, where 1 is inside one."""
 
 TUMOUR_DEPTH, VENTRICLE_DEPTH = 15.0, 25.0
 """mm below the brain's surface: from where tumours begin, and fluid is a ventricle's."""
@@ -124,7 +125,8 @@ class Template:
         return self.space.indices.T + moved / self.size[:, None]
 
     def _somewhere(self, chance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A place by chance (a value a voxel), (3,) mm; by rejection, the same on every grid."""
+        """A place by chance (a value a voxel), (3,) mm; by rejection, so that it is mostly the same
+        on every grid."""
         low, high = np.array(TEMPLATE_CORNER), np.array(TEMPLATE_CORNER) + TEMPLATE_MM
         back = np.linalg.inv(self.space.affine)
         while True:
@@ -162,12 +164,12 @@ class Template:
                  ) -> dict[str, np.ndarray]:
         """Plaques in white matter, most of them beside the ventricles."""
         near = map_coordinates(self.near, where, order=1, mode="nearest")
-        chance = tissue["white"] ** 2 * (0.02 + near)
+        chance = tissue["white"] ** 2 * (ANYWHERE + near)
         found, ragged = np.zeros(self.space.n_voxels), self._ragged(0.2, rng)
-        for _ in range(1 + rng.poisson(PLAQUES - 1)):
-            away = self._distances(self._somewhere(chance, rng), ragged)
-            found = np.maximum(found, _below(away, rng.uniform(*PLAQUE_MM),
-                                             max(self.space.voxel_size) / 2))
+        for one in rng.spawn(1 + rng.poisson(PLAQUES - 1)):
+            reach = one.uniform(*PLAQUE_MM)
+            away = self._distances(self._somewhere(chance, one), ragged)
+            found = np.maximum(found, _below(away, reach, max(self.space.voxel_size) / 2))
         return _single({"sclerosis": found * np.minimum(1.2 * tissue["white"], 1)})
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from ..cards import Card, some
 from ..cohort import Cohort
 from ..errors import CohortError, listed, perhaps
+from ..modality import Modality
 from ..outputs import file_stem, new_folder
 from ..segmentations import Segmentations, labels_img, write_names
 from ..space import Space
@@ -114,29 +115,31 @@ class SimulatedImages:
         Only what was scanned is among the values. What the others would have shown is in the same
         simulation with ``missing=0``.
         """
-        n = self._position(who)
-        row = self.subjects.iloc[n]
-        scans = self._scanner.scan(self._rng(n), self._lesion(n), float(row["age"]),
-                                   [c for c in self.contrasts if self.present[c].iloc[n]])
-        return scans.at(self._inside)
+        return self._brain(self._position(who)).at(self._inside)
+
+    def _brain(self, n: int) -> Scans:
+        """One person's images of the whole brain, whatever the mask."""
+        age = float(self.subjects["age"].iloc[n])
+        return self._scanner.scan(self._rng(n), self._lesion(n), age,
+                                  [c for c in self.contrasts if self.present[c].iloc[n]])
 
     def cohort(self) -> Cohort:
         """Everybody's voxels in memory, as an ordinary cohort whose reference is the healthy.
 
         4 bytes a voxel, contrast and person: 50 people with four contrasts at 2 mm are .2 GB.
         """
-        rows = {c: np.flatnonzero(self.present[c]) for c in self.contrasts}
-        blocks = {c: np.empty((len(who), self.space.n_voxels), dtype=np.float32)
-                  for c, who in rows.items()}
-        for n, scans in enumerate(self._bar(self)):
-            for c, values in scans.values.items():
-                blocks[c][np.searchsorted(rows[c], n)] = values
-        return Cohort.from_frames(
-            self.subjects, {c: pd.DataFrame(block, self.ids[rows[c]], list(self.space.features),
-                                            copy=False) for c, block in blocks.items()},
-            covariates=COVARIATES, reference=REFERENCE,
-            units={c: UNITS[c] for c in self.contrasts},
-            spaces=dict.fromkeys(self.contrasts, self.space))
+        blocks = {c: np.full((len(self), self.space.n_voxels), np.nan, dtype=np.float32)
+                  for c in self.contrasts}
+        for n in self._bar():
+            for c, values in self.scan(n).values.items():
+                blocks[c][n] = values
+        voxels = pd.Index(self.space.features)
+        modalities = tuple(Modality(c, self.space.features, UNITS[c], space=self.space)
+                           for c in self.contrasts)
+        # not from_frames, which would look at each of 200,000 columns for what is not in it
+        return Cohort(self.subjects, {c: pd.DataFrame(block, self.ids, voxels, copy=False)
+                                      for c, block in blocks.items()},
+                      modalities, COVARIATES, REFERENCE)
 
     def segmentations(self) -> Segmentations:
         """Everybody's true lesions; no image is made for it.
@@ -163,7 +166,8 @@ class SimulatedImages:
 
         ``participants.tsv``, ``cohort.toml``, and under ``derivatives/<id>`` one image a contrast,
         float32, and ``<id>_dseg.nii.gz``, the true labels, if there are lesions; their names are
-        in ``derivatives/dseg.tsv``. The same simulation gives the same bytes.
+        in ``derivatives/dseg.tsv``. Images are of the whole brain whatever the mask, which
+        ``cohort.toml`` says. The same simulation gives the same bytes.
 
         Parameters
         ----------
@@ -194,20 +198,20 @@ class SimulatedImages:
             (work / "derivatives").mkdir()
             if self.names:
                 write_names(self.names, work / "derivatives" / "dseg.tsv")
-            for n, scans in enumerate(self._bar(self)):
-                self._write_person(work / "derivatives", n, stems[n], scans)
+            for n in self._bar():
+                self._write_person(work / "derivatives", n, stems[n])
         return Path(folder) / "cohort.toml"
 
-    def _write_person(self, derivatives: Path, n: int, stem: str, scans: Scans) -> None:
+    def _write_person(self, derivatives: Path, n: int, stem: str) -> None:
         import nibabel as nib
 
-        place = derivatives / stem
+        place, brain, scans = derivatives / stem, self._scanner.space, self._brain(n)
         place.mkdir()
         for contrast, values in scans.values.items():
-            nib.save(self.space.img(values), place / f"{stem}_{contrast}.nii.gz")
+            nib.save(brain.img(values), place / f"{stem}_{contrast}.nii.gz")
         if self.names:
             labels = self._numbered(n, scans.anatomy.labels)
-            nib.save(labels_img(self.space, labels), place / f"{stem}_dseg.nii.gz")
+            nib.save(labels_img(brain, labels), place / f"{stem}_dseg.nii.gz")
 
     def _toml(self) -> str:
         lines = ["[subjects]", 'table = "participants.tsv"', "", "[covariates]",
@@ -217,7 +221,7 @@ class SimulatedImages:
             if self.present[c].any():
                 lines += ["", f"[modalities.{c}]",
                           f'images = "derivatives/{{id}}/{{id}}_{c}.nii.gz"',
-                          f'mask = "{self.mask}"', f'extent = "{self.mask}"',
+                          f'mask = "{self.mask}"',
                           f"resolution = {self.space.voxel_size[0]:g}",
                           "smoothing = 0  # simulated on this very grid", f'unit = "{UNITS[c]}"']
         return "\n".join(lines) + "\n"
@@ -246,11 +250,11 @@ class SimulatedImages:
     def _rng(self, n: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1, n)))
 
-    def _bar(self, people: SimulatedImages) -> tqdm[Scans]:
+    def _bar(self) -> tqdm[int]:
+        """Positions of all people."""
         from tqdm.auto import tqdm
 
-        return tqdm(people, total=len(self), desc="simulating", unit="person", leave=False,
-                    disable=None)
+        return tqdm(range(len(self)), desc="simulating", unit="person", leave=False, disable=None)
 
     def __repr__(self) -> str:
         return (f"<SimulatedImages of {len(self)} people: {some(self.contrasts)}; "
@@ -305,7 +309,7 @@ def simulate_images(n_subjects: int, *, contrasts: Sequence[str] = ("T1w", "T1c"
         A person's images depend on it and their position alone: not on how many others there are,
         on the contrasts, masks or missing images that are asked for; and but for the lesion (and
         for what white matter is on average) not on having one. Another resolution gives the same
-        person, with other noise.
+        anatomy with other noise; a plaque may then be elsewhere.
     ids : sequence of str, optional
         Default: ``sub-0001`` and so on.
 
@@ -353,7 +357,8 @@ def simulate_images(n_subjects: int, *, contrasts: Sequence[str] = ("T1w", "T1c"
         4 + len(SEQUENCES)) for n in range(n_subjects)])
     subjects = pd.DataFrame({"age": (AGES[0] + (AGES[1] - AGES[0]) * luck[:, 0]).round(1),
                              "sex": np.where(luck[:, 1] < 0.5, "F", "M"),
-                             "diagnosis": _diagnoses(lesions, n_subjects, seed)}, index)
+                             "diagnosis": _diagnoses(lesions, n_subjects, seed)}, index
+                            ).astype({"sex": object})  # as Cohort.read has it
     present = _present(missing, contrasts, luck[:, 2:])
     return SimulatedImages(subjects, pd.DataFrame(present, index, list(contrasts)),
                            template_space(mask, float(resolution)), mask, seed)
@@ -374,15 +379,15 @@ def _diagnoses(lesions: Lesions, n: int, seed: int) -> np.ndarray:
     unknown = [kind for kind in wanted if kind not in LABELS]
     if unknown:
         raise CohortError(f"lesions are of kind {' or '.join(LABELS)}; got {listed(unknown)}")
-    counts = [isinstance(v, (int, np.integer)) and not isinstance(v, bool)
-              for v in wanted.values()]
-    limit = n if all(counts) else 1
-    if any(counts) != all(counts) or any(not 0 <= v <= limit for v in wanted.values()) \
+    counted = {isinstance(v, (int, np.integer)) for v in wanted.values()} == {True}
+    limit = n if counted else 1
+    if any(isinstance(v, bool) or isinstance(v, (int, np.integer)) != counted
+           or not 0 <= v <= limit for v in wanted.values()) \
             or sum(wanted.values()) > limit + 1e-9:
         raise CohortError("lesions are given as shares (0.5) that add up to 1 at most, or as "
                           f"numbers of people (10) that add up to {n} at most; got {wanted}")
     edges = np.cumsum(list(wanted.values()))
-    at = np.arange(n) if all(counts) else \
+    at = np.arange(n) if counted else \
         (np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,))).random()
          + _SPREAD * np.arange(n)) % 1
     return np.array([*wanted, HEALTHY], dtype=object)[np.searchsorted(edges, at, side="right")]
