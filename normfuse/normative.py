@@ -27,6 +27,7 @@ from .fusion.choice import of_type
 from .imputed_scoring import scorable, scored_imputed
 from .inference import Inference, Refined
 from .kinds import Kind, Reconstruction, default_kinds
+from .latent_imputation import imputed_by_latents
 from .learning import learn
 from .models import OneLatent, Recipe
 from .noun_cards import model_card
@@ -137,7 +138,7 @@ class NormativeModel:
         Raises
         ------
         CohortError
-            Somebody is not a reference subject, a modality was imputed, or a feature never varies.
+            Somebody is no reference subject, a modality was imputed, or a feature never varies.
         CalibrationError
             Too few people to calibrate with.
         TrainingError
@@ -182,8 +183,8 @@ class NormativeModel:
 
         People the model was trained on are left out, with a warning: their z would be too small.
         Healthy people scored by what others said are in ``controls`` of the result. Everybody's
-        result depends on themselves alone. What was imputed plays no part in it: with kind
-        ``covariates`` its z stand apart, in ``imputed`` of the result.
+        result depends on themselves alone, and on nothing imputed; z of that, by kind
+        ``covariates`` only, stand apart in ``imputed`` of the result.
 
         Parameters
         ----------
@@ -225,10 +226,8 @@ class NormativeModel:
         if not include_seen:
             cohort = f.unseen(cohort)
         score = Scorer(f, cohort, chosen, self.inference, self._noted(f, cohort, chosen))
-        if to is None:
-            scored = score(list(cohort.ids))
-        else:
-            scored = score_to(Path(to), cohort, score, overwrite=overwrite, run=run)
+        scored = score(list(cohort.ids)) if to is None else score_to(
+            Path(to), cohort, score, overwrite=overwrite, run=run)
         return scored.changed(controls=self._controls(chosen.name),
                               imputed=scored_imputed(f, filled, scored.subjects.index, chosen))
 
@@ -335,6 +334,23 @@ class NormativeModel:
             found = Reconstruction().predicted(f.vae, batch, self.inference)
         expected = f.preparation.in_units(found.mean, found.sd, cohort.subjects)
         return pd.DataFrame(expected, cohort.ids, f.preparation.columns)
+
+    def impute(self, cohort: Cohort) -> Cohort:
+        """The same people with each one's missing modalities filled in, marked as imputed.
+
+        Values are those of :meth:`predict`; their sd is true of calibration people, if the model
+        has kind ``leave_modality_out``.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_cohort
+        >>> controls, patients = tiny_cohort(180, seed=1).split("diagnosis == 'CN'")
+        >>> plan = TrainingPlan(max_epochs=2, warmup=1)
+        >>> model = NormativeModel(n_latent=2, plan=plan).fit(controls)
+        >>> bool(model.impute(patients).imputed.equals(~patients.present))
+        True
+        """
+        return imputed_by_latents(self.fitted, cohort, self.inference, repr(self))
 
     def centiles(self, feature: str, *, modality: str | None = None,
                  shares: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
