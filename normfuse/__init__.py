@@ -28,6 +28,7 @@ _HOMES = {
     "Space": "space",
     "TrainingPlan": "training",
     "WeightedMean": "parcels",
+    "check_imputation": "imputation_check",
     "cross_fit": "cross_fitting",
     "evaluate": "criticism",
     "load_atlas": "atlas",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .errors import NormfuseError
     from .evaluation import Evaluation
     from .imaging.simulated_images import simulate_images
+    from .imputation_check import check_imputation
     from .modality import Modality
     from .models import Convolutional, Ladder, OneLatent
     from .normative import NormativeModel
@@ -59,9 +61,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Atlas", "Cohort", "Convolutional", "CrossFit", "Deviations", "Evaluation", "HeldOut",
            "Ladder", "Modality", "NormativeModel", "NormfuseError", "OneLatent", "RobustMean",
-           "Segmentations", "Space", "TrainingPlan", "WeightedMean", "__version__", "cross_fit",
-           "evaluate", "load_atlas", "simulate_cohort", "simulate_images", "simulate_volumes",
-           "write_cohort"]
+           "Segmentations", "Space", "TrainingPlan", "WeightedMean", "__version__",
+           "check_imputation", "cross_fit", "evaluate", "load_atlas", "simulate_cohort",
+           "simulate_images", "simulate_volumes", "write_cohort"]
 
 
 def __getattr__(name: str) -> Any:

@@ -100,8 +100,8 @@ def _strangers(people: Cohort, filled: Cohort) -> list[str]:
         seen = known_roles(people, dict.fromkeys(taught, "training")).eq("training").to_numpy()
     if seen.any():
         warnings.warn(f"{int(seen.sum())} of {len(people)} people taught the imputer "
-                      f"({listed(people.ids[seen])}) and are left out: it foretells them too well. "
-                      "Name people that neither has learned from", stacklevel=3)
+                      f"({listed(people.ids[seen])}) and are left out: it foretells them too well."
+                      " Name people that neither has learned from", stacklevel=3)
     left = [str(i) for i in people.ids[~seen]]
     if len(left) < 3:
         raise CohortError(f"{len(left)} of {len(people)} healthy people are left who taught the "

@@ -7,6 +7,9 @@ exaggerate has no witness here: see benchmarks/imputation.py.
 """
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +25,7 @@ from normfuse.kinds import Covariates, Focal
 from normfuse.networks.pyramid import Pyramid
 from normfuse.testing import tiny_cohort, tiny_images
 
-WIDTHS = {"t1": 4, "pet": 5}
+REGIONS = ("b0", "b1", "b2", "b3", "b4")
 KINSHIP = 0.6  # correlation of a region of PET with what t1 says of it
 
 
@@ -35,7 +38,7 @@ def people(n: int, seed: int) -> tuple[nf.Cohort, pd.DataFrame]:
     pet = KINSHIP * told + np.sqrt(1 - KINSHIP ** 2) * rng.normal(size=(n, 5))
     table = pd.DataFrame({"age": rng.uniform(20, 80, n)}, ids)
     cohort = nf.Cohort.from_frames(
-        table, {"t1": 9 + t1, "pet": pd.DataFrame(1 + 0.1 * pet, ids, [f"b{j}" for j in range(5)])},
+        table, {"t1": 9 + t1, "pet": pd.DataFrame(1 + 0.1 * pet, ids, list(REGIONS))},
         covariates={"age": "continuous"}, reference="age > 0")
     return cohort, pd.DataFrame(1 + 0.1 * KINSHIP * told, ids, cohort.modality("pet").features)
 
@@ -58,7 +61,7 @@ class Exact:
 @pytest.fixture(scope="module")
 def model():
     plan = nf.TrainingPlan(max_epochs=3, warmup=1, progress=False)
-    return nf.NormativeModel(n_latent=2, plan=plan, kinds=(Covariates(), Focal())).fit(
+    return nf.NormativeModel(n_latent=4, plan=plan, kinds=(Covariates(), Focal())).fit(
         people(400, 0)[0])
 
 
@@ -168,7 +171,8 @@ class TestDeviations:
                 **dict(zip(x.index, drawn.T))})
             centile = stats.norm.cdf(z).mean(0)
             assert stats.norm.cdf(found.z["pet"].loc[person]) == pytest.approx(centile, abs=0.03)
-            assert found.sd["pet"].loc[person].to_numpy() == pytest.approx(z.to_numpy().std(0), rel=0.1)
+            assert found.sd["pet"].loc[person].to_numpy() == pytest.approx(z.to_numpy().std(0),
+                                                                           rel=0.1)
 
     def test_without_doubt_it_is_the_z_of_the_value(self, model, filled):
         sure = filled.observed().with_imputed(
@@ -282,6 +286,33 @@ class TestCheck:
         unfitted = nf.NormativeModel(n_latent=2)
         with pytest.raises(CohortError, match="name healthy people"):
             check_imputation(unfitted, Exact())
+
+
+class TestByTheModel:
+    """Against the conditional mean and sd that people were drawn by."""
+
+    def test_values_and_sd(self, model, new):
+        filled = model.impute(new.without("pet"))
+        exact = Exact().impute(new.without("pet"))
+        mean, told = (c.features["pet"].to_numpy() for c in (filled, exact))
+        assert np.sqrt(((mean - told) ** 2).mean()) < 0.5 * told.std()
+        sd = filled.imputation.sd["pet"].to_numpy()
+        error = mean - new.features["pet"].to_numpy()
+        assert (error / sd).std() == pytest.approx(1, abs=0.12)
+        assert filled.imputed["pet"].all() and not filled.imputed["t1"].any()
+
+    def test_its_z_stay_below_nominal(self, model):
+        row = check_imputation(model, model).iloc[0]
+        assert row["share"] < 0.03 and row["n_subjects"] == len(model._held_out)
+
+    def test_the_python_lines_of_the_guide(self, model, new, capsys):
+        page = Path(__file__).parents[1] / "docs" / "guide" / "imputation.md"
+        (code, check) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"),
+                                   flags=re.DOTALL)
+        known = {"model": model, "synthesiser": Exact(), "patients": new.without("pet"), "nf": nf,
+                 "held_out": new}
+        exec(compile(code + check, page.name, "exec"), known)
+        assert "(300, 5)" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
