@@ -17,7 +17,6 @@ from .modality import Modality
 from .noun_cards import cohort_card
 from .problems import Problems
 from .space import Space
-from .stored import StoredTable
 from .subject_query import matching
 
 if TYPE_CHECKING:
@@ -137,13 +136,13 @@ class Cohort:
         for name, frame in frames.items():
             blocks[name] = frame
             with problems.caught():
-                blocks[name] = _checked(name, frame, subjects, covariates)
+                blocks[name] = checks.checked_table(name, frame, subjects, covariates)
                 modalities.append(Modality(name, tuple(blocks[name].columns),
                                            (units or {}).get(name, ""),
                                            space=(spaces or {}).get(name)))
         kept = subjects
         with problems.caught():
-            present = pd.DataFrame({name: _present(block, subjects.index)
+            present = pd.DataFrame({name: checks.there(block, subjects.index)
                                     for name, block in blocks.items()})
             kept = checks.complete_people(subjects, present, known, drop_incomplete)
         if reference is not None:
@@ -382,6 +381,17 @@ class Cohort:
         ------
         CohortError, SpaceMismatchError, AtlasError
             Regions without an atlas, another template space, features that are no regions.
+
+        Examples
+        --------
+        >>> from normfuse.segmentations import Segmentations
+        >>> from normfuse.testing import tiny_images
+        >>> cohort = tiny_images()
+        >>> space = cohort.modality("T1w").space
+        >>> lesion = Segmentations(("sub-05",), space.indices[None, :, 2] == 3, space,
+        ...                        {"lesion": 1})
+        >>> cohort.masked(lesion).features["T1w"].isna().sum(axis=1)[["sub-04", "sub-05"]].tolist()
+        [0, 84]
         """
         from .lesions import masked_blocks
 
@@ -426,22 +436,3 @@ class Cohort:
 
     def _repr_html_(self) -> str:
         return cohort_card(self).html()
-
-
-def _checked(name: str, frame: Block, subjects: pd.DataFrame, covariates: Mapping[str, str]
-             ) -> Block:
-    """The modality's table on the subjects' index."""
-    if isinstance(frame, StoredTable):
-        checks.only_known_people(name, frame.index, subjects)
-        checks.only_features(name, frame.columns, covariates)
-        return frame.reindexed(subjects.index)
-    return checks.checked_block(name, frame, subjects, covariates).reindex(subjects.index)
-
-
-def _present(block: Block, ids: pd.Index) -> pd.Series:
-    """Who has something measured; of a table that was refused, who has a row."""
-    if isinstance(block, StoredTable):
-        return block.reindexed(ids).present
-    if block.index is ids or block.index.equals(ids):
-        return block.notna().any(axis=1)
-    return pd.Series(ids.isin(block.index.astype(str).str.strip()), ids)

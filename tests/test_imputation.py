@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 import normfuse as nf
-from normfuse.analyses import compare_groups
+from normfuse.analyses import Report, compare_groups
 from normfuse.errors import CohortError, ModelFileError
 from normfuse.imaging.learning import Roles
 from normfuse.imaging.synthesis import ImageSynthesiser
@@ -233,6 +233,12 @@ class TestKeptApart:
         for scored, n in ((grouped, 75), (grouped.with_imputed(), 150)):
             table = compare_groups(scored, "group").table
             assert set(table.xs("pet", level="modality")["n_baseline"]) == {n}
+
+    def test_a_report_marks_them(self, found, tmp_path):
+        some = found.select(found.z.index[140:160]).changed(controls=None)
+        for name, scored, n in (("without", some, 0), ("with", some.with_imputed(), 1)):
+            page = Report(scored).write(tmp_path / f"{name}.html").read_text(encoding="utf-8")
+            assert page.count("imputed, not measured: pet of 10 people") == n
 
     def test_flags_follow_people(self, found):
         assert found.imputed.flags(found.z.index).sum().to_dict() == {"pet": 150}
