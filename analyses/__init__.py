@@ -30,6 +30,7 @@ _HOMES = {
     "abnormal_share": "indices",
     "associations": "score_associations",
     "attribution_table": "attribution",
+    "by_lesion": "lesions",
     "compare_distances": "ranks",
     "compare_extremes": "ranks",
     "compare_groups": "groups",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from .group_comparison import GroupComparison
     from .groups import compare_groups
     from .indices import abnormal_share, dissimilarity, severity_index, significance_ratio
+    from .lesions import by_lesion
     from .longitudinal import VisitChanges, compare_visits
     from .map_files import write_maps
     from .overlap_maps import OverlapMaps, overlap
@@ -85,11 +87,12 @@ __all__ = ["Associations", "BenjaminiHochberg", "ClusterExtent", "ClusterMass", 
            "GroupComparison", "MaxT", "OlsT", "OverlapMaps", "RegionalDeviations", "Report",
            "StabilityPlan", "Subtypes", "Tfce", "VisitChanges", "VoxelComparison",
            "VoxelFindings", "VoxelTable", "WelchT", "abnormal_share", "associations",
-           "attribution_table", "compare_distances", "compare_extremes", "compare_groups",
-           "compare_visits", "compare_voxels", "dissimilarity", "extreme_counts", "group_map",
-           "modality_shares", "overlap", "overlap_voxels", "parcellate", "profile_dissimilarity",
-           "severity_index", "significance_ratio", "subject_map", "subtypes", "unparcellate",
-           "write_maps", "write_report", "write_voxel_maps"]
+           "attribution_table", "by_lesion", "compare_distances", "compare_extremes",
+           "compare_groups", "compare_visits", "compare_voxels", "dissimilarity",
+           "extreme_counts", "group_map", "modality_shares", "overlap", "overlap_voxels",
+           "parcellate", "profile_dissimilarity", "severity_index", "significance_ratio",
+           "subject_map", "subtypes", "unparcellate", "write_maps", "write_report",
+           "write_voxel_maps"]
 
 
 def __getattr__(name: str) -> Any:

@@ -62,9 +62,10 @@ class Pseudonyms:
         held: dict[str, Any] = {name: self._renamed(table)
                                 for name, table in deviations.held().items()}
         held["subjects"] = held["subjects"][shown]
-        controls = deviations.controls
+        controls, imputed = deviations.controls, deviations.imputed
         return deviations.changed(
-            **held, reference=self.notes(deviations.reference),
+            **held, imputed=imputed and imputed.renamed(self.names),
+            reference=self.notes(deviations.reference),
             controls=None if controls is None else self.deviations(controls, columns))
 
     def _renamed(self, held: pd.DataFrame | Blocks) -> pd.DataFrame | Blocks:

@@ -17,6 +17,9 @@ PACKAGES = {
     "normfuse.models": "Generative models.",
     "normfuse.networks": "Networks between features and latent space.",
     "normfuse.volumes": "Images as features.",
+    "normfuse.imputed": "What was imputed of a cohort.",
+    "normfuse.imputed_deviations": "Deviations of what was imputed.",
+    "normfuse.lesions": "Where lesions are among voxels and regions.",
     "normfuse.cluster": "Several processes and machines.",
     "normfuse.testing": "Laws that an aggregator of yours should keep, and small made-up data.",
     "normfuse.errors": "Every deliberate refusal.",
@@ -28,6 +31,9 @@ _BY_NAME = {
     "normfuse.kinds": ("Covariates", "Focal", "Kind", "LeaveModalityOut", "Reconstruction"),
     "normfuse.inference": ("Amortised", "Inference", "Refined"),
     "normfuse.cluster": ("OnDask",),
+    "normfuse.imputed": ("Imputed",),
+    "normfuse.imputed_deviations": ("ImputedDeviations",),
+    "normfuse.lesions": ("lesion_distances", "lesion_shares"),
 }
 
 

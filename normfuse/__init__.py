@@ -31,6 +31,7 @@ _HOMES = {
     "Space": "space",
     "TrainingPlan": "training",
     "WeightedMean": "parcels",
+    "check_imputation": "imputation_check",
     "cross_fit": "cross_fitting",
     "evaluate": "criticism",
     "load_atlas": "atlas",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from .imaging.simulated_images import simulate_images
     from .imaging.segmentation import IncompleteSegmenter
     from .imaging.synthesis import ImageSynthesiser
+    from .imputation_check import check_imputation
     from .modality import Modality
     from .models import Convolutional, Ladder, OneLatent
     from .networks.pyramid import Pyramid
@@ -66,8 +68,9 @@ if TYPE_CHECKING:
 __all__ = ["Atlas", "Cohort", "Convolutional", "CrossFit", "Deviations", "Evaluation", "HeldOut",
            "ImageSynthesiser", "IncompleteSegmenter", "Ladder", "Modality", "NormativeModel",
            "NormfuseError", "OneLatent", "Pyramid", "RobustMean", "Segmentations", "Space",
-           "TrainingPlan", "WeightedMean", "__version__", "cross_fit", "evaluate", "load_atlas",
-           "simulate_cohort", "simulate_images", "simulate_volumes", "write_cohort"]
+           "TrainingPlan", "WeightedMean", "__version__", "check_imputation", "cross_fit",
+           "evaluate", "load_atlas", "simulate_cohort", "simulate_images", "simulate_volumes",
+           "write_cohort"]
 
 
 def __getattr__(name: str) -> Any:

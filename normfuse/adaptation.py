@@ -9,6 +9,7 @@ import pandas as pd
 
 from .cohort import Cohort
 from .errors import CohortError, listed
+from .imputed import refuse_imputed
 from .preparation import Preparation
 from .regression import PooledRegression
 from .regression.new_site import add_site
@@ -18,6 +19,7 @@ FEWEST, ENOUGH = 10, 50
 
 def adapted(preparation: Preparation, controls: Cohort) -> tuple[Preparation, tuple[str, ...]]:
     """The preparation with these people's sites, and a note on each."""
+    refuse_imputed(controls.imputation)
     controls = preparation.aligned(controls)
     site, labels = _site_of(preparation, controls)
     preparation.encoder.encode(controls.subjects, sites={site: labels.unique()})

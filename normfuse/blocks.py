@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -55,3 +56,22 @@ class Blocks(Mapping[str, pd.DataFrame]):
         return pd.DataFrame({name: table.present if isinstance(table, StoredTable)
                              else table.notna().any(axis=1)
                              for name, table in self._tables.items()})
+
+
+class Wide:
+    """An attribute that is a table with columns (modality, feature), in memory or on disk.
+
+    What lies on disk is read whole whenever it is asked for; select people first.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owned: Any, owner: type) -> Any:
+        if owned is None:
+            return self
+        held = owned.__dict__[self.name]
+        return held.frame() if isinstance(held, Blocks) else held
+
+    def __set__(self, owned: Any, value: pd.DataFrame | Blocks | None) -> None:
+        owned.__dict__[self.name] = value

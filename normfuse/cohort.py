@@ -1,8 +1,9 @@
 """People and what was measured of them, aligned by subject id."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,16 @@ from . import cohort_checks as checks
 from .blocks import Block, Blocks
 from .cards import short, some
 from .errors import CohortError, listed
+from .imputed import Imputed, checked_sd, counted
 from .modality import Modality
 from .noun_cards import cohort_card
 from .problems import Problems
 from .space import Space
-from .stored import StoredTable
 from .subject_query import matching
+
+if TYPE_CHECKING:
+    from .atlas import Atlas
+    from .segmentations import Segmentations
 
 
 class Cohort:
@@ -37,6 +42,8 @@ class Cohort:
         Column of ``subjects`` -> ``"continuous"``, ``"categorical"`` or ``"site"``.
     reference : str or None
         Query that selects the healthy people a model may learn from.
+    imputation : Imputed or None
+        Which cells of ``features`` are expectations and not measurements, and their sd.
 
     Examples
     --------
@@ -53,12 +60,13 @@ class Cohort:
 
     def __init__(self, subjects: pd.DataFrame, features: Mapping[str, Block] | Blocks,
                  modalities: tuple[Modality, ...], covariates: Mapping[str, str],
-                 reference: str | None = None) -> None:
+                 reference: str | None = None, imputation: Imputed | None = None) -> None:
         self._subjects = subjects.copy(deep=False)
         self._features = features if isinstance(features, Blocks) else Blocks(features)
         self._covariates = dict(covariates)
         self._modalities = tuple(modalities)
         self._reference = reference
+        self._imputation = imputation
 
     @property
     def subjects(self) -> pd.DataFrame:
@@ -128,13 +136,13 @@ class Cohort:
         for name, frame in frames.items():
             blocks[name] = frame
             with problems.caught():
-                blocks[name] = _checked(name, frame, subjects, covariates)
+                blocks[name] = checks.checked_table(name, frame, subjects, covariates)
                 modalities.append(Modality(name, tuple(blocks[name].columns),
                                            (units or {}).get(name, ""),
                                            space=(spaces or {}).get(name)))
         kept = subjects
         with problems.caught():
-            present = pd.DataFrame({name: _present(block, subjects.index)
+            present = pd.DataFrame({name: checks.there(block, subjects.index)
                                     for name, block in blocks.items()})
             kept = checks.complete_people(subjects, present, known, drop_incomplete)
         if reference is not None:
@@ -169,8 +177,23 @@ class Cohort:
 
     @property
     def present(self) -> pd.DataFrame:
-        """Which modality was measured of whom: boolean, (n_subjects, n_modalities)."""
-        return self.features.present()[[m.name for m in self.modalities]]
+        """Which modality was measured of whom: boolean, (n_subjects, n_modalities).
+
+        What was imputed was not measured.
+        """
+        there = self.features.present()[[m.name for m in self.modalities]]
+        return there if self._imputation is None else there & ~self.imputed
+
+    @property
+    def imputation(self) -> Imputed | None:
+        """What was imputed, with its sd; None if nothing was."""
+        return self._imputation
+
+    @property
+    def imputed(self) -> pd.DataFrame:
+        """Which modality of whom was imputed: boolean, (n_subjects, n_modalities)."""
+        return (self._imputation or Imputed(Blocks({}))).flags(
+            self.ids, [m.name for m in self.modalities])
 
     def modality(self, name: str) -> Modality:
         """The modality of that name.
@@ -208,7 +231,8 @@ class Cohort:
             if ids.has_duplicates:
                 raise CohortError(f"asked for more than once: {listed(ids[ids.duplicated()])}; a "
                                   "person can be in a cohort once")
-        return self._with(self.subjects.loc[ids], self.features.select(ids))
+        return self._with(self.subjects.loc[ids], self.features.select(ids),
+                          self._imputation and self._imputation.select(ids))
 
     def split(self, query: str) -> tuple[Cohort, Cohort]:
         """Those who answer the query, and all the others."""
@@ -248,10 +272,11 @@ class Cohort:
         for m in self.modalities:
             if set(m.features) != set(other.modality(m.name).features):
                 raise CohortError(f"cohorts with different features of {m.name} cannot be joined")
+        mine, theirs = self._imputation, other._imputation
         return self._with(pd.concat([self.subjects, other.subjects]), {
             m.name: pd.concat([self.features[m.name],
                                other.features[m.name][list(m.features)]])
-            for m in self.modalities})
+            for m in self.modalities}, theirs if mine is None else mine.joined(theirs))
 
     def without(self, *names: str) -> Cohort:
         """The same people as if those modalities had not been measured (columns stay, as NaN).
@@ -266,7 +291,113 @@ class Cohort:
             self.modality(name)
         return self._with(self.subjects, {
             name: self.features[name] * np.nan if name in names else block
-            for name, block in self.features.as_is().items()})
+            for name, block in self.features.as_is().items()},
+            self._imputation and self._imputation.without(names))
+
+    def with_imputed(self, mean: Mapping[str, pd.DataFrame], sd: Mapping[str, pd.DataFrame], *,
+                     by: str = "", learned_from: Iterable[str] = ()) -> Cohort:
+        """The same people, some of whose missing modalities are filled in and marked.
+
+        What is marked was not measured: ``present`` stays False there, no model learns from it,
+        and no deviation of it is taken for that of a measurement.
+
+        Parameters
+        ----------
+        mean : dict of DataFrame, shape (n_imputed, n_features)
+            Modality -> expected values in its unit, of people in whom it is missing.
+        sd : dict of DataFrame of the same shape
+            How far the person's own value would be from it.
+        by : str
+            What imputed them.
+        learned_from : iterable of str
+            Hashes of the people whom that learned from.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_cohort
+        >>> cohort = tiny_cohort()
+        >>> who = cohort.ids[~cohort.present["dti"]]
+        >>> mean = pd.DataFrame(0.4, who, cohort.modality("dti").features)
+        >>> filled = cohort.with_imputed({"dti": mean}, {"dti": 0 * mean + 0.1}, by="a guess")
+        >>> filled.imputed.sum().tolist(), filled.present["dti"].sum()
+        ([0, 8, 0], np.int64(32))
+        >>> bool(filled.features["dti"].isna().all(axis=1).any())
+        False
+        >>> filled.observed().imputation is None
+        True
+        """
+        tables, widths, blocks = {}, {}, self.features.as_is()
+        for name, given in mean.items():
+            features = self.modality(name).features
+            tables[name], widths[name] = checked_sd(name, given, sd.get(name), features,
+                                                    self.present[name])
+            block = self.features[name].astype(float)
+            block.loc[tables[name].index] = tables[name].to_numpy()
+            blocks[name] = block
+        new = Imputed(Blocks({m: t for m, t in widths.items() if len(t)}), by,
+                      frozenset(learned_from))
+        again = [] if self._imputation is None else [
+            m for m, t in new.sd.items() if m in self._imputation.sd
+            and t.index.isin(self._imputation.sd[m].index).any()]
+        if again:
+            raise CohortError(f"{listed(again)} was imputed already of some of these people; "
+                              "begin with cohort.observed()")
+        if not len(new.sd):
+            return self
+        old = self._imputation
+        return self._with(self.subjects, blocks, new if old is None else old.joined(new))
+
+    def observed(self) -> Cohort:
+        """What was measured: imputed cells are missing again."""
+        if self._imputation is None:
+            return self
+        blocks = self.features.as_is()
+        for name, table in self._imputation.sd.items():
+            block = self.features[name]
+            block.loc[table.index] = np.nan
+            blocks[name] = block
+        return self._with(self.subjects, blocks)
+
+    def masked(self, segmentations: Segmentations, *,
+               labels: str | Sequence[str] | None = None, margin: float = 0.0,
+               atlas: Atlas | None = None, most: float = 0.1) -> Cohort:
+        """The same people as if nothing had been measured under their lesions.
+
+        Voxels that a lesion touches become missing cells, in every modality: for a model of
+        healthy brains they tell nothing. Who has no segmentation stays as they are.
+
+        Parameters
+        ----------
+        segmentations : Segmentations
+        labels : str or sequence of str, optional
+            What counts as lesion; by default every label.
+        margin : float, mm
+            Beyond the lesion's rim; smoothed images carry a lesion about as far as the FWHM.
+        atlas : Atlas, optional
+            Of modalities that are tables of regions: a region is missing if more than ``most``
+            (a share) of it is lesion.
+
+        Raises
+        ------
+        CohortError, SpaceMismatchError, AtlasError
+            Regions without an atlas, another template space, features that are no regions.
+
+        Examples
+        --------
+        >>> from normfuse.segmentations import Segmentations
+        >>> from normfuse.testing import tiny_images
+        >>> cohort = tiny_images()
+        >>> space = cohort.modality("T1w").space
+        >>> lesion = Segmentations(("sub-05",), space.indices[None, :, 2] == 3, space,
+        ...                        {"lesion": 1})
+        >>> cohort.masked(lesion).features["T1w"].isna().sum(axis=1)[["sub-04", "sub-05"]].tolist()
+        [0, 84]
+        """
+        from .lesions import masked_blocks
+
+        return self._with(self.subjects, masked_blocks(
+            self.features.as_is(), self.modalities, segmentations, labels, margin, atlas, most),
+            self._imputation)
 
     def drop_features(self, name: str, features: Iterable[str]) -> Cohort:
         """Leave features of one modality out.
@@ -287,35 +418,21 @@ class Cohort:
         kept = Modality(name, tuple(f for f in old.features if f not in unwanted), old.unit)
         blocks = {**self.features.as_is(), name: self.features[name][list(kept.features)]}
         modalities = tuple(kept if m.name == name else m for m in self.modalities)
-        return Cohort(self.subjects, blocks, modalities, self.covariates, self.reference)
+        return Cohort(self.subjects, blocks, modalities, self.covariates, self.reference,
+                      self._imputation and self._imputation.of_features(name, kept.features))
 
-    def _with(self, subjects: pd.DataFrame, blocks: Mapping[str, Block] | Blocks) -> Cohort:
-        return Cohort(subjects, blocks, self.modalities, self.covariates, self.reference)
+    def _with(self, subjects: pd.DataFrame, blocks: Mapping[str, Block] | Blocks,
+              imputation: Imputed | None = None) -> Cohort:
+        return Cohort(subjects, blocks, self.modalities, self.covariates, self.reference,
+                      imputation)
 
     def __repr__(self) -> str:
         present = self.present.sum()
         shares = some(f"{short(m.name, 20)} {m.n_features} features, {present[m.name]} people"
                       for m in self.modalities)
-        return f"<Cohort of {len(self)} subjects: {shares}>"
+        filled = "" if self._imputation is None else \
+            f"; imputed: {counted(self._imputation.counts)}"
+        return f"<Cohort of {len(self)} subjects: {shares}{filled}>"
 
     def _repr_html_(self) -> str:
         return cohort_card(self).html()
-
-
-def _checked(name: str, frame: Block, subjects: pd.DataFrame, covariates: Mapping[str, str]
-             ) -> Block:
-    """The modality's table on the subjects' index."""
-    if isinstance(frame, StoredTable):
-        checks.only_known_people(name, frame.index, subjects)
-        checks.only_features(name, frame.columns, covariates)
-        return frame.reindexed(subjects.index)
-    return checks.checked_block(name, frame, subjects, covariates).reindex(subjects.index)
-
-
-def _present(block: Block, ids: pd.Index) -> pd.Series:
-    """Who has something measured; of a table that was refused, who has a row."""
-    if isinstance(block, StoredTable):
-        return block.reindexed(ids).present
-    if block.index is ids or block.index.equals(ids):
-        return block.notna().any(axis=1)
-    return pd.Series(ids.isin(block.index.astype(str).str.strip()), ids)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from .errors import CohortError, listed, perhaps
 from .problems import Problems
+from .stored import StoredTable
 
 COVARIATE_KINDS = ("continuous", "categorical", "site")
 MISSING_WORDS = ("", "n/a", "na", "nan", "null", "none")
@@ -225,3 +226,22 @@ def values_of(subjects: pd.DataFrame, query: str) -> str:
     return "; ".join(f"{c} holds {listed(found)}" if (found := sorted(words)) else
                      f"{c} is empty for everybody: which column says who is healthy?"
                      for c, words in values.items())
+
+
+def checked_table(name: str, frame: pd.DataFrame | StoredTable, subjects: pd.DataFrame,
+                  covariates: Mapping[str, str]) -> pd.DataFrame | StoredTable:
+    """The modality's table on the subjects' index."""
+    if isinstance(frame, StoredTable):
+        only_known_people(name, frame.index, subjects)
+        only_features(name, frame.columns, covariates)
+        return frame.reindexed(subjects.index)
+    return checked_block(name, frame, subjects, covariates).reindex(subjects.index)
+
+
+def there(block: pd.DataFrame | StoredTable, ids: pd.Index) -> pd.Series:
+    """Who has something measured; of a table that was refused, who has a row."""
+    if isinstance(block, StoredTable):
+        return block.reindexed(ids).present
+    if block.index is ids or block.index.equals(ids):
+        return block.notna().any(axis=1)
+    return pd.Series(ids.isin(block.index.astype(str).str.strip()), ids)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from .blocks import Blocks
 from .cohort_checks import numbers_if_all
 from .deviations import MAPS, WIDE, Deviations, Reference
 from .errors import CohortError, ModelFileError, listed
+from .imputed_deviations import ImputedDeviations
 from .inputs import read_csv, read_object
 from .modality import refuse_unsafe_name
 from .stored import ROWS, StoredTable
@@ -18,7 +20,9 @@ from .stored import ROWS, StoredTable
 NARROW = ("latent", "distance", "subjects")
 
 
-_OURS = {"reference.json", *MAPS, *(f"{name}.csv" for name in (*WIDE, *NARROW))}
+IMPUTED = "imputed"
+
+_OURS = {"reference.json", IMPUTED, *MAPS, *(f"{name}.csv" for name in (*WIDE, *NARROW))}
 
 
 def is_ours(path: Path) -> bool:
@@ -32,6 +36,7 @@ def is_ours(path: Path) -> bool:
 
 def write(deviations: Deviations, work: Path) -> None:
     """Everything into an empty folder."""
+    deviations = deviations.without_imputed()  # their place is apart from what was measured
     stored = any(deviations.space(m) for m in deviations.modalities)
     for name, held in deviations.held().items():
         if name in MAPS and (stored or isinstance(held, Blocks)):
@@ -39,6 +44,31 @@ def write(deviations: Deviations, work: Path) -> None:
         elif name != "conformal" or not stored:
             write_table(getattr(deviations, name), name, work)
     write_reference(deviations.reference, work)
+    if deviations.imputed is not None:
+        _write_imputed(deviations.imputed, work / IMPUTED)
+
+
+def _write_imputed(imputed: ImputedDeviations, folder: Path) -> None:
+    """``z/<modality>`` and ``sd/<modality>``, of imputed people only."""
+    for what, blocks in (("z", imputed.z), ("sd", imputed.sd)):
+        for name, block in blocks.items():
+            StoredTable.create(folder / what / name, block.index, block.columns,
+                               {"by": imputed.by}).write(0, block.to_numpy())
+
+
+def _read_imputed(folder: Path, modalities: Iterable[str], people: pd.Index
+                  ) -> ImputedDeviations | None:
+    """What :func:`_write_imputed` wrote, if anything."""
+    if not folder.is_dir():
+        return None
+    z, sd = ({m: StoredTable.open(folder / what / m) for m in map(refuse_unsafe_name, modalities)
+              if (folder / what / m).is_dir()} for what in ("z", "sd"))
+    for m, table in z.items():
+        if m not in sd or list(sd[m].index) != list(table.index) \
+                or not table.index.isin(people).all():
+            raise ValueError(f"{folder.name} does not fit subjects.csv; it was edited")
+    by = " and ".join(dict.fromkeys(str(t.attributes.get("by", "")) for t in z.values()))
+    return ImputedDeviations(Blocks(z), Blocks(sd), by) if z else None
 
 
 def write_table(table: pd.DataFrame, name: str, work: Path) -> None:
@@ -73,6 +103,7 @@ def read(folder: Path) -> Deviations:
             name in MAPS or (folder / f"{name}.csv").exists())}
         narrow = {name: read_narrow(folder, name) for name in ("latent", "distance")}
         subjects = read_subjects(folder / "subjects.csv", reference)
+        imputed = _read_imputed(folder / IMPUTED, reference.modalities, subjects.index)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
             CohortError) as problem:
         raise ModelFileError(f"{folder} is not a folder of deviations as `normfuse score` "
@@ -87,7 +118,7 @@ def read(folder: Path) -> Deviations:
     if not reference.modalities or any(found != features[0] for found in features):
         raise ModelFileError(f"{folder}: {', '.join(MAPS)} do not list the same features; one of "
                              "them was edited")
-    return Deviations(**tables, subjects=subjects, reference=reference)
+    return Deviations(**tables, subjects=subjects, reference=reference, imputed=imputed)
 
 
 def read_wide(folder: Path, name: str) -> pd.DataFrame:

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .blocks import Blocks
+from .blocks import Blocks, Wide
 from .cards import short, some
 from .errors import CohortError, listed
+from .imputed_deviations import ImputedDeviations
 from .noun_cards import deviations_card, reference_card
 from .outputs import new_folder
 from .space import Space
@@ -154,25 +155,6 @@ _PARTS: dict[str, type] = {
         "covariates", "modalities", "quantiles", "history", "calibration"), dict)}
 
 
-class _Wide:
-    """A table of :class:`Deviations` with columns (modality, feature), in memory or on disk.
-
-    What lies on disk is read whole whenever it is asked for; select people first.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __get__(self, owned: Deviations | None, owner: type) -> Any:
-        if owned is None:
-            return self
-        held = owned.__dict__[self.name]
-        return held.frame() if isinstance(held, Blocks) else held
-
-    def __set__(self, owned: Deviations, value: pd.DataFrame | Blocks | None) -> None:
-        owned.__dict__[self.name] = value
-
-
 @dataclass(frozen=True, eq=False)
 class Deviations:
     """Calibrated deviations of people from a reference.
@@ -208,6 +190,9 @@ class Deviations:
     controls : Deviations or None
         The calibration people, each scored against the others. Kept in memory after ``fit`` so
         that patients have somebody honest to be compared with; never written to disk.
+    imputed : ImputedDeviations or None
+        z of modalities that were imputed. They are not in ``z``, and so in no count, test or
+        report, unless :meth:`with_imputed` puts them there.
 
     Notes
     -----
@@ -235,6 +220,7 @@ class Deviations:
     attribution: pd.DataFrame | None = None
     conformal: pd.DataFrame | None = None
     controls: Deviations | None = None
+    imputed: ImputedDeviations | None = None
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -323,8 +309,9 @@ class Deviations:
             unknown = ids.difference(self.subjects.index)
             if len(unknown):
                 raise CohortError(f"not among these deviations: {listed(unknown)}")
-        return self.changed(**{name: held.select(ids) if isinstance(held, Blocks)
-                               else held.loc[ids] for name, held in self.held().items()})
+        return self.changed(imputed=self.imputed and self.imputed.select(ids), **{
+            name: held.select(ids) if isinstance(held, Blocks) else held.loc[ids]
+            for name, held in self.held().items()})
 
     def held(self) -> dict[str, pd.DataFrame | Blocks]:
         """Every table by name, those on disk unread."""
@@ -346,7 +333,8 @@ class Deviations:
         each = [part.tables() for part in parts]
         tables: dict[str, Any] = {
             name: pd.concat([found[name] for found in each]).loc[ids] for name in each[0]}
-        return cls(**tables, reference=reference)
+        return cls(**tables, reference=reference,
+                   imputed=ImputedDeviations.joined([part.imputed for part in parts]))
 
     def with_controls(self) -> Deviations:
         """These people and, below them, the reference's held-out controls (once each).
@@ -367,6 +355,14 @@ class Deviations:
         tables: dict[str, Any] = {name: pd.concat([table, theirs[name]])
                                   for name, table in self.tables().items() if name in theirs}
         return self.changed(**{"attribution": None, "conformal": None, **tables}, controls=None)
+
+    def with_imputed(self) -> Deviations:
+        """z of imputed modalities among the others, noted in ``reference.notes``."""
+        return self if self.imputed is None else self.imputed.among(self)
+
+    def without_imputed(self) -> Deviations:
+        """z of what was measured only."""
+        return self if self.imputed is None else self.imputed.out_of(self)
 
     def extreme(self, threshold: float = 1.96, *, direction: str = "both") -> pd.DataFrame:
         """How many features of each person lie beyond a threshold, per modality.
@@ -447,4 +443,4 @@ class Deviations:
 
 for _name in (*MAPS, "conformal"):
     # afterwards: a dataclass would have taken it for a default
-    setattr(Deviations, _name, _Wide(_name))
+    setattr(Deviations, _name, Wide(_name))

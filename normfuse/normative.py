@@ -20,16 +20,19 @@ from .covariate_checks import warn_of_covariates, warn_of_thin_sites
 from .deviations import ADAPTED, Deviations, Reference
 from .errors import CohortError, NotFittedError, listed
 from .evidence import log_likelihood
-from .fingerprints import known_roles, person_of, roles_to_hashes, warn_of_twins
+from .fingerprints import known_roles, roles_to_hashes, warn_of_twins
 from .fitted import Fitted
 from .fusion import Aggregator, WassersteinBarycenter
 from .fusion.choice import of_type
+from .imputed_scoring import scorable, scored_imputed
 from .inference import Inference, Refined
 from .kinds import Kind, Reconstruction, default_kinds
+from .latent_imputation import imputed_by_latents
 from .learning import learn
 from .models import OneLatent, Recipe
 from .noun_cards import model_card
 from .processes import processes
+from .reference_checks import refuse_others_than_reference
 from .runners import Runner, one_after_the_other
 from .streaming import Scorer, score_to
 from .training import TrainingPlan
@@ -135,7 +138,7 @@ class NormativeModel:
         Raises
         ------
         CohortError
-            Somebody is not a reference subject, or a feature never varies.
+            Somebody is no reference subject, a modality was imputed, or a feature never varies.
         CalibrationError
             Too few people to calibrate with.
         TrainingError
@@ -146,8 +149,7 @@ class NormativeModel:
         UserWarning
             Values, ages or people that cannot be what they seem; sites of hardly anybody.
         """
-        _only_reference(controls)
-        _one_visit_each(controls)
+        refuse_others_than_reference(controls)
         for m in controls.modalities:
             refuse_empty_features(controls.features[m.name], m.name, voxels=m.space is not None)
         warn_of_reference_values(controls)
@@ -181,7 +183,8 @@ class NormativeModel:
 
         People the model was trained on are left out, with a warning: their z would be too small.
         Healthy people scored by what others said are in ``controls`` of the result. Everybody's
-        result depends on themselves alone.
+        result depends on themselves alone, and on nothing imputed; z of that, by kind
+        ``covariates`` only, stand apart in ``imputed`` of the result.
 
         Parameters
         ----------
@@ -217,16 +220,16 @@ class NormativeModel:
             A combination of modalities that too few calibration people were measured with.
         """
         f, chosen = self.fitted.of_any_site(unseen_site), self.kind_called(kind)
+        filled, cohort = cohort, scorable(cohort, chosen, to)
         if skip_uncalibrated:
             cohort = f.calibrated_only(cohort)
         if not include_seen:
             cohort = f.unseen(cohort)
         score = Scorer(f, cohort, chosen, self.inference, self._noted(f, cohort, chosen))
-        if to is None:
-            scored = score(list(cohort.ids))
-        else:
-            scored = score_to(Path(to), cohort, score, overwrite=overwrite, run=run)
-        return scored.changed(controls=self._controls(chosen.name))
+        scored = score(list(cohort.ids)) if to is None else score_to(
+            Path(to), cohort, score, overwrite=overwrite, run=run)
+        return scored.changed(controls=self._controls(chosen.name),
+                              imputed=scored_imputed(f, filled, scored.subjects.index, chosen))
 
     @staticmethod
     def _noted(f: Fitted, cohort: Cohort, kind: Kind) -> Reference:
@@ -332,6 +335,23 @@ class NormativeModel:
         expected = f.preparation.in_units(found.mean, found.sd, cohort.subjects)
         return pd.DataFrame(expected, cohort.ids, f.preparation.columns)
 
+    def impute(self, cohort: Cohort) -> Cohort:
+        """The same people with each one's missing modalities filled in, marked as imputed.
+
+        Values are those of :meth:`predict`; their sd is true of calibration people, if the model
+        has kind ``leave_modality_out``.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_cohort
+        >>> controls, patients = tiny_cohort(180, seed=1).split("diagnosis == 'CN'")
+        >>> plan = TrainingPlan(max_epochs=2, warmup=1)
+        >>> model = NormativeModel(n_latent=2, plan=plan).fit(controls)
+        >>> bool(model.impute(patients).imputed.equals(~patients.present))
+        True
+        """
+        return imputed_by_latents(self.fitted, cohort, self.inference, repr(self))
+
     def centiles(self, feature: str, *, modality: str | None = None,
                  shares: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
                  measured: Sequence[str] | None = None, **given: Any) -> pd.DataFrame:
@@ -427,24 +447,3 @@ class NormativeModel:
         people = sum(self._fitted.reference.n_subjects.values())
         return (f"<NormativeModel {self.fusion!r}, {self._fitted.vae.recipe!r}, "
                 f"fitted on {people} people>")
-
-
-def _one_visit_each(controls: Cohort) -> None:
-    people = pd.Series([person_of(i) for i in controls.ids], index=controls.ids)
-    again = people[people.duplicated()]
-    if len(again):
-        raise CohortError(f"{again.nunique()} reference people have more than one visit "
-                          f"({listed(again.unique())}): visits of one person in training and in "
-                          "calibration would make z too small. Keep one visit a person to fit; "
-                          "any number can be scored")
-
-
-def _only_reference(controls: Cohort) -> None:
-    if controls.reference is None:
-        return
-    healthy = controls.reference_subjects()
-    others = controls.ids.difference(healthy.ids)
-    if len(others):
-        raise CohortError(f"{len(others)} of {len(controls)} subjects ({listed(others)}) do not "
-                          f"answer the cohort's reference query {controls.reference!r}; a model "
-                          "must not learn from them: fit(cohort.reference_subjects())")

@@ -31,6 +31,9 @@ def cohort_card(cohort: Cohort) -> Card:
     facts = {"measured with everything": f"{complete} of {len(cohort)} people",
              "covariates": some(f"{name} ({kind})" for name, kind in cohort.covariates.items()),
              "reference": cohort.reference or "(who is healthy was not said)"}
+    if cohort.imputation is not None:
+        table = table.assign(imputed=cohort.imputed.sum().reindex(table.index))
+        facts["imputed by"] = cohort.imputation.by or "(was not said)"
     return Card("Cohort", f"of {len(cohort)} people", facts, {"": table})
 
 
@@ -92,6 +95,10 @@ def deviations_card(deviations: Deviations) -> Card:
         **reference_facts(reference), "calibration": calibration_line(reference)}
     held = 0 if deviations.controls is None else len(deviations.controls)
     facts["held-out controls"] = f"{held} in memory, in .controls" if held else ""
+    if deviations.imputed is not None:
+        people = some(f"{m} of {n} people" for m, n in deviations.imputed.counts.items())
+        facts["imputed"] = people + (", among z" if deviations.imputed.included
+                                     else ", apart in .imputed")
     return Card("Deviations", f"of {len(deviations)} people; {kind_words(reference)}", facts,
                 {"": table}, reference.notes)
 

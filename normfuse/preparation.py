@@ -72,13 +72,15 @@ class Preparation:
     def aligned(self, cohort: Cohort) -> Cohort:
         """The cohort with the model's modalities and features, in the model's order.
 
+        Of what was measured: here imputed cells become missing again, for every verb of a model.
+
         Raises
         ------
         CohortError
             For unknown modalities and for missing or extra features. A modality that the cohort
             does not have at all counts as not measured.
         """
-        known = {m.name for m in self.modalities}
+        cohort, known = cohort.observed(), {m.name for m in self.modalities}
         strange = [m.name for m in cohort.modalities if m.name not in known]
         if strange:
             raise CohortError(f"the model knows no modality {listed(strange)}"

@@ -151,7 +151,7 @@ def write_cohort(cohort: Cohort, folder: str | Path) -> Path:
     cohort : Cohort
     folder : path
         A new folder; it receives ``participants.tsv``, one CSV per modality (people without that
-        scan are left out) and ``cohort.toml``.
+        scan are left out, and so are imputed ones) and ``cohort.toml``.
 
     Returns
     -------
@@ -172,6 +172,7 @@ def write_cohort(cohort: Cohort, folder: str | Path) -> Path:
     ...     print(sorted(p.name for p in file.parent.iterdir()), len(Cohort.read(file)))
     ['cohort.toml', 'dti.csv', 'participants.tsv', 'pet.csv', 't1.csv'] 25
     """
+    cohort = cohort.observed()
     unsafe = [m.name for m in cohort.modalities if not re.fullmatch(r"[A-Za-z0-9_-]+", m.name)]
     if unsafe:
         raise CohortError(f"modality {listed(unsafe)} cannot be a file name; rename it with "

@@ -19,13 +19,14 @@ QUICK = {  # of the first ones that need the folder `deviations`, group_comparis
     "choosing_a_fusion": "n_controls, n_new, n_patients = 150, 40, 20",
     "deviation_maps": "n_controls, n_patients = 150, 24",
     "group_comparison": "n_controls, n_patients, shuffles = 150, 40, 60",
+    "lesions": "n_controls, n_patients, resolution = 40, 3, 8",
     "longitudinal": "n_controls, n_twice, n_patients = 150, 20, 12",
     "regional_statistics": "n_controls, n_patients, shuffles, draws = 150, 40, 60, 6",
     "voxelwise": "n_controls, n_patients, resolution, shuffles = 150, 12, 12, 60\n"
                  "modalities = ('t1',)",
 }
-PICTURES = {"choosing_a_fusion": 3, "deviation_maps": 7, "group_comparison": 4, "longitudinal": 3,
-            "regional_statistics": 5, "voxelwise": 3}
+PICTURES = {"choosing_a_fusion": 3, "deviation_maps": 7, "group_comparison": 4, "lesions": 2,
+            "longitudinal": 3, "regional_statistics": 5, "voxelwise": 3}
 
 
 def read(name):

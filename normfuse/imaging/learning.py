@@ -12,6 +12,7 @@ from torch import Tensor
 from ..cohort import Cohort
 from ..errors import CohortError, SpaceMismatchError, listed
 from ..fingerprints import known_roles, person_of, roles_to_hashes
+from ..imputed import refuse_imputed
 from ..modality import Modality
 from ..training import TrainingPlan
 from .images import one_space
@@ -42,6 +43,7 @@ class Roles:
         >>> len(roles.training), len(roles.early_stop), len(roles.calibration)
         (30, 4, 6)
         """
+        refuse_imputed(cohort.imputation)
         people = sorted({person_of(i) for i in cohort.ids})
         if len(people) < FEWEST:
             raise CohortError(f"{len(people)} people are too few to learn from: {FEWEST} at least,"
@@ -65,7 +67,8 @@ def image_plan() -> TrainingPlan:
 
 
 def aligned(cohort: Cohort, modalities: Sequence[Modality]) -> Cohort:
-    """With the modalities of a fit, in its order, whatever theirs is; who lacks one misses it.
+    """With the modalities of a fit, in its order, whatever theirs is; who lacks one misses it, and
+    what was imputed is missing.
 
     Raises
     ------
@@ -74,6 +77,7 @@ def aligned(cohort: Cohort, modalities: Sequence[Modality]) -> Cohort:
     SpaceMismatchError
         For voxels of another space.
     """
+    cohort = cohort.observed()
     space, there = one_space(cohort), {m.name for m in cohort.modalities}
     names, wanted = [m.name for m in modalities], modalities[0].space
     unknown = there.difference(names)

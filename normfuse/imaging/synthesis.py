@@ -263,6 +263,36 @@ class ImageSynthesiser:
                          pd.DataFrame(looked_at.T.numpy(), cohort.ids, f.net.names),
                          tuple(m for k, m in enumerate(f.modalities) if wanted[k].any()))
 
+    def impute(self, cohort: Cohort) -> Cohort:
+        """The same people with each one's missing scans filled in, marked as imputed.
+
+        Values and sd are those of :meth:`synthesise`. ``imputed`` of the result says whose and
+        which; ``observed()`` takes them out again. A normative model learns nothing from them
+        and gives them z of kind ``covariates`` that carry their sd, apart from the others
+        (:class:`~normfuse.imputed_deviations.ImputedDeviations`).
+
+        Parameters
+        ----------
+        cohort : Cohort
+            As for :meth:`synthesise`; what was imputed before is imputed anew.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_images
+        >>> people = tiny_images()
+        >>> brief = TrainingPlan(max_epochs=2, warmup=1, validation_draws=1)
+        >>> synthesiser = ImageSynthesiser(sizes=Pyramid((4, 8), (0, 4)), plan=brief).fit(people)
+        >>> filled = synthesiser.impute(people.without("FLAIR").select(["sub-05", "sub-06"]))
+        >>> filled.imputed.sum().to_dict(), filled.features["FLAIR"].notna().all(axis=None)
+        ({'T1w': 0, 'T2w': 0, 'FLAIR': 2}, np.True_)
+        """
+        cohort = aligned(cohort, self.fitted.modalities)
+        if cohort.present.all(axis=None):
+            return cohort
+        found = self.synthesise(cohort)
+        taught = [person for person, role in self.fitted.known.items() if role != "calibration"]
+        return cohort.with_imputed(found.mean, found.sd, by=repr(self), learned_from=taught)
+
     def _predicted(self, cohort: Cohort, looked_at: Tensor) -> tuple[Tensor, Tensor]:
         """Of everybody and every modality, (n_modalities, n_people, n_voxels), in its unit."""
         f, images = self.fitted, self._stack(cohort)
