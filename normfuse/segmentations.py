@@ -156,7 +156,14 @@ class Segmentations:
         return len(self.ids)
 
     def select(self, ids: Iterable[str]) -> Segmentations:
-        """Some of the people, in that order."""
+        """Some of the people, in that order.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_segmentations
+        >>> tiny_segmentations().select(["sub-03", "sub-01"]).mask("bright").sum(1)
+        array([13, 60])
+        """
         wanted = [str(i) for i in ids]
         rows = [self._row(i) for i in wanted]
         return Segmentations(tuple(wanted), self.labels[rows], self.space, self.names,

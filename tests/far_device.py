@@ -93,5 +93,5 @@ if __name__ == "__main__":
         except RuntimeError as problem:
             print("refused:", problem)
         there = predictions("far:0")
-    print("far by", max(float((a.double() - b.double()).abs().max())
-                       for a, b in zip(there, predictions("cpu"))))
+    apart = [(a.double() - b.double()).abs().max() for a, b in zip(there, predictions("cpu"))]
+    print("far by", max(map(float, apart)))

@@ -116,6 +116,11 @@ class IncompleteSegmenter:
     >>> one = tiny_images(seed=1).select(["sub-05"])
     >>> segmenter.predict(one, given=["T1w"])
     <Segmentations of 1 people: bright 1, brightest 4; 304 voxels>
+    >>> list(segmenter.fitted.history)
+    ['epoch', 'training', 'validation', 'dice', 'cross entropy', 'kl z1']
+    >>> segmenter.tune(one, tiny_segmentations(one))     # a copy that went on with one person
+    <IncompleteSegmenter by GeneralizedWassersteinBarycenter(missing=SubstitutePrior()): bright, \
+brightest in T1w, T2w, FLAIR>
     """
 
     def __init__(self, fusion: Aggregator | None = None, *, plane: str | None = "axial",

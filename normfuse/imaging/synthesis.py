@@ -104,6 +104,9 @@ class ImageSynthesiser:
     >>> brief = TrainingPlan(max_epochs=2, warmup=1, validation_draws=1)
     >>> synthesiser = ImageSynthesiser(sizes=Pyramid((4, 8), (0, 4)), plan=brief).fit(people)
     >>> made = synthesiser.synthesise(people.select(people.ids[:2]), targets=["FLAIR"])
+    >>> synthesiser.fitted.net.names
+    ('T1w', 'T2w', 'FLAIR')
+    >>> synthesiser = synthesiser.tune(people.select(people.ids[:2]))     # a copy that went on
     >>> made.mean["FLAIR"].shape == made.sd["FLAIR"].shape == (2, people.modalities[0].n_features)
     True
     """
