@@ -15,16 +15,21 @@ import torch
 from normfuse import fusion
 from normfuse.errors import ModelFileError
 from normfuse.fusion import (
+    Alignment,
     GeneralizedProductOfExperts,
     GeneralizedWassersteinBarycenter,
     Given,
+    KullbackLeibler,
     Learned,
     LearnedMaps,
     LinearMaps,
     MixtureOfExperts,
+    ModalityAnchor,
     MomentMatchingBarycenter,
+    PriorAnchor,
     ProductOfExperts,
     SharedPrivate,
+    SquaredWasserstein,
     SubsetMixture,
     SubstitutePrior,
     Uniform,
@@ -251,6 +256,19 @@ UNUSUAL = [
         weights=Learned()),
 ]
 
+ALIGNMENTS = [
+    Alignment(ModalityAnchor(2), SquaredWasserstein(), weights=Given([1, 2, 3]), weight=0.3),
+    Alignment(PriorAnchor(), KullbackLeibler(), weight=0.3)]
+
+
+@pytest.mark.parametrize("align", ALIGNMENTS, ids=lambda align: type(align.anchor).__name__)
+def test_alignments_are_saved_and_read(align):
+    spec = json.loads(json.dumps(choice_to_dict(align)))
+    again = choice_from_dict(spec)
+    assert repr(again) == repr(align) and choice_to_dict(again) == spec
+    one, other = (a.sized(3, 5)(drawn(shape=(3, 4, 5)), PRESENT) for a in (align, again))
+    assert torch.equal(one, other) and (one > 0).any()
+
 
 @pytest.mark.parametrize("fuse", UNUSUAL, ids=lambda fuse: type(fuse).__name__)
 def test_choices_are_saved_and_read(fuse):
@@ -278,7 +296,7 @@ def test_every_option_of_every_choice_was_saved():
                 yield from inside(value)
 
     unusual = {}
-    for choice in (c for fuse in UNUSUAL for c in inside(fuse)):
+    for choice in (c for chosen in (*UNUSUAL, *ALIGNMENTS) for c in inside(chosen)):
         default = inspect.signature(type(choice)).parameters
         unusual.setdefault(type(choice), set()).update(
             name for name, value in choice.options().items()
@@ -286,7 +304,7 @@ def test_every_option_of_every_choice_was_saved():
     classes = {c for _, c in inspect.getmembers(fusion, inspect.isclass)
                if issubclass(c, fusion.Choice) and not inspect.isabstract(c)}
     assert set(unusual) == classes - {fusion.Choice, Uniform}  # the default weights
-    for choice in (c for fuse in UNUSUAL for c in inside(fuse)):
+    for choice in (c for chosen in (*UNUSUAL, *ALIGNMENTS) for c in inside(chosen)):
         assert unusual[type(choice)] == set(choice.options())
 
 
