@@ -63,7 +63,8 @@ class TestPackages:
 class TestImports:
     @pytest.mark.parametrize("statement", [
         "import normfuse", "import normfuse.analyses", "import normfuse.cli",
-        "from normfuse import Cohort, Deviations, load_atlas, simulate_cohort",
+        "from normfuse import Cohort, Deviations, Segmentations, load_atlas, simulate_cohort",
+        "import normfuse as nf; nf.simulate_images(1, resolution=9, lesions={'tumour': 1})",
         "from normfuse.analyses import parcellate, compare_groups",
         "from normfuse.testing import tiny_cohort, tiny_deviations"])
     def test_torch_stays_out(self, statement):

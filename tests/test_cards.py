@@ -179,6 +179,11 @@ NOUNS = {
     "SimulatedCohort": lambda tmp: SimulatedCohort(cohort(), NOUNS["Truth"](tmp)),
     "SimulatedVolumes": lambda tmp: SimulatedVolumes(
         tmp / "a<b>c", pd.DataFrame({"participant_id": [HOSTILE]}), SPACE),
+    "SimulatedImages": lambda tmp: nf.simulate_images(
+        N, lesions={"tumour": 0.5, "sclerosis": 0.5}, ids=people()),
+    "Segmentations": lambda tmp: nf.Segmentations(
+        tuple(people(9)), np.ones((9, SPACE.n_voxels)), SPACE,
+        {f"{k} {HOSTILE}": k for k in range(1, 200)}, notes=(HOSTILE,) * 30),
     "History": lambda tmp: History(pd.DataFrame({"epoch": range(1, 900), HOSTILE: 1.0}), 300),
     "TrainingPlan": lambda tmp: TrainingPlan(patience=9),
     "HeldOut": lambda tmp: nf.HeldOut(),

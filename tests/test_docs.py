@@ -118,6 +118,15 @@ def test_the_python_lines_of_the_page_on_groups(tmp_path, monkeypatch, capsys):
     plt.close("all")
 
 
+def test_the_python_lines_of_the_page_on_simulated_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for code in blocks("python", "docs/guide/simulated_images.md"):
+        exec(compile(code, "simulated_images.md", "exec"), names)
+    assert Path("study/cohort.toml").exists() and len(names["truth"]) == 8
+    assert names["scans"].values.keys() <= {"T1w", "T1c", "T2w", "FLAIR"}
+
+
 @pytest.mark.slow
 def test_the_command_lines(here):
     lines = [line for block in blocks("bash") for line in block.splitlines()

@@ -25,7 +25,7 @@ DEFORMED_MM, DEFORMED_FWHM = 2.5, 40.0
 YOUNG, WIDER_MM = 20.0, 4.5
 """Age from which ventricles widen, and by how much their steepest wall moves in 60 years."""
 
-OEDEMA_MM, CORE_SHARE, RIM_MM, RAGGED = (14.0, 26.0), (0.45, 0.65), (3.0, 5.0), 0.25
+OEDEMA_MM, CORE_SHARE, RIM_MM, RAGGED = (16.0, 28.0), (0.5, 0.7), (2.5, 4.5), 0.25
 PLAQUES, PLAQUE_MM, ANYWHERE = 10, (3.0, 8.0), 0.005
 """Tumours: radius of the oedema, radius of the core as a share of it, width of the rim, how far
 radii vary by direction. Plaques of multiple sclerosis: mean number, radii in mm, how
@@ -125,8 +125,8 @@ class Template:
         return self.space.indices.T + moved / self.size[:, None]
 
     def _somewhere(self, chance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A place by chance (a value a voxel), (3,) mm; by rejection, so that it is mostly the same
-        on every grid."""
+        """A place by chance (a value a voxel), (3,) mm; by rejection, and so mostly the same on
+        every grid."""
         low, high = np.array(TEMPLATE_CORNER), np.array(TEMPLATE_CORNER) + TEMPLATE_MM
         back = np.linalg.inv(self.space.affine)
         while True:
