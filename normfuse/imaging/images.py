@@ -173,8 +173,8 @@ class Units:
             there = cohort.ids[cohort.present[m.name].to_numpy()]
             if not len(there):
                 raise CohortError(f"none of the {len(cohort)} people to learn from has modality "
-                                  f"{m.name}; leave it out with cohort.with_modalities(…), or "
-                                  "give people who have it")
+                                  f"{m.name}; leave it out of the cohort, or give people who "
+                                  "have it")
             values = cohort.select(there).features[m.name].to_numpy(np.float64)
             found.append((float(np.nanmean(values)), float(np.nanstd(values))))
             if not found[-1][1] > 0:
