@@ -4,10 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz docs bench study figures notebooks clean
+.PHONY: help demo test fuzz docs bench study study-images figures notebooks clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Run everything on a simulated cohort and say where the report is
 	$(BIN)/normfuse demo --out out/ --overwrite
@@ -38,6 +38,9 @@ bench: $(INSTALLED) .venv-pcn/.installed .venv-peers/.installed ## Speed and qua
 study: $(INSTALLED) ## Which fusion to use: hours; goes on where it stopped; then the tables of the guide
 	$(BIN)/python benchmarks/study/run.py
 	$(BIN)/python benchmarks/study/table.py
+
+study-images: $(INSTALLED) ## Synthesis and segmentation beside rivals: hours; goes on where it stopped
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images/study.py
 
 figures: $(INSTALLED) ## The pictures of docs/guide
 	set -e; for script in docs/gallery/plot_*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script --out docs/guide/images; done
