@@ -16,6 +16,7 @@ import json
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,23 @@ import numpy as np
 import pandas as pd
 import torch
 from rivals import Regression, UNetRival
+from segment import UNetSegmenter, subsets
 from study import CONTRASTS, SUBSETS, plan
 
 import normfuse as nf
+from normfuse.imaging.images import one_space
+from normfuse.imaging.segmentation import IncompleteSegmenter
 from normfuse.imaging.synthesis import ImageSynthesiser
 from normfuse.imaging.synthesised import Synthesis
+from normfuse.segmentations import Segmentations
 
 DATA = (Path(__file__).parents[2] / ".." / "shared" / "data" / "images").resolve()
 SCANS = {"openms07": "ms_mni2mm/openms07", "openms19": "ms_mni2mm/openms19",
          "tcgadu7294": "glioma_mni2mm/tcgadu7294"}
 MASKS = {"openms07": "ms_mni2mm/openms07_lesions", "openms19": "ms_mni2mm/openms19_lesions",
          "tcgadu7294": "glioma_mni2mm/tcgadu7294_tumourseg"}
+NUMBERS = {"openms07": {1: 4}, "openms19": {1: 4}, "tcgadu7294": {1: 1, 2: 2}}
+"""Of the masks -> of the labels of simulated people: core 1, oedema 2, enhancing 3, plaque 4."""
 
 TOML = """[subjects]
 table = "participants.tsv"
@@ -129,13 +136,92 @@ def picture(made: Synthesis, one: nf.Cohort, given: list[str], out: Path) -> Non
     plt.close(figure)
 
 
-def tallest_slice(who: str, space: nf.Space) -> int:
-    """The axial slice with most of the person's lesion."""
+def segmentation(people: nf.Cohort, n: int, mm: float, epochs: int, out: Path
+                 ) -> tuple[pd.DataFrame, dict[str, Any]]:
+    cost: dict[str, Any] = {}
+    made = simulated(n, mm)
+    learn, taught = made.cohort(), made.segmentations()
+    truth = real_lesions(people, taught.names)
+    start = time.process_time()
+    ours = IncompleteSegmenter(plan=plan(epochs)).fit(learn, taught)
+    cost["segmenter_fit_cpu_s"], start = time.process_time() - start, time.process_time()
+    unet = UNetSegmenter(plan(4 * epochs), 0).fit(learn, taught)
+    cost["unet_segmenter_fit_cpu_s"] = time.process_time() - start
+    brief, rows = replace(plan(20), learning_rate=5e-4), []
+    for who in people.ids:
+        others = [i for i in people.ids if i != who]
+        two, two_truth, one = people.select(others), truth.select(others), people.select([who])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of two people nobody calibrates
+            methods = {"simulation only": ours, "ladder": ours.tune(two, two_truth, brief),
+                       "unet": unet.tune(two, two_truth, replace(brief, max_epochs=60)),
+                       "unet, simulation only": unet}
+        for given in subsets(CONTRASTS):
+            for name, method in methods.items():
+                found = method.predict(one, given=given)
+                dice = found.dice(truth.select([who]), {"any lesion": list(truth.names)})
+                rows.append({"subject": who, "method": name, "given": "+".join(given),
+                             "n_given": len(given), "dice": dice["any lesion"].iloc[0],
+                             "ml": found.volumes().sum(axis=1).iloc[0],
+                             "true_ml": truth.select([who]).volumes().sum(axis=1).iloc[0]})
+                if name == "ladder" and given in (["FLAIR"], ["T1w"], list(CONTRASTS)):
+                    picture_of_lesions(found, truth, one, given, out)
+    return pd.DataFrame(rows), cost
+
+
+def real_lesions(people: nf.Cohort, names: Mapping[str, int]) -> Segmentations:
+    """Masks of experts, by the simulation's names; to coarser voxels by the nearest one."""
+    space = one_space(people)
+    labels = np.zeros((len(people), space.n_voxels), np.uint8)
+    for row, who in zip(labels, people.ids):
+        image = mask_on(who, space)
+        for there, number in NUMBERS[who].items():
+            row[image[tuple(space.indices.T)] == there] = number
+    return Segmentations(tuple(map(str, people.ids)), labels, space, dict(names))
+
+
+def picture_of_lesions(found: Segmentations, truth: Segmentations, one: nf.Cohort,
+                       given: list[str], out: Path) -> None:
+    """One slice: what was looked at, the truth on it, the result on it, the entropy."""
+    import matplotlib.pyplot as plt
+
+    who, space = str(one.ids[0]), found.space
+    k, shown = tallest_slice(who, space), given[-1]
+
+    def slice_of(values: np.ndarray) -> np.ndarray:
+        return np.rot90(space.img(values.astype(np.float32)).get_fdata()[..., k])
+
+    seen = slice_of(np.nan_to_num(one.features[shown].loc[who].to_numpy()))
+    true, result = (slice_of(s.select([who]).labels[0]) for s in (truth, found))
+    figure, axes = plt.subplots(1, 4, figsize=(12, 3.6), layout="constrained")
+    for axis, labels, title in zip(axes, (None, true, result), (
+            f"{who}, {shown}", "expert", f"from {' + '.join(given)}")):
+        axis.imshow(seen, cmap="gray", vmin=0)
+        if labels is not None:
+            axis.imshow(np.ma.masked_equal(labels, 0), cmap="tab10", vmin=1, vmax=10, alpha=0.6,
+                        interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+    unsure = axes[3].imshow(slice_of(found.uncertainty[0]), cmap="magma", vmin=0, vmax=1)
+    axes[3].set_title("entropy, share of the largest", fontsize=9)
+    figure.colorbar(unsure, ax=axes[3], shrink=0.7)
+    for axis in axes:
+        axis.axis("off")
+    out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / f"{who}_lesion_from_{'_'.join(given)}.png", dpi=80)
+    plt.close(figure)
+
+
+def mask_on(who: str, space: nf.Space) -> np.ndarray:
     from nilearn.image import resample_to_img
 
     lesion = resample_to_img(str(DATA / f"{MASKS[who]}.nii.gz"), space.mask_img(),
                              interpolation="nearest", force_resample=True, copy_header=True)
-    return int((lesion.get_fdata() > 0).sum((0, 1)).argmax())
+    return lesion.get_fdata().round()
+
+
+def tallest_slice(who: str, space: nf.Space) -> int:
+    """The axial slice with most of the person's lesion."""
+    return int((mask_on(who, space) > 0).sum((0, 1)).argmax())
 
 
 def main() -> None:
@@ -144,14 +230,22 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=60, help="simulated, to learn from")
     parser.add_argument("--mm", type=float, default=3.0)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--only", default="", choices=("", "synthesis", "segmentation"))
     parser.add_argument("--out", type=Path, default=Path("out/real_images"))
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     people = real_people(chosen.mm)
-    table, cost = synthesis(people, chosen.people, chosen.mm, chosen.epochs, chosen.out)
-    table.to_csv(chosen.out / "synthesis.csv", index=False)
-    print(json.dumps(cost))
-    print(table.groupby(["method", "n_given"])[["psnr", "ssim", "mae", "z_sd"]].mean().round(3))
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    for name, run, shown in (("synthesis", synthesis, ["psnr", "ssim", "mae", "z_sd"]),
+                             ("segmentation", segmentation, ["dice"])):
+        if chosen.only not in ("", name):
+            continue
+        table, cost = run(people, chosen.people, chosen.mm, chosen.epochs, chosen.out)
+        table.to_csv(chosen.out / f"{name}.csv", index=False)
+        (chosen.out / f"{name}.json").write_text(json.dumps(cost), encoding="utf-8")
+        print(json.dumps(cost))
+        print(table.groupby(["method", "n_given"])[shown].mean().round(3))
+        print(table.groupby(["method", "subject"])[shown].mean().round(3), flush=True)
 
 
 if __name__ == "__main__":

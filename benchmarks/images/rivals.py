@@ -70,11 +70,12 @@ class UNetRival:
         self.history = fit(self.net, *stacks, self.plan, seed=self.seed)
         return self
 
-    def tune(self, cohort: Cohort, plan: TrainingPlan) -> UNetRival:
+    def tune(self, cohort: Cohort, plan: TrainingPlan, labels: Tensor | None = None) -> UNetRival:
         """A copy that went on with these people, all of them, to the end of the plan."""
         new = copy.copy(self)
         new.units, new.net = Units.of(cohort), copy.deepcopy(self.net)
-        stack = Stack.of(cohort, self.frame, new.units, slices=self.frame.busy)
+        stack = Stack.of(cohort, self.frame, new.units, labels,
+                         slices=self.frame.busy).instructive()
         fit(new.net, stack, stack, plan, seed=self.seed)
         return new
 
