@@ -1,4 +1,4 @@
-"""Synthesis from every subset of four contrasts, beside a U-Net and voxel-wise regression.
+"""Synthesis and segmentation from every subset of four contrasts, beside U-Nets and regression.
 
     python benchmarks/images/study.py            everything that is not there yet: hours
     python benchmarks/images/study.py --list     what there is to do, and what is done
@@ -7,11 +7,14 @@
 Each task is a process of its own and writes ``out/image_study/<task>.json`` (cost) and ``.csv``
 (one row a person, subset and target); a task that is there is not done again. Every method of a
 seed learns from the same people and is judged on the same others, so differences are paired.
+``table.py`` sums it up.
 
 * ``synthesis/<method>/seed<k>``: 80 simulated people with a tumour at 3 mm, 24 others judged;
   flat: latents at one resolution only, an eighth of the image's or a half;
-* ``fusion/<fusion>-<alignment>/seed0``: the same at 4 mm, shorter, 48 people;
-* ``missing/<data>/seed<k>``: what it costs to learn where 60 % of scans are missing.
+* ``segmentation/<method>/seed<k>``: the same people, Dice of the regions of BraTS;
+* ``missing/<data>/seed<k>``: synthesis where 60 % of the scans to learn from are missing;
+* ``fusion/<fusion>-<alignment>/seed0``: segmentation at 4 mm, shorter, 48 people;
+* ``synthesis_fusion/<fusion>-none/seed0``: synthesis by other fusions, likewise.
 """
 from __future__ import annotations
 
@@ -30,10 +33,14 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.distributions import Distribution
 
 import normfuse as nf
 from normfuse import fusion as f
+from normfuse.fusion.experts import gaussian, moments
 from normfuse.imaging.learning import image_plan
+from normfuse.imaging.segmentation import IncompleteSegmenter
 from normfuse.imaging.synthesis import ImageSynthesiser
 from normfuse.networks.pyramid import Pyramid
 
@@ -43,27 +50,56 @@ SUBSETS = [[c for c, there in zip(CONTRASTS, row) if there]
            for row in product((True, False), repeat=4) if any(row) and not all(row)]
 SEEDS = (0, 1, 2)
 
+
+class Maximum(f.Aggregator):
+    """The largest mean among those present, coordinate by coordinate, and its sd: what networks
+    for missing modalities often do with features. No barycenter of anything."""
+
+    weights = f.Uniform()
+
+    def forward(self, experts: Distribution, present: Tensor, priors: Distribution | None = None
+                ) -> Distribution:
+        loc, scale = moments(experts)
+        there = present.reshape(*present.shape, *(1,) * (loc.dim() - 2))
+        best = torch.where(there, loc, -torch.inf).argmax(0, keepdim=True)
+        loc, scale = (t.gather(0, best)[0] for t in (loc, scale))
+        if priors is not None:
+            somebody = there.any(0)
+            loc, scale = (torch.where(somebody, q, p) for q, p in zip(
+                (loc, scale), moments(self.prior(priors))))
+        return gaussian(loc, scale, check=False)
+
+    def prior(self, priors: Distribution) -> Distribution:
+        everyone = torch.ones(priors.batch_shape[:2], dtype=torch.bool)
+        return self(priors, everyone)
+
+
 FUSIONS: dict[str, Callable[[], f.Aggregator]] = {
+    "GWB": lambda: f.GeneralizedWassersteinBarycenter(missing=f.SubstitutePrior()),
+    "GWB flat": lambda: f.GeneralizedWassersteinBarycenter(missing=f.SubstitutePrior()),
+    "WB": f.WassersteinBarycenter,
+    "moments": f.MomentMatchingBarycenter,
+    "PoE": f.ProductOfExperts,
     "MoPoE": lambda: f.SubsetMixture(f.ProductOfExperts()),
     "MWB": lambda: f.SubsetMixture(f.WassersteinBarycenter()),
-    "PoE": f.ProductOfExperts,
-    "gPoE": f.GeneralizedProductOfExperts,
-    "mixture": f.MixtureOfExperts,
-    "moments": f.MomentMatchingBarycenter,
-    "WB": f.WassersteinBarycenter,
-    "GWB": lambda: f.GeneralizedWassersteinBarycenter(missing=f.SubstitutePrior())}
+    "maximum": Maximum}
+"""WB is the mean of the means and of the sds: what others call fusion by the mean."""
 
 ALIGNMENTS: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
     "T1w": lambda: f.Alignment(f.ModalityAnchor(0)),
-    "prior": lambda: f.Alignment(f.PriorAnchor()),
     "learned": lambda: f.Alignment(f.MomentMatchingBarycenter(weights=f.Learned()))}
 
+FLAT = Pyramid((8, 16, 32, 64), (0, 0, 0, 16))
 
-def people(seed: int, n: int, mm: float, missing: Any = 0.0) -> nf.Cohort:
+
+def simulated(seed: int, n: int, mm: float) -> nf.SimulatedImages:
     """Some of an endless row, so that those judged are others than those learned from."""
-    return nf.simulate_images(n, contrasts=CONTRASTS, lesions="tumour", resolution=mm,
-                              missing=missing, seed=seed).cohort()
+    return nf.simulate_images(n, contrasts=CONTRASTS, lesions="tumour", resolution=mm, seed=seed)
+
+
+def people(seed: int, n: int, mm: float) -> nf.Cohort:
+    return simulated(seed, n, mm).cohort()
 
 
 def plan(epochs: int) -> nf.TrainingPlan:
@@ -76,32 +112,61 @@ def synthesis(method: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     if method == "regression":
         from rivals import Regression
         return judged(lambda: Regression().fit(learn), judge)
-    if method == "unet":
+    if method.startswith("unet"):  # unet_complete: nothing hidden in training, zeros afterwards
         from rivals import UNetRival
-        return judged(lambda: UNetRival(plan(40), seed).fit(learn), judge)
+        hide = 0.5 if method == "unet" else 0.0
+        return judged(lambda: UNetRival(plan(40), seed, hide).fit(learn), judge)
     sizes = {"ladder": Pyramid(), "flat_coarse": Pyramid((8, 16, 32, 64), (0, 0, 0, 64)),
              "flat_fine": Pyramid((8, 24), (0, 24))}
     return judged(lambda: ImageSynthesiser(plan=plan(8), seed=seed,
                                            sizes=sizes[method]).fit(learn), judge)
 
 
+def segmentation(method: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    import segment
+
+    made, judge = simulated(seed, 80, 3), simulated(1000 + seed, 24, 3)
+    learn, truth = made.cohort(), made.segmentations()
+    methods: dict[str, Callable[[], Any]] = {
+        "ladder": lambda: IncompleteSegmenter(plan=plan(14), seed=seed).fit(learn, truth),
+        "unet": lambda: segment.UNetSegmenter(plan(50), seed).fit(learn, truth)}
+    return segment.judged(methods[method], judge.cohort(), judge.segmentations())
+
+
 def fusion(name: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    import segment
+
     fused, aligned = name.split("-")
+    made, judge = simulated(seed, 48, 4), simulated(1000 + seed, 24, 4)
+    learn, truth = made.cohort(), made.segmentations()
+    options = {"sizes": FLAT} if fused.endswith("flat") else {}
+    return segment.judged(lambda: IncompleteSegmenter(
+        FUSIONS[fused](), alignment=ALIGNMENTS[aligned](), plan=plan(10), seed=seed,
+        **options).fit(learn, truth), judge.cohort(), judge.segmentations())
+
+
+def synthesis_fusion(name: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    fused = name.split("-")[0]
     learn, judge = people(seed, 48, 4), people(1000 + seed, 16, 4)
-    return judged(lambda: ImageSynthesiser(FUSIONS[fused](), plan=plan(8), seed=seed,
-                                           alignment=ALIGNMENTS[aligned]()).fit(learn), judge)
+    options = {"sizes": FLAT} if fused.endswith("flat") else {}
+    return judged(lambda: ImageSynthesiser(FUSIONS[fused](), plan=plan(8), seed=seed, **options
+                                           ).fit(learn), judge)
 
 
 def missing(data: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     """complete: 64 people; holes: the same with 60 % of scans missing; complete_cases: those of
-    them who have all, one in ten."""
+    them who have all, one in eight. unet: the U-Net with the first two."""
+    from rivals import UNetRival
+
     everybody = people(seed, 64, 4)
     holed = with_holes(everybody, seed)
     whole = holed.ids[holed.present.all(axis=1).to_numpy()]
-    learn = {"complete": everybody, "holes": holed,
-             "complete_cases": everybody.select(list(whole))}
-    epochs = {"complete": 8, "holes": 8, "complete_cases": 48}[data]
-    return judged(lambda: ImageSynthesiser(plan=plan(epochs), seed=seed).fit(learn[data]),
+    learn = {"complete": everybody, "holes": holed, "unet": everybody, "unet_holes": holed,
+             "complete_cases": everybody.select(list(whole))}[data]
+    if data.startswith("unet"):
+        return judged(lambda: UNetRival(plan(32), seed).fit(learn), people(1000 + seed, 16, 4))
+    epochs = 64 if data == "complete_cases" else 8
+    return judged(lambda: ImageSynthesiser(plan=plan(epochs), seed=seed).fit(learn),
                   people(1000 + seed, 16, 4))
 
 
@@ -143,15 +208,19 @@ def judged(made: Callable[[], Any], judge: nf.Cohort) -> tuple[pd.DataFrame, dic
 
 
 TASKS: dict[str, Callable[..., tuple[pd.DataFrame, dict[str, Any]]]] = {
-    "synthesis": synthesis, "fusion": fusion, "missing": missing}
+    "synthesis": synthesis, "segmentation": segmentation, "missing": missing, "fusion": fusion,
+    "synthesis_fusion": synthesis_fusion}
 
 
 def all_tasks() -> list[str]:
     return [*(f"synthesis/{m}/seed{s}" for s in SEEDS
-              for m in ("ladder", "unet", "regression", "flat_coarse", "flat_fine")),
+              for m in ("ladder", "unet", "unet_complete", "regression")),
+            *(f"segmentation/{m}/seed{s}" for s in SEEDS for m in ("ladder", "unet")),
             *(f"missing/{d}/seed{s}" for s in SEEDS
-              for d in ("complete", "holes", "complete_cases")),
-            *(f"fusion/{a}-{b}/seed0" for b in ALIGNMENTS for a in FUSIONS)]
+              for d in ("complete", "holes", "complete_cases", "unet", "unet_holes")),
+            *(f"synthesis/{m}/seed0" for m in ("flat_coarse", "flat_fine")),
+            *(f"fusion/{a}-{b}/seed0" for b in ALIGNMENTS for a in FUSIONS),
+            *(f"synthesis_fusion/{a}-none/seed0" for a in FUSIONS)]
 
 
 def work(task: str) -> None:
