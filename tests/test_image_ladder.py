@@ -182,7 +182,7 @@ def test_alignment_of_images_leaves_private_channels_alone() -> None:
                   sizes=Pyramid((4, 8, 8), (0, 4, 5)))
     _, levels = made.climb(made.look(images(), THERE), THERE, aligned=THERE)
     total = sum(level.apart.sum() for level in levels)
-    last = made.experts[0][-1]
+    last = made.experts[0].rest[-1]
     (gradient,) = torch.autograd.grad(total, last.weight)
     moved = gradient.flatten(1).abs().sum(1) > 0
     shared = torch.from_numpy(np.tile(made.fusions[0].owned().all(0).numpy(), 2))

@@ -124,8 +124,8 @@ brightest in T1w, T2w, FLAIR>
     """
 
     def __init__(self, fusion: Aggregator | None = None, *, plane: str | None = "axial",
-                 sizes: Pyramid = Pyramid(), hide: float = 0.5, kl_weight: float = 0.001,
-                 temperature: float = 1.0, draws: int = 4, alignment: Alignment | None = None,
+                 sizes: Pyramid = Pyramid(), hide: float = 0.5, kl_weight: float = 1e-4,
+                 temperature: float = 0.0, draws: int = 4, alignment: Alignment | None = None,
                  plan: TrainingPlan | None = None, device: str = "cpu", seed: int = 0) -> None:
         self.fusion = GeneralizedWassersteinBarycenter(missing=SubstitutePrior()) \
             if fusion is None else fusion

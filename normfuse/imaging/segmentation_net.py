@@ -37,13 +37,14 @@ class SegmentationNet(nn.Module):
     """
 
     def __init__(self, names: tuple[str, ...], dimensions: int, fusion: Aggregator,
-                 sizes: Pyramid, n_classes: int, *, hide: float = 0.5, kl_weight: float = 0.001,
+                 sizes: Pyramid, n_classes: int, *, hide: float = 0.5, kl_weight: float = 1e-4,
                  alignment: Alignment | None = None) -> None:
         super().__init__()
         self.names, self.n_classes = names, n_classes
         self.hide, self.kl_weight = hide, kl_weight
-        self.ladder = ImageLadder(len(names), dimensions, fusion, sizes, alignment=alignment)
-        self.painting = Painting(dimensions, sizes, n_classes)
+        self.ladder = ImageLadder(len(names), dimensions, fusion, sizes, alignment=alignment,
+                                  normalised=True)
+        self.painting = Painting(dimensions, sizes, n_classes, normalised=True)
 
     def loss(self, batch: Images, warmup: float = 1.0) -> dict[str, Tensor]:
         """Terms by name; ``batch.labels`` are classes."""

@@ -112,7 +112,7 @@ class ImageSynthesiser:
     """
 
     def __init__(self, fusion: Aggregator | None = None, *, plane: str | None = "axial",
-                 sizes: Pyramid = Pyramid(), shared_prior: bool = False, hide: float = 0.5,
+                 sizes: Pyramid = Pyramid(), shared_prior: bool = True, hide: float = 0.5,
                  kl_weight: float = 0.01, temperature: float = 0.0, draws: int = 4,
                  alignment: Alignment | None = None, adversary: PatchAdversary | None = None,
                  plan: TrainingPlan | None = None, device: str = "cpu", seed: int = 0) -> None:

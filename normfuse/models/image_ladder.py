@@ -11,11 +11,8 @@ from torch.distributions import Distribution
 
 from ..fusion import Aggregator, Alignment, Mixture, component_kl, gaussian
 from ..fusion.experts import moments
-from ..networks.pyramid import LAYERS, Looking, Pyramid, Residual, Widening, soft_clamped
+from ..networks.pyramid import LAYERS, Looking, Pyramid, Residual, Widening, bend, soft_clamped
 from .vae import hide_some
-
-
-CONVOLUTIONS: dict[int, Any] = {2: nn.functional.conv2d, 3: nn.functional.conv3d}
 
 SHIFTS, LOG_RATIO = 0.1, -2.0
 """Where experts start: sd of the weights that make their shifts, log of posterior by prior sd."""
@@ -76,6 +73,9 @@ class ImageLadder(nn.Module):
         One prior for all modalities in the place of one for each.
     alignment : Alignment, optional
         Of each level's experts, in standard coordinates of its prior.
+    normalised : bool
+        Experts look at features whose mean and sd over an image were taken out: for labels, which
+        do not depend on them. Who is to give intensities back needs them.
 
     References
     ----------
@@ -94,7 +94,8 @@ class ImageLadder(nn.Module):
     """
 
     def __init__(self, n_modalities: int, dimensions: int, fusion: Aggregator, sizes: Pyramid,
-                 shared_prior: bool = False, alignment: Alignment | None = None) -> None:
+                 shared_prior: bool = False, alignment: Alignment | None = None,
+                 normalised: bool = False) -> None:
         super().__init__()
         self.n_modalities, self.sizes, self.dimensions = n_modalities, sizes, dimensions
         self.shared_prior = shared_prior
@@ -118,9 +119,8 @@ class ImageLadder(nn.Module):
             for k, (width, c) in enumerate(zip(widths, latents)))
         # at the image's own resolution a step costs four times that of all others: little is done
         reach = [3] * (len(widths) - 1) + [1]
-        self.experts = nn.ModuleList(nn.Sequential(
-            nn.SiLU(), conv(2 * width, width, wide, padding=wide // 2), nn.SiLU(),
-            _nearly_sure(conv(width, 2 * c, 1))) if c else nn.Identity()
+        self.experts = nn.ModuleList(
+            _Expert(width, c, wide, dimensions, normalised) if c else nn.Identity()
             for width, c, wide in zip(widths, latents, reach))
         self.told = nn.ModuleList(nn.Sequential(
             conv(c, width, 3, padding=1),
@@ -161,7 +161,7 @@ class ImageLadder(nn.Module):
             Which of the images that were looked at are drawn together; by default nothing is.
         """
         n_images, sides = seen[0].shape[1], seen[0].shape[3:]
-        h = self.start.expand(n_images, -1, *sides)
+        h = self.start.expand(n_images, -1, *sides).contiguous()
         levels = []
         for k, features in enumerate(seen):
             if k:
@@ -186,7 +186,8 @@ class ImageLadder(nn.Module):
         loc, scale = moments(posterior)
         z = loc if temperature == 0 else loc + temperature * scale * torch.randn_like(loc)
         kl = component_kl(posterior, prior).unflatten(0, (n_images, pixels)).sum(1)
-        z = z.unflatten(0, (n_images, *sides)).movedim(-1, 1)
+        # contiguous: GroupNorm's gradient of a few channels in another layout crashes (torch 2.13)
+        z = z.unflatten(0, (n_images, *sides)).movedim(-1, 1).contiguous()
         return Fused(z, kl, experts, priors, prior, posterior)
 
     def _apart(self, k: int, h: Tensor, features: Tensor, aligned: Tensor) -> Tensor:
@@ -207,27 +208,12 @@ class ImageLadder(nn.Module):
         priors = self._priors(k, h)
         origin, unit = moments(priors)
         rows = torch.nonzero(fused.ravel()).ravel()
-        said = soft_clamped(self._said(k, h, features.flatten(0, 1), rows))
+        said = soft_clamped(self.experts[k](h, features.flatten(0, 1), rows))
         everyone = said.new_zeros(fused.numel(), *said.shape[1:]).index_copy(0, rows, said)
         shift, log_ratio = (_by_pixel(t, self.n_modalities)
                             for t in everyone.chunk(2, 1))
         scale = unit * _bounded(log_ratio).exp()
         return gaussian(origin + unit * shift, scale, check=False), priors
-
-    def _said(self, k: int, h: Tensor, features: Tensor, rows: Tensor) -> Tensor:
-        """The expert's network of [h, x_m] where ``rows`` of (n_modalities * n_images,).
-
-        Its first convolution is one of h, once an image, plus one of every x_m.
-        """
-        bend, first, *rest = cast(Any, self.experts[k])
-        by_h, by_x = first.weight.split(h.shape[1], 1)
-        conv = CONVOLUTIONS[self.dimensions]
-        once = conv(bend(h), by_h, first.bias, padding=first.padding)
-        each = conv(bend(features.index_select(0, rows)), by_x, padding=first.padding)
-        said = each + once.index_select(0, rows % len(h))
-        for layer in rest:
-            said = layer(said)
-        return said
 
     def _priors(self, k: int, h: Tensor) -> Distribution:
         """Each modality's own, every pixel a row; N(0, I) at the coarsest level."""
@@ -250,6 +236,28 @@ class ImageLadder(nn.Module):
             return hide_some(present, hide)
         drawn = torch.multinomial(self.mixture.chances(present).T, 1)[:, 0]
         return self.mixture.table(len(present)).to(present.device).bool()[drawn].T & present
+
+
+class _Expert(nn.Module):
+    """[h, x_m] -> shifts and log ratios of sd of a level, of any modality.
+
+    The first convolution is one of h, once an image, plus one of every x_m.
+    """
+
+    def __init__(self, width: int, n_latent: int, side: int, dimensions: int, normalised: bool
+                 ) -> None:
+        super().__init__()
+        conv = LAYERS[dimensions][0]
+        self.of_h, self.of_x = (nn.Sequential(
+            bend(width, normalised), conv(width, width, side, padding=side // 2, bias=k == 0))
+            for k in range(2))
+        self.rest = nn.Sequential(bend(width, normalised),
+                                  _nearly_sure(conv(width, 2 * n_latent, 1)))
+
+    def forward(self, h: Tensor, features: Tensor, rows: Tensor) -> Tensor:
+        """Of ``rows`` of the features, (n_modalities * n_images, …); h has one row an image."""
+        seen = self.of_x(features.index_select(0, rows))
+        return self.rest(seen + self.of_h(h).index_select(0, rows % len(h)))
 
 
 def _bounded(log_scale: Tensor) -> Tensor:

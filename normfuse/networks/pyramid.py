@@ -12,7 +12,7 @@ from ..fusion import Choice
 
 LAYERS: dict[int, tuple[Any, Any]] = {2: (nn.Conv2d, nn.ConvTranspose2d),
                                       3: (nn.Conv3d, nn.ConvTranspose3d)}
-_GROUPS = 4
+GROUPS = 4
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,11 +33,11 @@ class Pyramid(Choice):
     4
     """
 
-    channels: tuple[int, ...] = (8, 16, 32, 64, 64)
-    latents: tuple[int, ...] = (0, 8, 16, 16, 16)
+    channels: tuple[int, ...] = (8, 16, 32, 64)
+    latents: tuple[int, ...] = (0, 8, 16, 16)
 
     def __post_init__(self) -> None:
-        for name, least, divisor in (("channels", 1, _GROUPS), ("latents", 0, 1)):
+        for name, least, divisor in (("channels", 1, GROUPS), ("latents", 0, 1)):
             given = getattr(self, name)
             if not isinstance(given, list | tuple) or not given or any(
                     not isinstance(c, int) or c < least or c % divisor for c in given):
@@ -68,8 +68,8 @@ class Residual(nn.Module):
         super().__init__()
         conv = LAYERS[dimensions][0]
         self.steps = nn.Sequential(
-            nn.GroupNorm(_GROUPS, width), nn.SiLU(), conv(width, width, 3, padding=1),
-            nn.GroupNorm(_GROUPS, width), nn.SiLU(), conv(width, width, 3, padding=1))
+            nn.GroupNorm(GROUPS, width), nn.SiLU(), conv(width, width, 3, padding=1),
+            nn.GroupNorm(GROUPS, width), nn.SiLU(), conv(width, width, 3, padding=1))
         last: Any = self.steps[-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -133,13 +133,20 @@ class Painting(nn.Module):
     torch.Size([3, 2, 8, 6])
     """
 
-    def __init__(self, dimensions: int, sizes: Pyramid, n_outputs: int) -> None:
+    def __init__(self, dimensions: int, sizes: Pyramid, n_outputs: int, normalised: bool = False
+                 ) -> None:
         super().__init__()
-        self.steps = nn.Sequential(nn.SiLU(), LAYERS[dimensions][0](
-            sizes.channels[0], n_outputs, 3, padding=1))
+        width = sizes.channels[0]
+        self.steps = nn.Sequential(bend(width, normalised),
+                                   LAYERS[dimensions][0](width, n_outputs, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.steps(x)
+
+
+def bend(width: int, normalised: bool) -> nn.Module:
+    """The nonlinearity, after a normalisation over each image if asked for."""
+    return nn.Sequential(nn.GroupNorm(GROUPS, width), nn.SiLU()) if normalised else nn.SiLU()
 
 
 def refuse_sides(sides: Sequence[int], sizes: Pyramid) -> None:
