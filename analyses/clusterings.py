@@ -174,7 +174,8 @@ class OneCloud:
         q = min(_AXES, n // 5, z.shape[1])
         axes = np.linalg.svd(rest - rest.mean(axis=0), full_matrices=False)[2][:q]
         observed, total = _spectrum(rest, q)
-        spectrum, noise = observed.copy(), (total - observed.sum()) / z.shape[1]
+        # with as many axes as features nothing is left, but for a rounding that may be negative
+        spectrum, noise = observed.copy(), max(total - observed.sum(), 0) / z.shape[1]
         for _ in range(_MATCHING):
             sd = np.sqrt(np.clip(spectrum - noise, 0, None))
             drawn = np.mean([_spectrum(

@@ -152,7 +152,7 @@ class TestDoubt:
         images = Stack.of(nf.Cohort(NEW.subjects, NEW.features.as_is(), NEW.modalities,
                                     NEW.covariates).select(["sub-04"]), f.frame, f.units)
         torch.manual_seed(segmenter.seed)
-        p = probabilities(f.net.logits(images.take(torch.arange(f.frame.n_slices)), 1.0, 4),
+        p = probabilities(f.net.logits(images.take(torch.arange(f.frame.n_slices)), 0.0, 4),
                           f.softness)
         voxels = torch.stack([f.frame.table(p[:, c])[0] for c in range(3)]).numpy()
         np.testing.assert_allclose(found.uncertainty[0], entropy(voxels) / np.log(3), atol=1e-5)

@@ -126,3 +126,11 @@ def test_controls_are_left_out_and_nonsense_is_refused():
                            ({"who": "dx == 'AD' and age < 60"}, "are left to look")):
         with pytest.raises(ComparisonError, match=words):
             subtypes(deviations, **options)
+
+
+def test_a_cloud_of_few_features_has_no_nan() -> None:
+    """As many axes as features leave no noise, or by rounding a little less than none."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        cloud = OneCloud.of(rng.normal(size=(30, 3)), rng)
+        assert np.isfinite(cloud.axes).all() and np.isfinite(cloud.draw(rng)).all()

@@ -1,7 +1,8 @@
 """Tumours from every subset of four contrasts, by our segmenter and by a U-Net; for study.py.
 
-Both learn from the same simulated people, with modality dropout, and label the same others from all 15 subsets. Dice of the regions of the BraTS challenge; where a
-person has no voxel of one and none was found, there is none.
+Both learn from the same simulated people, with modality dropout, and label the same others from
+all 15 subsets. Dice of the regions of the BraTS challenge; where a person has no voxel of one and
+none was found, there is none.
 """
 from __future__ import annotations
 

@@ -22,9 +22,10 @@ from ..signed import read_signed, write_signed
 from ..space import Space
 from ..training import TrainingPlan
 from .adversarial import PatchAdversary
+from .fitted_synthesis import FittedSynthesis
 from .images import Frame, Units
 from .segmentation import FittedSegmentation, IncompleteSegmenter
-from .synthesis import FittedSynthesis, ImageSynthesiser
+from .synthesis import ImageSynthesiser
 from .widths import Widths
 
 FORMAT = 1

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..cohort import Cohort
+from ..deviations import Deviations
 from ..errors import NotFittedError, listed
 from ..fusion import Aggregator, Alignment, ProductOfExperts, SubsetMixture
-from ..modality import Modality
 from ..networks.pyramid import Pyramid
 from ..processes import processes
 from ..training import History, TrainingPlan, fit
 from .adversarial import Adversaries, PatchAdversary
+from .fitted_synthesis import Draw, FittedSynthesis
 from .image_cards import image_model_card
 from .images import Frame, Images, Stack, Units, one_space
 from .learning import (FEWEST, Roles, aligned, hashes, image_plan, refuse_blind, refuse_unknown,
@@ -29,32 +30,6 @@ from .widths import Widths, measured_widths
 
 AT_ONCE = 16
 """Images in memory together when predicting."""
-
-
-@dataclass(frozen=True, eq=False)
-class FittedSynthesis:
-    """What a synthesiser has learned.
-
-    Attributes
-    ----------
-    frame : Frame
-    units : Units
-    modalities : tuple of Modality
-    net : SynthesisNet
-    widths : Widths
-        What its sd is multiplied by, from people whom training did not see.
-    known : dict of str
-        Hashes of the people of the fit, and what they were for.
-    history : DataFrame
-    """
-
-    frame: Frame
-    units: Units
-    modalities: tuple[Modality, ...]
-    net: SynthesisNet
-    widths: Widths
-    known: dict[str, str]
-    history: pd.DataFrame
 
 
 class ImageSynthesiser:
@@ -196,9 +171,10 @@ class ImageSynthesiser:
                 device=self.device), self._mean_and_sd, AT_ONCE)
         self._fitted = replace(self.fitted, widths=widths)
 
-    def _mean_and_sd(self, batch: Images) -> tuple[Tensor, Tensor]:
+    def _mean_and_sd(self, batch: Images, draw: Draw | None = None) -> tuple[Tensor, Tensor]:
         """Of all modalities, in the network's units, not yet widened."""
-        mean, variance = self.fitted.net.predicted(batch, self.temperature, self.draws)
+        draw = draw or Draw(self.temperature, self.draws, self.seed)
+        mean, variance = self.fitted.net.predicted(batch, draw.temperature, draw.n)
         return mean, variance.sqrt()
 
     def network(self, names: tuple[str, ...], dimensions: int,
@@ -250,21 +226,95 @@ class ImageSynthesiser:
         UserWarning
             People the synthesiser was trained on: their errors are too small.
         """
-        f = self.fitted
-        cohort = aligned(cohort, f.modalities)
+        cohort = aligned(cohort, self.fitted.modalities)
+        looked_at, wanted = self._asked(cohort, targets, given)
+        return self._result(cohort, looked_at, wanted, Draw(self.temperature, self.draws,
+                                                            self.seed))
+
+    def sample(self, cohort: Cohort, targets: Sequence[str] | None = None, *, n: int = 5,
+               given: Sequence[str] | None = None, temperature: float = 1.0) -> list[Synthesis]:
+        """Scans that each person could have, such as for multiple imputation.
+
+        Each is of one draw of the latents given what is there: its ``mean`` is the scan expected
+        with these latents, its ``sd`` what they leave open. The spread of the means over many
+        draws is what the latents do not know. A person's draws depend on ``seed`` and on nobody
+        else.
+
+        Parameters
+        ----------
+        cohort, targets, given
+            As for :meth:`synthesise`.
+        n : int
+            Draws.
+        temperature : float
+            Multiplies the sd of the latents.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_images
+        >>> people = tiny_images()
+        >>> brief = TrainingPlan(max_epochs=2, warmup=1, validation_draws=1)
+        >>> synthesiser = ImageSynthesiser(sizes=Pyramid((4, 8), (0, 4)), plan=brief).fit(people)
+        >>> draws = synthesiser.sample(tiny_images(seed=1), ["FLAIR"], n=3)
+        >>> len(draws), draws[0].img("sub-01", "FLAIR").shape
+        (3, (12, 10, 6))
+        """
+        if n < 1 or temperature < 0:
+            raise ValueError(f"n is 1 at least and temperature not negative; got n={n} and "
+                             f"temperature={temperature:g}")
+        cohort = aligned(cohort, self.fitted.modalities)
+        looked_at, wanted = self._asked(cohort, targets, given)
+        return [self._result(cohort, looked_at, wanted, Draw(temperature, 1, self.seed + k))
+                for k in range(n)]
+
+    def _asked(self, cohort: Cohort, targets: Sequence[str] | None, given: Sequence[str] | None
+               ) -> tuple[Tensor, Tensor]:
+        """What of whom is looked at, and synthesised: (n_modalities, n_people) each."""
         present = torch.from_numpy(cohort.present.to_numpy().T.copy())
         looked_at = present & self._chosen(targets, given)[:, None]
         refuse_blind(cohort, looked_at)
-        warn_of_seen(cohort, f.known, "synthesiser", stacklevel=2)
-        wanted = ~present if targets is None else torch.zeros_like(present) | torch.tensor(
-            [name in targets for name in f.net.names])[:, None]
+        warn_of_seen(cohort, self.fitted.known, "synthesiser", stacklevel=3)
+        return looked_at, ~present if targets is None else torch.zeros_like(present) | \
+            torch.tensor([name in targets for name in self.fitted.net.names])[:, None]
+
+    def _result(self, cohort: Cohort, looked_at: Tensor, wanted: Tensor, draw: Draw
+                ) -> Synthesis:
+        f = self.fitted
         mean, sd = ({m.name: pd.DataFrame(values[k][wanted[k]].numpy(),
                                           cohort.ids[wanted[k].numpy()], m.features)
                      for k, m in enumerate(f.modalities) if wanted[k].any()}
-                    for values in self._predicted(cohort, looked_at))
+                    for values in self._predicted(cohort, looked_at, draw))
         return Synthesis(f.frame.space, mean, sd,
                          pd.DataFrame(looked_at.T.numpy(), cohort.ids, f.net.names),
                          tuple(m for k, m in enumerate(f.modalities) if wanted[k].any()))
+
+    def deviations(self, cohort: Cohort, targets: Sequence[str] | None = None) -> Deviations:
+        """How far each scan is from what the person's other scans foretell: (x - mean) / sd.
+
+        Each modality in turn is synthesised from the others of those who have it. The result is
+        of kind ``synthesis``, for the maps, comparisons and reports of :mod:`normfuse.analyses`.
+        It has no latent distance, and knows of no covariates: adjust for them when comparing.
+
+        Parameters
+        ----------
+        cohort : Cohort
+            As for :meth:`synthesise`; who has one modality only gets no z.
+        targets : sequence of str, optional
+            Modalities to judge; default: all.
+
+        Examples
+        --------
+        >>> from normfuse.testing import tiny_images
+        >>> brief = TrainingPlan(max_epochs=2, warmup=1, validation_draws=1)
+        >>> synthesiser = ImageSynthesiser(sizes=Pyramid((4, 8), (0, 4)), plan=brief)
+        >>> patients = tiny_images(seed=1).select(["sub-05"])
+        >>> deviations = synthesiser.fit(tiny_images()).deviations(patients, ["FLAIR"])
+        >>> deviations.reference.kind, deviations.modalities, deviations.z.shape
+        ('synthesis', ('FLAIR',), (1, 304))
+        """
+        from .synthesis_deviations import synthesis_deviations
+
+        return synthesis_deviations(self, cohort, targets)
 
     def impute(self, cohort: Cohort) -> Cohort:
         """The same people with each one's missing scans filled in, marked as imputed.
@@ -296,7 +346,7 @@ class ImageSynthesiser:
         taught = [person for person, role in self.fitted.known.items() if role != "calibration"]
         return cohort.with_imputed(found.mean, found.sd, by=repr(self), learned_from=taught)
 
-    def _predicted(self, cohort: Cohort, looked_at: Tensor) -> tuple[Tensor, Tensor]:
+    def _predicted(self, cohort: Cohort, looked_at: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """Of everybody and every modality, (n_modalities, n_people, n_voxels), in its unit."""
         f, images = self.fitted, self._stack(cohort)
         fused = looked_at[:, images.people].to(self.device)
@@ -304,10 +354,10 @@ class ImageSynthesiser:
         f.net.eval()
         with torch.random.fork_rng(devices=[]):
             for person in torch.arange(len(images)).split(f.frame.n_slices):
-                torch.manual_seed(self.seed)  # whoever else is there, a person's draws stay
+                torch.manual_seed(draw.seed)  # whoever else is there, a person's draws stay
                 for rows in person.split(AT_ONCE):
                     batch = images.take(rows).only(fused[:, rows])
-                    mean, width = self._mean_and_sd(batch)
+                    mean, width = self._mean_and_sd(batch, draw)
                     loc.append(mean.cpu())
                     sd.append((width * f.widths.of(batch.present, f.frame.dimensions)).cpu())
         unit, origin = (torch.tensor(v)[:, None, None] for v in (f.units.sd, f.units.mean))

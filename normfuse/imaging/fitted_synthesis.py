@@ -1,0 +1,46 @@
+"""What a synthesiser has learned, and how its latents are drawn."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ..modality import Modality
+from .images import Frame, Units
+from .synthesis_net import SynthesisNet
+from .widths import Widths
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSynthesis:
+    """What a synthesiser has learned.
+
+    Attributes
+    ----------
+    frame : Frame
+    units : Units
+    modalities : tuple of Modality
+    net : SynthesisNet
+    widths : Widths
+        What its sd is multiplied by, from people whom training did not see.
+    known : dict of str
+        Hashes of the people of the fit, and what they were for.
+    history : DataFrame
+    """
+
+    frame: Frame
+    units: Units
+    modalities: tuple[Modality, ...]
+    net: SynthesisNet
+    widths: Widths
+    known: dict[str, str]
+    history: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How latents are drawn for a prediction: at which temperature, how many, from which seed."""
+
+    temperature: float
+    n: int
+    seed: int
