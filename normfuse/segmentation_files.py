@@ -74,6 +74,35 @@ def read_label_images(paths: Mapping[str, Path], space: Space, names: Mapping[st
     return labels, (*dict.fromkeys(notes), *_left_out(outside))
 
 
+def read_uncertainty(paths: Mapping[str, Path], space: Space) -> np.ndarray | None:
+    """What :meth:`Segmentations.write` put beside ``…_dseg.nii.gz`` as ``…_uncertainty.nii.gz``.
+
+    None unless everybody has one. Raises ImageError for one that is damaged or on other voxels.
+    """
+    beside = {who: path.with_name(path.name.replace("_dseg.", "_uncertainty."))
+              for who, path in paths.items()}
+    if any(beside[who] == path or not beside[who].exists() for who, path in paths.items()):
+        return None
+    found = np.zeros((len(paths), space.n_voxels), dtype=np.float32)
+    findings: list[Finding] = []
+    for row, (who, path) in enumerate(beside.items()):
+        img, problems = opened(path)
+        problems = [p for p in problems if p.refuses]
+        if img is not None and not problems:
+            try:
+                data = np.asanyarray(img.dataobj, dtype=np.float32).reshape(img.shape[:3])
+            except Exception as problem:  # nibabel, gzip and zlib each have errors of their own
+                problems = [unreadable(problem)]
+            else:
+                values = _taken(data, img.affine, space)
+                problems = [] if values is not None else [
+                    _elsewhere(data.shape, img.affine, space)]
+                found[row] = 0 if values is None else values
+        findings += [Finding(who, "uncertainty", path, p) for p in problems]
+    _refuse(ImageError, findings, len(paths))
+    return found
+
+
 def _whole_numbers(img: Nifti1Image | None, problems: list[Problem], names: Mapping[str, int],
                    say: Callable[[Problem], None]) -> np.ndarray | None:
     """The image's values as uint8, if each of them is 0 or has a name."""
@@ -128,7 +157,7 @@ def _taken(data: np.ndarray, affine: np.ndarray, space: Space) -> np.ndarray | N
         return None
     at = (space.indices @ turn.T + shift).astype(int)
     within = ((at >= 0) & (at < data.shape)).all(axis=1)
-    found = np.zeros(space.n_voxels, dtype=np.uint8)
+    found = np.zeros(space.n_voxels, dtype=data.dtype)
     found[within] = data[tuple(at[within].T)]
     return found
 

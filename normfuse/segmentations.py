@@ -12,7 +12,7 @@ import pandas as pd
 from .cards import Card, some
 from .errors import CohortError, SpaceMismatchError, listed, perhaps
 from .outputs import file_stem, new_folder
-from .segmentation_files import read_label_images
+from .segmentation_files import read_label_images, read_uncertainty
 from .space import Space
 from .volumes.pattern import find_files
 
@@ -110,6 +110,9 @@ class Segmentations:
              names: Mapping[str, int], *, ids: Iterable[str] | None = None) -> Segmentations:
         """Read a label image a person. Labels are never interpolated.
 
+        If ``…_uncertainty.nii.gz`` stands beside everybody's ``…_dseg.nii.gz``, as written by
+        :meth:`write`, it is read too.
+
         Parameters
         ----------
         files : str or dict of path
@@ -150,7 +153,7 @@ class Segmentations:
         names = checked_names(names)
         paths = _paths(files, ids)
         labels, notes = read_label_images(paths, space, names)
-        return cls(tuple(paths), labels, space, names, notes=notes)
+        return cls(tuple(paths), labels, space, names, read_uncertainty(paths, space), notes)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -5,10 +5,12 @@ well a small network segments; it must beat labelling everything alike by far.
 """
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from monai.losses.dice import DiceCELoss
@@ -16,7 +18,7 @@ from scipy.stats import entropy
 from sklearn.metrics import log_loss
 
 import normfuse as nf
-from normfuse.errors import CohortError, NotFittedError, SpaceMismatchError
+from normfuse.errors import CohortError, NormfuseError, NotFittedError, SpaceMismatchError
 from normfuse.fusion import (Alignment, ProductOfExperts, SubsetMixture, WassersteinBarycenter)
 from normfuse.imaging.images import Frame, Stack, Units
 from normfuse.imaging.labelled import with_labels
@@ -287,3 +289,16 @@ class TestRefusals:
 
 def same(a: nf.Segmentations, b: nf.Segmentations) -> bool:
     return (a.labels == b.labels).all() and (a.uncertainty == b.uncertainty).all()
+
+
+def test_without_monai_it_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "monai", None)
+    with pytest.raises(NormfuseError, match=r"normfuse\[imaging\]"):
+        nf.IncompleteSegmenter().fit(PEOPLE, TRUTH)
+
+
+def test_who_was_imputed_teaches_nothing(segmenter):
+    holes = PEOPLE.select(PEOPLE.ids[~PEOPLE.present["FLAIR"].to_numpy()][:2])
+    filled = {"FLAIR": pd.DataFrame(1.0, holes.ids, holes.modality("FLAIR").features)}
+    with pytest.raises(CohortError, match="were imputed, not measured"):
+        segmenter.tune(holes.with_imputed(filled, filled, by="me"), TRUTH)

@@ -275,6 +275,7 @@ def test_written_and_read_again(tmp_path):
     folder = made.write(tmp_path / "seg")
     again = Segmentations.read(f"{folder}/{{id}}_dseg.nii.gz", a_space(), NAMES, ids=made.ids)
     np.testing.assert_array_equal(again.labels, made.labels)
+    np.testing.assert_array_equal(again.uncertainty, uncertain)
     img = nib.load(folder / "s2_dseg.nii.gz")
     assert img.get_data_dtype() == np.uint8 and int(img.header["sform_code"]) == 4
     np.testing.assert_array_equal(np.asarray(img.dataobj), np.asarray(made.img("s2").dataobj))
@@ -284,6 +285,13 @@ def test_written_and_read_again(tmp_path):
         "index": [1, 2, 3], "name": ["core", "oedema", "enhancing"]}
     with pytest.raises(OutputExistsError):
         made.write(folder)
+    damaged = folder / "s4_uncertainty.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    with pytest.raises(ImageError, match="s4"):
+        Segmentations.read(f"{folder}/{{id}}_dseg.nii.gz", a_space(), NAMES, ids=made.ids)
+    damaged.unlink()  # of some only: of nobody
+    assert Segmentations.read(f"{folder}/{{id}}_dseg.nii.gz", a_space(), NAMES,
+                              ids=made.ids).uncertainty is None
     with pytest.raises(CohortError, match="cannot be used as a file name"):
         Segmentations(("../a",), made.labels[:1], a_space(), NAMES).write(tmp_path / "x")
     assert not (tmp_path / "x").exists()

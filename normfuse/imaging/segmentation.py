@@ -16,12 +16,14 @@ from ..checkpoint import Checkpoint
 from ..cohort import Cohort
 from ..errors import NotFittedError, listed
 from ..fusion import Aggregator, Alignment, GeneralizedWassersteinBarycenter, SubstitutePrior
+from ..imputed import refuse_imputed
 from ..modality import Modality
 from ..networks.pyramid import Pyramid
 from ..processes import processes
 from ..segmentations import Segmentations
 from ..training import History, TrainingPlan, fit
 from .images import Frame, Images, Stack, Units, one_space
+from .extra import need_monai
 from .image_cards import image_model_card
 from .labelled import of_labels, refuse_untaught, with_labels
 from .learning import (FEWEST, Roles, aligned, hashes, image_plan, refuse_blind, refuse_unknown,
@@ -170,6 +172,7 @@ brightest in T1w, T2w, FLAIR>
         UserWarning
             People with images and no labels, or labels and no images.
         """
+        need_monai("the Dice loss of a segmenter")
         names, space = of_labels(segmentations), one_space(cohort)
         cohort, classes = with_labels(cohort, segmentations, space, names)
         roles = Roles.drawn(cohort, self.seed)
@@ -194,7 +197,9 @@ brightest in T1w, T2w, FLAIR>
         calibration that they have, which need not hold for them. Labels are matched by name; some
         may be lacking.
         """
+        need_monai("the Dice loss of a segmenter")
         of_labels(segmentations)
+        refuse_imputed(cohort.imputation)
         f, plan = self.fitted, plan or replace(self.plan, max_epochs=8, warmup=1,
                                                learning_rate=self.plan.learning_rate / 4)
         cohort, classes = with_labels(aligned(cohort, f.modalities), segmentations,

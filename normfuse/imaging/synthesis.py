@@ -15,6 +15,7 @@ from ..cohort import Cohort
 from ..deviations import Deviations
 from ..errors import NotFittedError, listed
 from ..fusion import Aggregator, Alignment, ProductOfExperts, SubsetMixture
+from ..imputed import refuse_imputed
 from ..networks.pyramid import Pyramid
 from ..processes import processes
 from ..training import History, TrainingPlan, fit
@@ -147,6 +148,7 @@ class ImageSynthesiser:
         when to stop or calibrate: all epochs of ``plan`` are trained, and the sd keeps the
         calibration that it has, which need not hold for them.
         """
+        refuse_imputed(cohort.imputation)
         f, plan = self.fitted, plan or replace(self.plan, max_epochs=8, warmup=1,
                                                learning_rate=self.plan.learning_rate / 4)
         cohort = aligned(cohort, f.modalities)
