@@ -1,18 +1,22 @@
 """What is installed only on demand."""
 from __future__ import annotations
 
+from importlib import import_module
+
 from ..errors import NormfuseError
 
+_NAMES = {"monai": "MONAI", "torchio": "TorchIO"}
 
-def need_monai(what: str) -> None:
-    """Raise NormfuseError, before any work is done, if MONAI is not there.
+
+def need(library: str, what: str) -> None:
+    """Raise NormfuseError, before any work is done, if a library is not there.
 
     Examples
     --------
-    >>> need_monai("a segmenter's loss")
+    >>> need("monai", "a segmenter's loss")
     """
     try:
-        import monai  # noqa: F401
+        import_module(library)
     except ImportError as problem:
-        raise NormfuseError(f"{what} needs MONAI, which is not installed; run: pip install "
-                            "'normfuse[imaging]'") from problem
+        raise NormfuseError(f"{what} needs {_NAMES[library]}, which is not installed; run: pip "
+                            "install 'normfuse[imaging]'") from problem

@@ -22,6 +22,7 @@ from ..signed import read_signed, write_signed
 from ..space import Space
 from ..training import TrainingPlan
 from .adversarial import PatchAdversary
+from .augmentation import Augmentation
 from .fitted_synthesis import FittedSynthesis
 from .images import Frame, Units
 from .segmentation import FittedSegmentation, IncompleteSegmenter
@@ -71,9 +72,11 @@ def read_image_model(kind: type[ImageModel], folder: Path, fusion: Aggregator | 
             raise ModelFileError(f"{folder} was fitted with {options['fusion']}; it cannot be read"
                                  f" as {fusion!r}")
         options["plan"] = TrainingPlan(**options["plan"])
-        for name in ("sizes", "alignment", "adversary", *["fusion"] * (fusion is None)):
+        for name in ("sizes", "alignment", "adversary", "augmentation",
+                     *["fusion"] * (fusion is None)):
             if options.get(name) is not None:
-                options[name] = choice_from_dict(options[name], folder, [PatchAdversary])
+                options[name] = choice_from_dict(options[name], folder,
+                                                 [PatchAdversary, Augmentation])
         options |= {name: given for name, given in (("fusion", fusion), ("device", device))
                     if given is not None}
         model = kind(**options)

@@ -23,7 +23,8 @@ from ..processes import processes
 from ..segmentations import Segmentations
 from ..training import History, TrainingPlan, fit
 from .images import Frame, Images, Stack, Units, one_space
-from .extra import need_monai
+from .augmentation import Augmentation
+from .extra import need
 from .image_cards import image_model_card
 from .labelled import of_labels, refuse_untaught, with_labels
 from .learning import (FEWEST, Roles, aligned, hashes, image_plan, refuse_blind, refuse_unknown,
@@ -96,6 +97,8 @@ class IncompleteSegmenter:
         Of the latents, averaged in a prediction.
     alignment : Alignment, optional
         Draws the modalities' posteriors together while training.
+    augmentation : Augmentation, optional
+        Altered copies of the people who train.
     plan : TrainingPlan, optional
         Its ``batch_size`` and epochs are of images.
     device : str
@@ -128,6 +131,7 @@ brightest in T1w, T2w, FLAIR>
     def __init__(self, fusion: Aggregator | None = None, *, plane: str | None = "axial",
                  sizes: Pyramid = Pyramid(), hide: float = 0.5, kl_weight: float = 1e-4,
                  temperature: float = 0.0, draws: int = 4, alignment: Alignment | None = None,
+                 augmentation: Augmentation | None = None,
                  plan: TrainingPlan | None = None, device: str = "cpu", seed: int = 0) -> None:
         self.fusion = GeneralizedWassersteinBarycenter(missing=SubstitutePrior()) \
             if fusion is None else fusion
@@ -136,6 +140,7 @@ brightest in T1w, T2w, FLAIR>
                             f"{self.fusion!r}")
         self.plane, self.sizes, self.hide, self.kl_weight = plane, sizes, hide, kl_weight
         self.temperature, self.draws, self.alignment = temperature, draws, alignment
+        self.augmentation = augmentation
         self.plan, self.device, self.seed = plan or image_plan(), device, seed
         self._fitted: FittedSegmentation | None = None
 
@@ -172,7 +177,7 @@ brightest in T1w, T2w, FLAIR>
         UserWarning
             People with images and no labels, or labels and no images.
         """
-        need_monai("the Dice loss of a segmenter")
+        need("monai", "the Dice loss of a segmenter")
         names, space = of_labels(segmentations), one_space(cohort)
         cohort, classes = with_labels(cohort, segmentations, space, names)
         roles = Roles.drawn(cohort, self.seed)
@@ -197,7 +202,7 @@ brightest in T1w, T2w, FLAIR>
         calibration that they have, which need not hold for them. Labels are matched by name; some
         may be lacking.
         """
-        need_monai("the Dice loss of a segmenter")
+        need("monai", "the Dice loss of a segmenter")
         of_labels(segmentations)
         refuse_imputed(cohort.imputation)
         f, plan = self.fitted, plan or replace(self.plan, max_epochs=8, warmup=1,
@@ -216,21 +221,25 @@ brightest in T1w, T2w, FLAIR>
         def stack(ids: Sequence[str]) -> Stack:
             return Stack.of(cohort.select(ids), start.frame, start.units,
                             classes[cohort.ids.get_indexer(pd.Index(ids))], start.frame.busy,
-                            self.device).of_somebody()
+                            self.device)
 
         everybody = [str(i) for i in cohort.ids]
         training, stopping = (everybody, everybody) if roles is None else (
             roles.training, roles.early_stop)
+        learn = stack(training)
+        if self.augmentation is not None:
+            learn = self.augmentation.added_to(learn, start.units, self.seed, self.plan.progress)
+        learn, stop = (s.of_somebody().instructive() for s in (learn, stack(stopping)))
         start.net.to(self.device)
         history: History = fit(
-            start.net, stack(training).instructive(), stack(stopping).instructive(), self.plan,
-            seed=self.seed, keep=None if keep is None else Checkpoint(
-                Path(keep) / "segmentation.pt"))
+            start.net, learn, stop, self.plan, seed=self.seed,
+            keep=None if keep is None else Checkpoint(Path(keep) / "segmentation.pt"))
         self._fitted = replace(start, history=history.table)
         if roles is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                softness = measured_softness(stack(roles.calibration), self._logits, AT_ONCE)
+                softness = measured_softness(stack(roles.calibration).of_somebody(),
+                                             self._logits, AT_ONCE)
             self._fitted = replace(self._fitted, softness=softness)
 
     def _logits(self, batch: Images) -> Tensor:
@@ -245,7 +254,7 @@ brightest in T1w, T2w, FLAIR>
         """What it was made with."""
         return {name: getattr(self, name) for name in (
             "fusion", "plane", "sizes", "hide", "kl_weight", "temperature", "draws", "alignment",
-            "plan", "device", "seed")}
+            "augmentation", "plan", "device", "seed")}
 
     def predict(self, cohort: Cohort, *, given: Sequence[str] | None = None) -> Segmentations:
         r"""The most probable label of every voxel, and how unsure that is.

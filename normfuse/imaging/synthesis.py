@@ -20,6 +20,7 @@ from ..networks.pyramid import Pyramid
 from ..processes import processes
 from ..training import History, TrainingPlan, fit
 from .adversarial import Adversaries, PatchAdversary
+from .augmentation import Augmentation
 from .fitted_synthesis import Draw, FittedSynthesis
 from .image_cards import image_model_card
 from .images import Frame, Images, Stack, Units, one_space
@@ -62,6 +63,8 @@ class ImageSynthesiser:
         Draws the modalities' posteriors together while training.
     adversary : PatchAdversary, optional
         Makes pictures sharper once the plan's warm-up is over.
+    augmentation : Augmentation, optional
+        Altered copies of the people who train.
     plan : TrainingPlan, optional
         Its ``batch_size`` and epochs are of images.
     device : str
@@ -91,6 +94,7 @@ class ImageSynthesiser:
                  sizes: Pyramid = Pyramid(), shared_prior: bool = True, hide: float = 0.5,
                  kl_weight: float = 0.01, temperature: float = 0.0, draws: int = 4,
                  alignment: Alignment | None = None, adversary: PatchAdversary | None = None,
+                 augmentation: Augmentation | None = None,
                  plan: TrainingPlan | None = None, device: str = "cpu", seed: int = 0) -> None:
         self.fusion = SubsetMixture(ProductOfExperts()) if fusion is None else fusion
         if not isinstance(self.fusion, Aggregator):
@@ -99,6 +103,7 @@ class ImageSynthesiser:
         self.plane, self.sizes, self.shared_prior = plane, sizes, shared_prior
         self.hide, self.kl_weight, self.alignment = hide, kl_weight, alignment
         self.temperature, self.draws, self.adversary = temperature, draws, adversary
+        self.augmentation = augmentation
         self.plan, self.device, self.seed = plan or image_plan(), device, seed
         self._fitted: FittedSynthesis | None = None
 
@@ -191,15 +196,16 @@ class ImageSynthesiser:
         """What it was made with."""
         return {name: getattr(self, name) for name in (
             "fusion", "plane", "sizes", "shared_prior", "hide", "kl_weight", "temperature",
-            "draws", "alignment", "adversary", "plan", "device", "seed")}
+            "draws", "alignment", "adversary", "augmentation", "plan", "device", "seed")}
 
     def _train(self, start: FittedSynthesis, training: Cohort, stopping: Cohort,
                keep: str | Path | None) -> History:
-        busy = start.frame.busy
-        learn, stop = (Stack.of(c, start.frame, start.units, slices=busy, device=self.device)
-                       .of_somebody() for c in (training, stopping))
+        learn, stop = (Stack.of(c, start.frame, start.units, slices=start.frame.busy,
+                                device=self.device) for c in (training, stopping))
+        if self.augmentation is not None:
+            learn = self.augmentation.added_to(learn, start.units, self.seed, self.plan.progress)
         start.net.to(self.device)
-        return fit(start.net, learn, stop, self.plan, seed=self.seed,
+        return fit(start.net, learn.of_somebody(), stop.of_somebody(), self.plan, seed=self.seed,
                    keep=None if keep is None else Checkpoint(Path(keep) / "synthesis.pt"))
 
     def synthesise(self, cohort: Cohort, targets: Sequence[str] | None = None, *,

@@ -15,7 +15,7 @@ from ..errors import CohortError, listed
 from ..modality import Modality
 from ..outputs import new_folder
 from ..space import Space
-from .extra import need_monai
+from .extra import need
 from .images import PLANES
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Synthesis:
         """
         from scipy.stats import spearmanr
 
-        need_monai("the structural similarity of errors(…)")
+        need("monai", "the structural similarity of errors(…)")
         rows = []
         for m in self.modalities:
             measured, expected, sd = self._beside(cohort, m.name)
