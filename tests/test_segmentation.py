@@ -22,6 +22,7 @@ from normfuse.errors import CohortError, NormfuseError, NotFittedError, SpaceMis
 from normfuse.fusion import (Alignment, ProductOfExperts, SubsetMixture, WassersteinBarycenter)
 from normfuse.imaging.images import Frame, Stack, Units
 from normfuse.imaging.labelled import with_labels
+from normfuse.imaging.learning import Roles
 from normfuse.imaging.objectives import dice_cross_entropy
 from normfuse.imaging.segmentation_net import SegmentationNet
 from normfuse.imaging.softness import measured_softness, probabilities
@@ -302,3 +303,24 @@ def test_who_was_imputed_teaches_nothing(segmenter):
     filled = {"FLAIR": pd.DataFrame(1.0, holes.ids, holes.modality("FLAIR").features)}
     with pytest.raises(CohortError, match="were imputed, not measured"):
         segmenter.tune(holes.with_imputed(filled, filled, by="me"), TRUTH)
+
+
+@pytest.mark.parametrize("n_ill", [3, 4])
+def test_somebody_with_a_lesion_says_when_to_stop_and_somebody_calibrates(n_ill):
+    ill = [f"sub-{k:02d}" for k in range(n_ill)]
+    for seed in range(20):
+        roles = Roles.drawn(PEOPLE, seed, ill)
+        assert all(set(ill) & set(group)
+                   for group in (roles.training, roles.early_stop, roles.calibration))
+        assert roles.counts == Roles.drawn(PEOPLE, seed).counts
+
+
+def test_one_person_with_a_lesion_is_enough_to_train():
+    """Those who say when to stop may all be healthy; where the one trains."""
+    labels = np.zeros_like(TRUTH.labels)
+    trains = next(k for k, who in enumerate(TRUTH.ids) if who in Roles.drawn(PEOPLE, 0).training
+                  and set(TRUTH.labels[k]) >= set(TRUTH.names.values()))
+    labels[trains] = TRUTH.labels[trains]
+    one = nf.Segmentations(TRUTH.ids, labels, TRUTH.space, TRUTH.names)
+    made = nf.IncompleteSegmenter(sizes=SIZES, plan=BRIEF)
+    assert len(made.fit(PEOPLE, one).fitted.history) == 1

@@ -80,6 +80,7 @@ def test_measured_minus_expected_are_deviations(fitted, others, tmp_path) -> Non
     alone = others.present.sum(axis=1) == 1
     assert judged.equals(others.present & ~alone.to_numpy()[:, None])
     assert found.reference.kind == "synthesis" and found.reference.notes == NOTES
+    assert found.reference.n_subjects == {"training": 18, "early_stop": 2, "calibration": 4}
     assert found.space("T2w") == others.modality("T2w").space
     assert set(found.subjects["normfuse_role"]) == {"new"}
     kept = nf.Deviations.read(found.save(tmp_path / "deviations"))

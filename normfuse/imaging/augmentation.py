@@ -111,7 +111,7 @@ def _altered(transform: Any, stack: Stack, units: Units, person: int
                                         affine=space.affine)
     if there:
         images = transform(tio.Subject(images))
-    mask = torch.from_numpy(space.mask)
+    mask = torch.tensor(space.mask)
     rows = [torch.full_like(t[person], torch.nan) for t in stack.tables]
     for k in there:
         known = images[f"known{k}"].data[0][mask] > 0
@@ -123,5 +123,5 @@ def _altered(transform: Any, stack: Stack, units: Units, person: int
 
 def _volume(row: Tensor, space: Space) -> Tensor:
     volume = row.new_zeros(1, *space.shape)
-    volume[0, torch.from_numpy(space.mask)] = row
+    volume[0, torch.tensor(space.mask)] = row
     return volume

@@ -1,7 +1,8 @@
 """What a synthesiser has learned, and how its latents are drawn."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -26,6 +27,8 @@ class FittedSynthesis:
     known : dict of str
         Hashes of the people of the fit, and what they were for.
     history : DataFrame
+    n_people : dict of int
+        How many were for what in the fit.
     """
 
     frame: Frame
@@ -35,6 +38,7 @@ class FittedSynthesis:
     widths: Widths
     known: dict[str, str]
     history: pd.DataFrame
+    n_people: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

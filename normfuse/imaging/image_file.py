@@ -47,7 +47,8 @@ def write_image_model(model: ImageSynthesiser | IncompleteSegmenter, folder: Pat
         own = {"labels": list(f.labels.items()), "softness": f.softness}
     else:
         own = {"widths": [{"present": list(p), "factors": [_plain(v) for v in factors]}
-                          for p, factors in f.widths.factors.items()]}
+                          for p, factors in f.widths.factors.items()],
+               "n_people": dict(f.n_people)}
     content = {
         "format": FORMAT, "kind": type(model).__name__,
         "options": {**options, "plan": asdict(model.plan)}, "space": f.frame.space.to_dict(),
@@ -108,7 +109,8 @@ def _fitted(model: ImageSynthesiser | IncompleteSegmenter, content: Mapping[str,
     widths = Widths({tuple(bool(v) for v in w["present"]):
                      tuple(torch.nan if v is None else float(v) for v in w["factors"])
                      for w in content["widths"]})
-    return FittedSynthesis(*common, synthesising.to(model.device), widths, *after)
+    return FittedSynthesis(*common, synthesising.to(model.device), widths, *after,
+                           dict(content.get("n_people", {})))
 
 
 def _filled(sizes: Pyramid, make: Callable[[], Net], weights: Mapping[str, torch.Tensor]) -> Net:

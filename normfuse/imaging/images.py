@@ -260,7 +260,8 @@ class Stack:
     def instructive(self) -> Stack:
         """The images with a label, and at most as many of those without, spread evenly.
 
-        A lesion fills few slices: all slices would mostly teach what has none.
+        A lesion fills few slices: all slices would mostly teach what has none. If nobody has a
+        label, all stay.
         """
         if self.labels is None or self.frame.n_slices == 1:
             return self
@@ -268,6 +269,8 @@ class Stack:
         marked = torch.stack([torch.bincount(slice_of[row > 0], minlength=n)
                               for row in self.labels])
         has = marked[self.people, self.slices] > 0
+        if not has.any():
+            return self
         rest = torch.nonzero(~has).ravel()
         some = torch.linspace(0, len(rest) - 1, min(int(has.sum()), len(rest))).round().long()
         return self._at(torch.cat([torch.nonzero(has).ravel(), rest[some]]).sort().values)

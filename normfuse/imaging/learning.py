@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +32,18 @@ class Roles:
     early_stop: list[str]
     calibration: list[str]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many are for what."""
+        return {"training": len(self.training), "early_stop": len(self.early_stop),
+                "calibration": len(self.calibration)}
+
     @classmethod
-    def drawn(cls, cohort: Cohort, seed: int) -> Roles:
+    def drawn(cls, cohort: Cohort, seed: int, telling: Collection[str] = ()) -> Roles:
         """By person, whatever their visits.
+
+        Of those who are ``telling`` (people with a lesion, say), if there are three or more,
+        somebody trains, somebody says when to stop and somebody calibrates.
 
         Examples
         --------
@@ -52,12 +61,25 @@ class Roles:
         order = np.random.default_rng(seed).permutation(people).tolist()
         n_stop, n_calibrating = (max(1, round(share * len(people)))
                                  for share in (STOPPING, CALIBRATING))
-        stopping = set(order[:n_stop])
-        calibrating = set(order[n_stop:n_stop + n_calibrating])
+        groups = [order[:n_stop], order[n_stop:n_stop + n_calibrating],
+                  order[n_stop + n_calibrating:]]
+        _share_out(groups, {person_of(i) for i in telling})
+        stopping, calibrating = map(set, groups[:2])
         ids = [str(i) for i in cohort.ids]
         return cls([i for i in ids if person_of(i) not in stopping | calibrating],
                    [i for i in ids if person_of(i) in stopping],
                    [i for i in ids if person_of(i) in calibrating])
+
+
+def _share_out(groups: list[list[str]], telling: set[str]) -> None:
+    """Swap people so that every group has somebody who is telling, if there are enough."""
+    if len(telling) < len(groups):
+        return
+    for group in groups:
+        if telling.isdisjoint(group):
+            giver = next(g for g in groups if len(telling.intersection(g)) > 1)
+            k = next(k for k, who in enumerate(giver) if who in telling)
+            group[0], giver[k] = giver[k], group[0]
 
 
 def image_plan() -> TrainingPlan:

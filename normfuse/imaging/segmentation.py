@@ -180,7 +180,7 @@ brightest in T1w, T2w, FLAIR>
         need("monai", "the Dice loss of a segmenter")
         names, space = of_labels(segmentations), one_space(cohort)
         cohort, classes = with_labels(cohort, segmentations, space, names)
-        roles = Roles.drawn(cohort, self.seed)
+        roles = Roles.drawn(cohort, self.seed, _with_labels(cohort, classes))
         frame = Frame(space, self.sizes.step, self.plane)
         refuse_untaught(classes, cohort, roles, names)
         with torch.random.fork_rng(devices=[]):
@@ -209,7 +209,8 @@ brightest in T1w, T2w, FLAIR>
                                                learning_rate=self.plan.learning_rate / 4)
         cohort, classes = with_labels(aligned(cohort, f.modalities), segmentations,
                                       f.frame.space, f.labels)
-        roles = None if len(cohort) < FEWEST else Roles.drawn(cohort, self.seed)
+        roles = None if len(cohort) < FEWEST else Roles.drawn(cohort, self.seed,
+                                                              _with_labels(cohort, classes))
         new = IncompleteSegmenter(**{**self.options(), "plan": plan})
         start = replace(f, units=f.units.anew(cohort), net=copy.deepcopy(f.net),
                         known={**f.known, **hashes(cohort, roles)})
@@ -357,3 +358,7 @@ brightest in T1w, T2w, FLAIR>
             "labels": listed(f"{name} {n}" for name, n in self._fitted.labels.items()),
             "softness": f"{self._fitted.softness:.3g}"}
         return image_model_card(self, facts).html()
+
+
+def _with_labels(cohort: Cohort, classes: Tensor) -> list[str]:
+    return [str(i) for i in cohort.ids[(classes > 0).any(1).numpy()]]

@@ -140,7 +140,7 @@ class ImageSynthesiser:
                 self.adversary, len(cohort.modalities), frame.sides)
             net = self.network(tuple(m.name for m in cohort.modalities), frame.dimensions, judges)
         start = FittedSynthesis(frame, Units.of(training), cohort.modalities, net, Widths(),
-                                hashes(cohort, roles), pd.DataFrame())
+                                hashes(cohort, roles), pd.DataFrame(), roles.counts)
         history = self._train(start, training, stopping, keep)
         self._fitted = replace(start, history=history.table)
         self._calibrate(calibrating)

@@ -1,7 +1,6 @@
 """How far scans are from what the person's other scans foretell, as deviations."""
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, cast
@@ -60,7 +59,7 @@ def _as_deviations(synthesiser: ImageSynthesiser, cohort: Cohort, z: pd.DataFram
     judged = z.columns.get_level_values(0).unique()
     reference = Reference(
         kind=KIND, fusion=repr(synthesiser.fusion), n_latent=sum(synthesiser.sizes.latents),
-        seed=synthesiser.seed, n_subjects=dict(Counter(f.known.values())), covariates={},
+        seed=synthesiser.seed, n_subjects=dict(f.n_people), covariates={},
         modalities={m.name: {"unit": m.unit, "n_features": m.n_features,
                              "n_present": int(z[m.name].notna().to_numpy().any(1).sum()),
                              "space": m.space.to_dict()}
