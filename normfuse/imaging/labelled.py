@@ -61,7 +61,7 @@ def with_labels(cohort: Cohort, segmentations: Segmentations, space: Space,
                 for who, what in ((without, "images but no labels"),
                                   (idle, "labels but no images")) if who]
         warnings.warn("; ".join(told) + "; healthy people need labels too: all background",
-                      stacklevel=4)
+                      stacklevel=3)
     order = sorted(names, key=names.__getitem__)
     table = np.zeros(256, dtype=np.uint8)
     for name, number in segmentations.names.items():
