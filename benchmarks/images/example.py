@@ -31,14 +31,14 @@ def main() -> None:
 
     kept = {f"scan {c}": cut(one.features[c].loc[who].to_numpy()) for c in CONTRASTS}
     kept["label truth"] = cut(labels.labels[0])
-    synthesiser = nf.ImageSynthesiser(plan=plan(14)).fit(learn.cohort())
+    synthesiser = nf.ImageSynthesiser(plan=plan(12)).fit(learn.cohort())
     for given in (["T1w"], ["T1w", "T1c", "T2w"]):
         made = synthesiser.synthesise(one, ["FLAIR"], given=given)
         name = "+".join(given)
         kept[f"mean {name}"] = cut(made.mean["FLAIR"].loc[who].to_numpy())
         kept[f"sd {name}"] = cut(made.sd["FLAIR"].loc[who].to_numpy())
         kept[f"z {name}"] = cut(made.standardised(one, "FLAIR").loc[who].to_numpy())
-    segmenter = nf.IncompleteSegmenter(plan=plan(20)).fit(learn.cohort(), learn.segmentations())
+    segmenter = nf.IncompleteSegmenter(plan=plan(16)).fit(learn.cohort(), learn.segmentations())
     for given in (["T1w"], ["FLAIR"], list(CONTRASTS)):
         found = segmenter.predict(one, given=given)
         kept[f"label {'+'.join(given)}"] = cut(found.labels[0])

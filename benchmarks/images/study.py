@@ -130,7 +130,7 @@ def segmentation(method: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     made, judge = simulated(seed, 48, 4), simulated(1000 + seed, 20, 4)
     learn, truth = made.cohort(), made.segmentations()
     methods: dict[str, Callable[[], Any]] = {
-        "ladder": lambda: IncompleteSegmenter(f.WassersteinBarycenter(), plan=plan(36), seed=seed),
+        "ladder": lambda: IncompleteSegmenter(plan=plan(36), seed=seed),
         "unet": lambda: segment.UNetSegmenter(plan(108), seed),
         "unet_short": lambda: segment.UNetSegmenter(plan(36), seed)}
     return segment.judged(lambda: methods[method]().fit(learn, truth), judge.cohort(),

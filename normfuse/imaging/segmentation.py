@@ -15,7 +15,7 @@ from torch import Tensor
 from ..checkpoint import Checkpoint
 from ..cohort import Cohort
 from ..errors import NotFittedError, listed
-from ..fusion import Aggregator, Alignment, GeneralizedWassersteinBarycenter, SubstitutePrior
+from ..fusion import Aggregator, Alignment, WassersteinBarycenter
 from ..imputed import refuse_imputed
 from ..modality import Modality
 from ..networks.pyramid import Pyramid
@@ -76,13 +76,12 @@ class IncompleteSegmenter:
     A hierarchy of latent images is inferred from what is there: every modality has its own
     encoder, and at each resolution an aggregator fuses what they say
     (:class:`~normfuse.models.image_ladder.ImageLadder`). In training modalities are hidden at
-    random, so that one network serves every combination of them. By default it is the generalized
-    Wasserstein barycenter with modality-specific priors: at every pixel what is absent is stood
-    for by its own prior, given the coarser levels.
+    random, so that one network serves every combination of them.
 
     Parameters
     ----------
     fusion : Aggregator
+        By default the Wasserstein barycenter of what is there.
     plane : str or None
         Slices that are worked on one by one, ``"axial"`` by default; None: whole volumes.
     sizes : Pyramid
@@ -124,8 +123,7 @@ class IncompleteSegmenter:
     >>> list(segmenter.fitted.history)
     ['epoch', 'training', 'validation', 'dice', 'cross entropy', 'kl z1']
     >>> segmenter.tune(one, tiny_segmentations(one))     # a copy that went on with one person
-    <IncompleteSegmenter by GeneralizedWassersteinBarycenter(missing=SubstitutePrior()): bright, \
-brightest in T1w, T2w, FLAIR>
+    <IncompleteSegmenter by WassersteinBarycenter(): bright, brightest in T1w, T2w, FLAIR>
     """
 
     def __init__(self, fusion: Aggregator | None = None, *, plane: str | None = "axial",
@@ -133,10 +131,9 @@ brightest in T1w, T2w, FLAIR>
                  temperature: float = 0.0, draws: int = 4, alignment: Alignment | None = None,
                  augmentation: Augmentation | None = None,
                  plan: TrainingPlan | None = None, device: str = "cpu", seed: int = 0) -> None:
-        self.fusion = GeneralizedWassersteinBarycenter(missing=SubstitutePrior()) \
-            if fusion is None else fusion
+        self.fusion = WassersteinBarycenter() if fusion is None else fusion
         if not isinstance(self.fusion, Aggregator):
-            raise TypeError("fusion is an object such as GeneralizedWassersteinBarycenter(); got "
+            raise TypeError("fusion is an object such as WassersteinBarycenter(); got "
                             f"{self.fusion!r}")
         self.plane, self.sizes, self.hide, self.kl_weight = plane, sizes, hide, kl_weight
         self.temperature, self.draws, self.alignment = temperature, draws, alignment
