@@ -64,6 +64,11 @@ def test_a_persons_draws_are_theirs(fitted, others) -> None:
         assert np.allclose(one.mean["FLAIR"].loc["new-sub-05"],
                            many.mean["FLAIR"].loc["new-sub-05"], rtol=1e-4, atol=1e-4)
     assert not np.array_equal(alone[0].mean["FLAIR"], alone[1].mean["FLAIR"])
+    expected = fitted.synthesise(others.select(["new-sub-04", "new-sub-05"]), ["FLAIR"])
+    apart = [d.mean["FLAIR"] - expected.mean["FLAIR"] for d in fitted.sample(
+        others.select(["new-sub-04", "new-sub-05"]), ["FLAIR"], n=8)]
+    errors = np.stack([a.to_numpy() for a in apart])
+    assert abs(np.corrcoef(*errors.transpose(1, 0, 2).reshape(2, -1))[0, 1]) < 0.2
     with pytest.raises(ValueError, match="n is 1 at least"):
         fitted.sample(others, n=0)
 

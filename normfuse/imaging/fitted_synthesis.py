@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from zlib import crc32
 
 import pandas as pd
 
@@ -48,3 +49,15 @@ class Draw:
     temperature: float
     n: int
     seed: int
+    personal: bool = False
+
+    def seed_of(self, person: str) -> int:
+        """The same for everybody, or each person's own, so that draws of people are independent.
+
+        Examples
+        --------
+        >>> Draw(1.0, 1, 7).seed_of("sub-01"), Draw(1.0, 1, 7, True).seed_of("sub-01") > 7
+        (7, True)
+        """
+        # 32 bits: of more, generators on the CPU ignore the upper ones
+        return crc32(f"{self.seed} {person}".encode()) if self.personal else self.seed

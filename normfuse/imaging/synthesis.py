@@ -246,7 +246,7 @@ class ImageSynthesiser:
         Each is of one draw of the latents given what is there: its ``mean`` is the scan expected
         with these latents, its ``sd`` what they leave open. The spread of the means over many
         draws is what the latents do not know. A person's draws depend on ``seed`` and on nobody
-        else.
+        else, and are independent of others'.
 
         Parameters
         ----------
@@ -272,7 +272,7 @@ class ImageSynthesiser:
                              f"temperature={temperature:g}")
         cohort = aligned(cohort, self.fitted.modalities)
         looked_at, wanted = self._asked(cohort, targets, given)
-        return [self._result(cohort, looked_at, wanted, Draw(temperature, 1, self.seed + k))
+        return [self._result(cohort, looked_at, wanted, Draw(temperature, 1, self.seed + k, True))
                 for k in range(n)]
 
     def _asked(self, cohort: Cohort, targets: Sequence[str] | None, given: Sequence[str] | None
@@ -361,8 +361,9 @@ class ImageSynthesiser:
         loc, sd = [], []
         f.net.eval()
         with torch.random.fork_rng(devices=[]):
-            for person in torch.arange(len(images)).split(f.frame.n_slices):
-                torch.manual_seed(draw.seed)  # whoever else is there, a person's draws stay
+            slices = torch.arange(len(images)).split(f.frame.n_slices)
+            for who, person in zip(cohort.ids, slices, strict=True):
+                torch.manual_seed(draw.seed_of(str(who)))  # draws stay, whoever else is there
                 for rows in person.split(AT_ONCE):
                     batch = images.take(rows).only(fused[:, rows])
                     mean, width = self._mean_and_sd(batch, draw)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, cast
 
 import pandas as pd
@@ -65,8 +64,7 @@ def _as_deviations(synthesiser: ImageSynthesiser, cohort: Cohort, z: pd.DataFram
                              "space": m.space.to_dict()}
                     for m in f.modalities if m.name in judged and m.space is not None},
         history=cast(list[dict[str, float]], f.history.to_dict("records")), versions=versions(),
-        notes=NOTES, model=repr(synthesiser.sizes), meaning=MEANING, use=USE,
-        created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
+        notes=NOTES, model=repr(synthesiser.sizes), meaning=MEANING, use=USE)
     return Deviations(
         z=z, observed=observed, expected=expected, latent=nothing,
         distance=nothing.reindex(columns=["distance", "p", "p_conformal", "n_calibration"]),
