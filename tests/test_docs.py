@@ -17,11 +17,13 @@ from matplotlib import pyplot as plt
 import typer
 from typer.testing import CliRunner
 
+import normfuse as nf
 from normfuse.cli import app
 from normfuse.cohort import Cohort
 from normfuse.cohort_file import read_cohort
 from normfuse.simulate import write_cohort
-from normfuse.testing import tiny_cohort, tiny_deviations, tiny_voxel_deviations
+from normfuse.testing import (tiny_cohort, tiny_deviations, tiny_images, tiny_segmentations,
+                              tiny_voxel_deviations)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,10 +48,21 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:age of", "ignore:.*used to train")
 def test_the_python_lines(here, capsys):
-    code, fusions = blocks("python")
+    code, images, fusions = blocks("python")
     exec(compile(code, "README.md", "exec"), {})
     exec(compile("import normfuse as nf\n" + fusions, "README.md", "exec"), {})
     assert "diagnosis: " in capsys.readouterr().out
+
+
+def test_the_lines_on_images(monkeypatch):
+    for kind in ("synthesis", "segmentation"):
+        monkeypatch.setattr(f"normfuse.imaging.{kind}.image_plan", lambda: nf.TrainingPlan(
+            max_epochs=1, warmup=1, batch_size=16))
+    people = tiny_images(10)
+    names = {"nf": nf, "cohort": people, "lesions": tiny_segmentations(people),
+             "patients": tiny_images(seed=1).select(["sub-04", "sub-03"])}
+    exec(compile(blocks("python")[1], "README.md", "exec"), names)
+    assert names["filled"].imputed.to_numpy().any() and len(names["found"]) == 2
 
 
 def test_the_python_lines_of_the_guide(capsys):
