@@ -40,7 +40,6 @@ study: $(INSTALLED) ## Which fusion to use: hours; goes on where it stopped; the
 	$(BIN)/python benchmarks/study/table.py
 
 study-images: $(INSTALLED) ## Synthesis and segmentation beside rivals: hours; goes on where it stopped
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[imaging]'
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images/study.py
 	$(BIN)/python benchmarks/images/table.py
 

@@ -48,7 +48,7 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:age of", "ignore:.*used to train")
 def test_the_python_lines(here, capsys):
-    code, images, fusions = blocks("python")
+    code, _, fusions = blocks("python")
     exec(compile(code, "README.md", "exec"), {})
     exec(compile("import normfuse as nf\n" + fusions, "README.md", "exec"), {})
     assert "diagnosis: " in capsys.readouterr().out

@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 import torch
 from rivals import Regression, UNetRival
-from segment import UNetSegmenter, subsets
-from study import CONTRASTS, SUBSETS, plan
+from segment import UNetSegmenter
+from study import CONTRASTS, SUBSETS, plan, subsets
 
 import normfuse as nf
 from normfuse.imaging.images import one_space
@@ -227,9 +227,9 @@ def tallest_slice(who: str, space: nf.Space) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--people", type=int, default=60, help="simulated, to learn from")
+    parser.add_argument("--people", type=int, default=48, help="simulated, to learn from")
     parser.add_argument("--mm", type=float, default=3.0)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--only", default="", choices=("", "synthesis", "segmentation"))
     parser.add_argument("--out", type=Path, default=Path("out/real_images"))
     chosen = parser.parse_args()

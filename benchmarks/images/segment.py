@@ -6,26 +6,19 @@ none was found, there is none.
 """
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from rivals import UNetRival
+from study import subsets
 
 import normfuse as nf
 from normfuse.imaging.images import one_space
 from normfuse.imaging.labelled import of_labels, with_labels
 from normfuse.segmentations import TUMOUR_GROUPS, Segmentations
-
-
-def subsets(contrasts: tuple[str, ...]) -> list[list[str]]:
-    """All that are not empty."""
-    return [[c for c, there in zip(contrasts, row) if there]
-            for row in product((True, False), repeat=len(contrasts)) if any(row)]
 
 
 class UNetSegmenter:
@@ -69,6 +62,5 @@ def judged(made: Callable[[], Any], cohort: nf.Cohort, truth: Segmentations
         rows.append(dice.assign(given="+".join(given), n_given=len(given)))
     net = method.rival.net if isinstance(method, UNetSegmenter) else method.fitted.net
     cost = {"training_cpu_s": trained, "cpu_s_a_volume": seconds / 15 / len(cohort),
-            "parameters": sum(p.numel() for p in net.parameters()),
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+            "parameters": sum(p.numel() for p in net.parameters())}
     return pd.concat(rows, ignore_index=True), cost

@@ -48,9 +48,16 @@ from normfuse.networks.pyramid import Pyramid
 
 OUT = Path("out/image_study")
 CONTRASTS = ("T1w", "T1c", "T2w", "FLAIR")
-SUBSETS = [[c for c, there in zip(CONTRASTS, row) if there]
-           for row in product((True, False), repeat=4) if any(row) and not all(row)]
 SEEDS = (0, 1, 2)
+
+
+def subsets(contrasts: tuple[str, ...]) -> list[list[str]]:
+    """All that are not empty."""
+    return [[c for c, there in zip(contrasts, row) if there]
+            for row in product((True, False), repeat=len(contrasts)) if any(row)]
+
+
+SUBSETS = subsets(CONTRASTS)[1:]  # somebody has to be left to synthesise
 
 
 class Maximum(f.Aggregator):

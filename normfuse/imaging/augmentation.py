@@ -56,23 +56,24 @@ class Augmentation(Choice):
     def __post_init__(self) -> None:
         if not isinstance(self.copies, int) or self.copies < 1:
             raise ValueError(f"copies is a whole number from 1 on; got {self.copies!r}")
-        for name in ("flip", "degrees", "shift", "scale", "bias", "gamma"):
-            if not 0 <= getattr(self, name) < (1.001 if name == "flip" else float("inf")):
-                raise ValueError(f"{name} is not negative (flip: 0 to 1); got "
-                                 f"{getattr(self, name)!r}")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip is a probability; got {self.flip!r}")
+        for name in ("degrees", "shift", "scale", "bias", "gamma"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is not negative; got {getattr(self, name)!r}")
 
     def added_to(self, stack: Stack, units: Units, seed: int, progress: bool | None = False
                  ) -> Stack:
         """The images, and after them those of the copies."""
         need("torchio", "augmentation")
         n = len(stack.tables[0])
-        drawn = [(c, p) for c in range(self.copies) for p in range(n)]
+        copied = list(range(n)) * self.copies
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             transform = self._transform()
             made = [_altered(transform, stack, units, p)
-                    for _, p in tqdm(drawn, "augmenting", leave=False,
-                                     disable=None if progress is None else not progress)]
+                    for p in tqdm(copied, "augmenting", leave=False,
+                                  disable=None if progress is None else not progress)]
         copies = [torch.stack(rows) for rows in zip(*(images for images, _ in made))]
         labels = None if stack.labels is None else torch.cat(
             [stack.labels, torch.stack([row for _, row in made if row is not None])])

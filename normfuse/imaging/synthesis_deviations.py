@@ -23,9 +23,9 @@ USE = "for what one contrast shows and the others do not"
 NOTES = (
     "from an image synthesiser, which knows no covariates: a difference of age or site that one "
     "contrast shows and the others do not is a deviation",
-    "z has mean square 1 over all voxels of the people it was calibrated on; errors have heavier "
-    "tails than a normal law, so that p of single voxels is too small far out: compare groups, or "
-    "patients with healthy people scored alike")
+    "z has mean square 1 over all voxels of the people it was calibrated on; whether p of single "
+    "voxels holds was not checked, and errors are modelled by a law with heavier tails than the "
+    "normal one: compare groups, or patients with healthy people scored alike")
 
 
 def synthesis_deviations(synthesiser: ImageSynthesiser, cohort: Cohort,
