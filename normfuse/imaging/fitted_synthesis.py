@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from zlib import crc32
 
 import pandas as pd
@@ -39,7 +39,7 @@ class FittedSynthesis:
     widths: Widths
     known: dict[str, str]
     history: pd.DataFrame
-    n_people: Mapping[str, int] = field(default_factory=dict)
+    n_people: Mapping[str, int]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from .segmentation import FittedSegmentation, IncompleteSegmenter
 from .synthesis import ImageSynthesiser
 from .widths import Widths
 
-FORMAT = 1
+FORMAT = 2
 JSON_NAME = "image_model.json"
 
 ImageModel = TypeVar("ImageModel", ImageSynthesiser, IncompleteSegmenter)
@@ -110,7 +110,7 @@ def _fitted(model: ImageSynthesiser | IncompleteSegmenter, content: Mapping[str,
                      tuple(torch.nan if v is None else float(v) for v in w["factors"])
                      for w in content["widths"]})
     return FittedSynthesis(*common, synthesising.to(model.device), widths, *after,
-                           dict(content.get("n_people", {})))
+                           dict(content["n_people"]))
 
 
 def _filled(sizes: Pyramid, make: Callable[[], Net], weights: Mapping[str, torch.Tensor]) -> Net:
