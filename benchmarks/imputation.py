@@ -6,7 +6,8 @@ missing in some of them; the others and the patients are judged. Of these PET is
 
 * present: its own z;
 * imputed: hidden, foretold from t1 and dti by the image synthesiser ("by images") or by the
-  normative model's own latents and covariates ("by latents"), z by `deviations.imputed`;
+  normative model's own latents and covariates ("by latents"), z by `deviations.imputed`; and one
+  draw of that z (`deviations.imputed.draw`);
 * absent: nothing of PET; in its place the root mean square z of t1 and dti at the same voxel.
 
 Also the plain z of the synthesised value, as if it had been measured: what must not be done.
@@ -87,7 +88,9 @@ def ways(model: nf.NormativeModel, synthesiser: ImageSynthesiser, people: nf.Coh
                       filled.covariates)
     others = np.sqrt((own["t1"].fillna(0) ** 2 + own["dti"].fillna(0) ** 2) / 2)
     return {"present": own[PET], "imputed by images": imputed.imputed.z[PET],
-            "imputed by latents": by_latents.z[PET], "absent": others,
+            "a draw, by images": imputed.imputed.draw()[PET],
+            "imputed by latents": by_latents.z[PET], "a draw, by latents": by_latents.draw()[PET],
+            "absent": others,
             "imputed by images, sd ignored": model.deviations(naive).z[PET],
             "sd of z, images": imputed.imputed.sd[PET], "sd of z, latents": by_latents.sd[PET]}
 

@@ -56,6 +56,31 @@ class ImputedDeviations:
         """Which modality of whom was imputed, bool; only modalities that anybody's was."""
         return pd.DataFrame({m: ids.isin(table.index) for m, table in self.z.items()}, index=ids)
 
+    def draw(self, seed: int = 0) -> Blocks:
+        r"""z that the own scans of these people might have shown, drawn: one completed data set.
+
+        .. math:: z = E[g(x)] + \sqrt{Var[g(x)]}\; \epsilon, \qquad \epsilon \sim N(0, 1)
+
+        If the imputer's law of x is the true one, these z vary among healthy people as measured
+        ones do, 5 % of them beyond 1.96; the expected centile's vary less. Do the analysis on
+        several draws and pool them by Rubin's rules (Multiple imputation for nonresponse in
+        surveys, 1987): one draw alone shows deviations that nobody measured. Noise is drawn apart
+        for every feature, so averages over features have too little of it.
+
+        Parameters
+        ----------
+        seed : int
+            Of the noise; as many draws as seeds.
+
+        Returns
+        -------
+        Blocks
+            Modality -> table, shape (n_imputed, n_features), z units.
+        """
+        rng = np.random.default_rng(seed)
+        return Blocks({m: z * np.sqrt(1 + self.sd[m] ** 2)
+                       + self.sd[m] * rng.standard_normal(z.shape) for m, z in self.z.items()})
+
     def select(self, ids: Iterable[str]) -> ImputedDeviations | None:
         """Of these people; None if nothing of theirs was imputed."""
         wanted = pd.Index(list(ids))

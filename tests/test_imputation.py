@@ -191,6 +191,18 @@ class TestDeviations:
         assert z.to_numpy().std() == pytest.approx(np.sqrt((1 - s2) / (1 + s2)), rel=0.12)
         assert (z.abs() > 1.96).to_numpy().mean() < 0.01
 
+    def test_a_draw_is_as_spread_as_health(self, model, filled):
+        """Var E[g] + E Var[g] = Var[g]: the conditional law's two parts make up the whole."""
+        imputed = model.deviations(filled, kind="covariates").imputed
+        draws = np.stack([imputed.draw(seed)["pet"].to_numpy() for seed in range(8)])
+        own = model.deviations(people(300, 1)[0], kind="covariates").z["pet"]
+        measured = own.loc[imputed.z["pet"].index].to_numpy()
+        assert draws.std() == pytest.approx(measured.std(), abs=0.06)
+        assert 0.03 < (np.abs(draws) > 1.96).mean() < 0.07
+        assert imputed.z["pet"].to_numpy().std() < 0.75 * draws.std()
+        assert (imputed.draw(3)["pet"] == imputed.draw(3)["pet"]).all(axis=None)
+        assert not np.array_equal(draws[0], draws[1])
+
     def test_an_error_free_of_the_deviation_gives_exactly_one(self, model, new):
         """x_hat = x + noise, the worst an imputer that does not exaggerate can do."""
         rng = np.random.default_rng(3)
