@@ -62,7 +62,9 @@ class ImputedDeviations:
         .. math:: z = E[g(x)] + \sqrt{Var[g(x)]}\; \epsilon, \qquad \epsilon \sim N(0, 1)
 
         If the imputer's law of x is the true one, these z vary among healthy people as measured
-        ones do, 5 % of them beyond 1.96; the expected centile's vary less. Do the analysis on
+        ones do, 5 % of them beyond 1.96; the expected centile's vary less. An sd of z above 1
+        (:func:`~normfuse.imputation_check.check_imputation`) shows that it is not, and that draws
+        will be too extreme. Do the analysis on
         several draws and pool them by Rubin's rules (Multiple imputation for nonresponse in
         surveys, 1987): one draw alone shows deviations that nobody measured. Noise is drawn apart
         for every feature, so averages over features have too little of it.
