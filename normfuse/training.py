@@ -160,7 +160,8 @@ def fit(module: nn.Module, training: Sliceable, validation: Sliceable, plan: Tra
     Parameters
     ----------
     module : Module
-        May also have ``end_epoch()``, called after each epoch's steps.
+        May also have ``end_epoch()``, called after each epoch's steps, and ``watch(validation)
+        -> {name: float}``, whose numbers are added to the history and to no loss.
     training, validation : Sliceable
     plan : TrainingPlan
     seed : int
@@ -197,7 +198,7 @@ def fit(module: nn.Module, training: Sliceable, validation: Sliceable, plan: Tra
             if not math.isfinite(total):
                 raise _not_finite("validation loss", terms, epoch)
             reached.rows.append({"epoch": epoch, "training": trained, "validation": total,
-                                 **terms})
+                                 **terms, **_watched(module, validation, seed)})
             reached.epoch = epoch
             if warmup == 1.0 and total < reached.best_loss:
                 reached.best_loss, reached.best_epoch = total, epoch
@@ -301,6 +302,15 @@ def _validate(module: Any, data: Sliceable, plan: TrainingPlan, seed: int, parts
                 for name, term in module.loss(batch, 1.0).items():
                     sums[name] = sums.get(name, 0.0) + share * term.item() / plan.validation_draws
     return sums
+
+
+def _watched(module: Any, data: Sliceable, seed: int) -> dict[str, float]:
+    """What the module wants to be seen of itself, with the random numbers of a validation."""
+    if not hasattr(module, "watch"):
+        return {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return dict(module.watch(data))
 
 
 @contextmanager

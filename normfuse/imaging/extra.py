@@ -5,7 +5,8 @@ from importlib import import_module
 
 from ..errors import NormfuseError
 
-_NAMES = {"monai": "MONAI", "torchio": "TorchIO"}
+_NAMES = {"monai": ("MONAI", "imaging"), "torchio": ("TorchIO", "imaging"),
+          "SimpleITK": ("SimpleITK", "registration")}
 
 
 def need(library: str, what: str) -> None:
@@ -18,5 +19,6 @@ def need(library: str, what: str) -> None:
     try:
         import_module(library)
     except ImportError as problem:
-        raise NormfuseError(f"{what} needs {_NAMES[library]}, which is not installed; run: pip "
-                            "install 'normfuse[imaging]'") from problem
+        name, extra = _NAMES[library]
+        raise NormfuseError(f"{what} needs {name}, which is not installed; run: pip install "
+                            f"'normfuse[{extra}]'") from problem

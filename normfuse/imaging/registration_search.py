@@ -1,0 +1,190 @@
+"""The search for where an image lies: SimpleITK's, from coarse to fine, from several starts."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .likeness import Likeness
+from .registration_kinds import Deformable, Rigid
+from .volume_grids import in_steps_of, to_itk
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+
+COARSE_MM = 8.0
+"""Voxels at which several starts are tried."""
+
+RIM_MM = 6.0
+"""How far beyond the fixed brain values are compared: its outline tells much."""
+
+SAMPLED = 60_000
+"""Voxels a metric is computed from, drawn once a level."""
+
+TURNS = 25.0
+"""Degrees that starts are apart from one another about each axis."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a search begins: turned about the centre, sides swapped or not."""
+
+    turn: tuple[float, float, float]
+    mirrored: bool = False
+
+    def matrix(self) -> np.ndarray:
+        """3 x 3."""
+        from scipy.spatial.transform import Rotation
+
+        turned = Rotation.from_euler("xyz", self.turn, degrees=True).as_matrix()
+        return np.asarray(turned @ np.diag([-1.0 if self.mirrored else 1.0, 1, 1]))
+
+
+def near_starts() -> list[Start]:
+    """As the header says, and turned a little about each axis."""
+    return [Start((0.0, 0.0, 0.0)), *(Start(tuple(sign * TURNS * row))  # type: ignore[arg-type]
+                                      for row in np.eye(3) for sign in (-1, 1))]
+
+
+def wrong_starts() -> list[Start]:
+    """How images lie whose headers confuse axes' directions."""
+    turns = ((0.0, 0.0, 0.0), (180.0, 0.0, 0.0), (0.0, 180.0, 0.0), (0.0, 0.0, 180.0))
+    return [Start(turn, mirrored) for turn, mirrored in product(turns, (False, True))][1:]
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Two images that are compared, and by what.
+
+    Parameters
+    ----------
+    moving, fixed : Nifti1Image
+        From ``likeness.images``.
+    mask : Nifti1Image
+        Where the fixed image is compared, 0 or 1.
+    centre, shift : ndarray of 3, ITK's mm
+        Middle of the fixed brain, and from there to that of the moving one.
+    likeness : Likeness
+    seed : int
+        Of the voxels that are looked at.
+    """
+
+    moving: Nifti1Image
+    fixed: Nifti1Image
+    mask: Nifti1Image
+    centre: np.ndarray
+    shift: np.ndarray
+    likeness: Likeness
+    seed: int = 0
+
+    def best(self, starts: list[Start]) -> tuple[float, Any]:
+        """Of short coarse searches, the metric and the rigid transform of the best."""
+        found = [self._coarse(start) for start in starts]
+        return min(found, key=lambda pair: pair[0])
+
+    @cached_property
+    def _images(self) -> tuple[Any, Any, Any]:
+        """Fixed, moving and mask, SimpleITK's."""
+        import SimpleITK as sitk
+
+        fixed, moving, mask = map(to_itk, (self.fixed, self.moving, self.mask))
+        return fixed, moving, sitk.Cast(mask > 0.5, sitk.sitkUInt8)
+
+    @cached_property
+    def _coarse_images(self) -> tuple[Any, Any]:
+        mm = max(COARSE_MM, self.likeness.resolution)
+        return to_itk(in_steps_of(self.fixed, mm)), to_itk(in_steps_of(self.moving, mm))
+
+    def _coarse(self, start: Start) -> tuple[float, Any]:
+        import SimpleITK as sitk
+
+        transform: Any = Rigid().after(np.eye(3), self.shift, self.centre)
+        fixed_frame = sitk.AffineTransform(3)
+        fixed_frame.SetCenter((self.centre + self.shift).tolist())
+        fixed_frame.SetMatrix(start.matrix().ravel().tolist())
+        # the start acts on the moving side: x -> S(R x)
+        method = self._method([0.0], fixed_frame)
+        _descending(method, 60, COARSE_MM / 2)
+        method.SetInitialTransform(transform, True)
+        value = _executed(method, *self._coarse_images)
+        matrix = np.reshape(fixed_frame.GetMatrix(), (3, 3)) @ np.reshape(
+            transform.GetMatrix(), (3, 3))
+        end = np.array(fixed_frame.TransformPoint(transform.TransformPoint(self.centre.tolist())))
+        return value, (matrix, end - self.centre)
+
+    def refined(self, kind: Any, matrix: np.ndarray, offset: np.ndarray) -> tuple[float, Any]:
+        """From a linear start, at ever finer resolutions; metric and transform."""
+        transform = kind.after(matrix, offset, self.centre)
+        finest = self.likeness.resolution
+        levels = [mm for mm in (2 * finest, finest) if mm < COARSE_MM] or [finest]
+        if not isinstance(kind, Rigid):
+            levels = levels[-1:]
+        return self.improve(transform, levels), transform
+
+    def improve(self, transform: Any, levels: list[float]) -> float:
+        """Descend in place from coarse to fine; the metric reached."""
+        method = self._method(levels)
+        _descending(method, 150, self.likeness.resolution / 2)
+        method.SetInitialTransform(transform, True)
+        return _executed(method, *self._images[:2])
+
+    def bent(self, kind: Deformable, before: Any) -> tuple[float, Any]:
+        """A B-spline over the fixed image, to be followed by ``before``."""
+        import SimpleITK as sitk
+
+        fixed = self._images[0]
+        sides = np.array(fixed.GetSize()) * fixed.GetSpacing()
+        mesh = np.maximum(1, np.round(sides / kind.spacing)).astype(int).tolist()
+        transform = sitk.BSplineTransformInitializer(fixed, mesh, order=3)
+        finest = self.likeness.resolution
+        method = self._method([max(4.0, finest)], before)
+        method.SetOptimizerAsLBFGSB(gradientConvergenceTolerance=1e-6,
+                                    numberOfIterations=kind.iterations,
+                                    maximumNumberOfCorrections=5)
+        method.SetInitialTransform(transform, True)
+        return _executed(method, *self._images[:2]), transform
+
+    def _method(self, levels: list[float], moving_initial: Any = None) -> Any:
+        """Levels are voxel sizes in mm; 0: the images as they are."""
+        import SimpleITK as sitk
+
+        method = sitk.ImageRegistrationMethod()
+        self.likeness.set(method)
+        method.SetInterpolator(sitk.sitkLinear)
+        method.SetMetricFixedMask(self._images[2])
+        method.SetNumberOfThreads(1)  # sums of several threads differ in their last digits
+        finest = self.likeness.resolution
+        shrinks = [max(1, round(mm / finest)) for mm in levels]
+        method.SetShrinkFactorsPerLevel(shrinks)
+        method.SetSmoothingSigmasPerLevel([mm / 2 if s > 1 else 0.0
+                                           for mm, s in zip(levels, shrinks)])
+        method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
+        if all(levels):
+            voxels = float(np.prod(self.fixed.shape))
+            method.SetMetricSamplingStrategy(method.RANDOM)
+            method.SetMetricSamplingPercentagePerLevel(
+                [min(1.0, max(SAMPLED * s ** 3 / voxels, 1e-3)) for s in shrinks], self.seed + 1)
+        if moving_initial is not None:
+            method.SetMovingInitialTransform(moving_initial)
+        return method
+
+
+def _descending(method: Any, iterations: int, step: float) -> None:
+    """Steps of so many mm at most, anywhere in the image: a step of so many units of the
+    parameters, ITK's default, may be a turn by as many radians."""
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=1.0, minStep=1e-4, numberOfIterations=iterations, relaxationFactor=0.6,
+        gradientMagnitudeTolerance=1e-8, estimateLearningRate=method.EachIteration,
+        maximumStepSizeInPhysicalUnits=step)
+    method.SetOptimizerScalesFromPhysicalShift()
+
+
+def _executed(method: Any, fixed: Any, moving: Any) -> float:
+    try:
+        method.Execute(fixed, moving)
+    except RuntimeError:  # ITK stops when images have left one another
+        return float("inf")
+    return float(method.GetMetricValue())

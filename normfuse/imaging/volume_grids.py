@@ -1,0 +1,135 @@
+"""Volumes as nibabel has them and as SimpleITK has them, and at other resolutions."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ImageError
+from ..volumes.sampling import FWHM_IN_SD
+from .extra import need
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+
+LPS = np.diag([-1.0, -1.0, 1.0])
+"""ITK's millimetres go to the left and to the back, nibabel's to the right and to the front."""
+
+SHEAR = 1e-3
+"""Largest cosine between two axes of a grid that rounding explains."""
+
+FEWEST_SLICES = 4
+
+
+def volume(image: Any, whose: str) -> Nifti1Image:
+    """One volume of finite numbers, NaN as 0; ``whose`` is for messages.
+
+    Raises
+    ------
+    ImageError
+        For what is no single volume, has a sheared or singular grid, too few slices or no signal.
+
+    Examples
+    --------
+    >>> import nibabel as nib
+    >>> volume(nib.Nifti1Image(np.ones((8, 8, 1)), np.eye(4)), "the fixed image")
+    Traceback (most recent call last):
+    normfuse.errors.ImageError: the fixed image: has 1 slice ...
+    """
+    import nibabel as nib
+
+    shape = tuple(int(n) for n in getattr(image, "shape", ()))
+    if len(shape) < 3 or any(n > 1 for n in shape[3:]):
+        raise ImageError(f"{whose}: expected one volume of three dimensions; got shape {shape}. "
+                         "Choose or average the volumes first")
+    if min(shape[:3]) < FEWEST_SLICES:
+        raise ImageError(f"{whose}: has {min(shape[:3])} slice"
+                         f"{'s' * (min(shape[:3]) > 1)} along one side ({shape}); where slices "
+                         "lie in space cannot be found from so few: give the whole volume")
+    axes = np.asarray(image.affine, dtype=float)[:3, :3]
+    if not np.isfinite(image.affine).all() or abs(np.linalg.det(axes)) < 1e-6:
+        raise ImageError(f"{whose}: its header's transform to mm is singular or not finite")
+    unit = axes / np.linalg.norm(axes, axis=0)
+    lean = np.abs(unit.T @ unit - np.eye(3)).max()
+    if lean > SHEAR:
+        raise ImageError(f"{whose}: its grid is sheared (axes are not at right angles, cosine "
+                         f"{lean:.3f}); resample it to a plain grid first, as nilearn's "
+                         "resample_img does with a diagonal target_affine")
+    values = np.nan_to_num(np.asanyarray(image.dataobj, dtype=np.float32).reshape(shape[:3]),
+                           posinf=0.0, neginf=0.0)
+    if np.ptp(values) == 0:
+        raise ImageError(f"{whose}: no signal, one and the same value everywhere")
+    return nib.Nifti1Image(values, image.affine)
+
+
+def to_itk(image: Nifti1Image) -> Any:
+    """As SimpleITK's float32 image of the same place.
+
+    Examples
+    --------
+    >>> import nibabel as nib
+    >>> affine = np.array([[0, -2.0, 0, 5], [1, 0, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
+    >>> there = to_itk(nib.Nifti1Image(np.arange(60.0).reshape(3, 4, 5), affine))
+    >>> there.TransformIndexToPhysicalPoint((1, 2, 3))       # RAS is (1, 7, 16)
+    (-1.0, -7.0, 16.0)
+    >>> int(there[1, 2, 3]), np.allclose(from_itk(there).affine, affine)
+    (33, True)
+    """
+    need("SimpleITK", "registration")
+    import SimpleITK as sitk
+
+    affine = np.asarray(image.affine, dtype=float)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    found = sitk.GetImageFromArray(np.asanyarray(image.dataobj, dtype=np.float32).T)
+    found.SetSpacing(spacing.tolist())
+    found.SetOrigin((LPS @ affine[:3, 3]).tolist())
+    found.SetDirection(_orthonormal(LPS @ affine[:3, :3] / spacing).ravel().tolist())
+    return found
+
+
+def _orthonormal(directions: np.ndarray) -> np.ndarray:
+    """The nearest matrix with perpendicular columns: headers are rounded."""
+    u, _, v = np.linalg.svd(directions)
+    return np.asarray(u @ v)
+
+
+def from_itk(image: Any) -> Nifti1Image:
+    """The inverse of :func:`to_itk`."""
+    import nibabel as nib
+    import SimpleITK as sitk
+
+    affine = np.eye(4)
+    affine[:3, :3] = LPS @ np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = LPS @ image.GetOrigin()
+    return nib.Nifti1Image(sitk.GetArrayFromImage(image).T.copy(), affine)
+
+
+def in_steps_of(image: Nifti1Image, mm: float) -> Nifti1Image:
+    """Along the image's own axes (the nearest to right, front and up), voxels ``mm`` long.
+
+    Smoothed before it becomes coarser: FWHM of the new voxels, less what the old ones have.
+
+    Examples
+    --------
+    >>> import nibabel as nib
+    >>> fine = nib.Nifti1Image(np.ones((12, 12, 6), np.float32), np.diag([-1, 1, 2, 1.0]))
+    >>> in_steps_of(fine, 4).shape, float(in_steps_of(fine, 4).affine[0, 0])
+    ((3, 3, 3), 4.0)
+    """
+    import nibabel as nib
+    from nibabel.processing import resample_from_to
+    from scipy.ndimage import gaussian_filter
+
+    image = nib.as_closest_canonical(image)
+    spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
+    values = np.asanyarray(image.dataobj, dtype=np.float32)
+    if np.abs(spacing - mm).max() < 1e-3:
+        return nib.Nifti1Image(values, image.affine)
+    wanted = np.sqrt(np.maximum(mm ** 2 - spacing ** 2, 0)) / FWHM_IN_SD / spacing
+    smooth = nib.Nifti1Image(gaussian_filter(values, wanted, mode="constant"), image.affine)
+    shape = np.maximum(1, np.ceil(np.array(values.shape) * spacing / mm - 1e-6)).astype(int)
+    affine = image.affine.copy()
+    affine[:3, :3] *= mm / spacing
+    # the field of view begins at the rim of the first voxel, not at its centre
+    affine[:3, 3] = image.affine[:3] @ [*(0.5 * (mm / spacing - 1)), 1]
+    return resample_from_to(smooth, (tuple(shape), affine), order=1, cval=0.0)
