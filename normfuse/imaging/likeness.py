@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 AROUND_MM = 60.0
 """Empty space around a moving image that is compared by squares."""
 
+CUT = 0.1
+"""Share of the largest slice of brain from which a last slice shows that the brain goes on."""
+
 
 class Likeness(Choice):
     """What images are compared by."""
@@ -60,15 +63,23 @@ class MutualInformation(Likeness):
 
 
 def _surrounded(image: Nifti1Image) -> Nifti1Image:
-    """With empty space on all sides. What leaves the moving image is not counted by ITK: the mean
-    square would be smallest where hardly anything is left to compare."""
+    """With empty space on the sides where the brain ends before the image does.
+
+    ITK counts nothing that leaves the moving image. Where the image ends first nobody knows what
+    is beyond, and nothing is to be counted; else it is known that there is no brain.
+    """
     import nibabel as nib
 
+    values = np.asanyarray(image.dataobj)
     mm = np.linalg.norm(image.affine[:3, :3], axis=0)
-    wide = np.ceil(AROUND_MM / mm).astype(int)
+    wide = []
+    for axis in range(3):
+        brain = (values != 0).sum(tuple(a for a in range(3) if a != axis))
+        wide.append([0 if brain[end] > CUT * brain.max() else round(AROUND_MM / mm[axis])
+                     for end in (0, -1)])
     affine = image.affine.copy()
-    affine[:3, 3] -= affine[:3, :3] @ wide
-    return nib.Nifti1Image(np.pad(np.asanyarray(image.dataobj), [(w, w) for w in wide]), affine)
+    affine[:3, 3] -= affine[:3, :3] @ [before for before, _ in wide]
+    return nib.Nifti1Image(np.pad(values, wide), affine)
 
 
 class LearnedLikeness(Likeness):

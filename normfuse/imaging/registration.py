@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..image_files import load_image
-from ..volumes.points import background
 from .extra import need
 from .likeness import Likeness, MutualInformation
 from .registration_kinds import Deformable, RegistrationKind, Rigid
 from .registration_quality import RegistrationQuality, judged
 from .registration_search import RIM_MM, Search, near_starts
 from .transform import SpatialTransform
-from .volume_grids import LPS, in_steps_of, volume
+from .volume_grids import LPS, signal, volume
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
-
-FAINT = 1e-3
-"""Of the brightest: no signal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,21 +121,6 @@ def prepared(moving: Nifti1Image, fixed: Nifti1Image, outlines: tuple[Nifti1Imag
     seen_moving, seen_fixed = by.images(moving, fixed)
     end, start = map(_middle, outlines)
     return Search(seen_moving, seen_fixed, _with_rim(outlines[1]), start, end - start, by, seed)
-
-
-def signal(image: Nifti1Image, mm: float) -> Nifti1Image:
-    """Where an image is not background, in steps of ``mm``.
-
-    Templates have values of 1e-40 around the brain: what counts is beyond a thousandth of the
-    brightest.
-    """
-    import nibabel as nib
-
-    values = np.asanyarray(image.dataobj)
-    above = np.abs(values - background(values))
-    there = (above > FAINT * np.percentile(above[above > 0], 99)).astype(np.float32)
-    found = in_steps_of(nib.Nifti1Image(there, image.affine), mm)
-    return nib.Nifti1Image((np.asanyarray(found.dataobj) > 0.5).astype(np.float32), found.affine)
 
 
 def _middle(brain: Nifti1Image) -> np.ndarray:

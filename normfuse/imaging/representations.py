@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 OUTLINE = 2.0
 """Mean of a representation in the brain, in its sds; outside it is 0."""
 
-FAINT = 1e-3
-"""Of the brightest: no brain."""
-
 POOLED = 4
 """Sides to which an output is averaged before its rank is taken: more would count noise."""
 
@@ -199,7 +196,7 @@ class ContrastiveRepresentations:
     def __init__(self, channels: Sequence[int] = (8, 16, 32), *, plane: str | None = None,
                  critic: Critic = MeanSquare(), temperature: float = 0.5, decay: float = 1e-4,
                  supervision: Supervision | None = None, patch: int = 16, per_image: int = 8,
-                 shading: float = 0.3, plan: TrainingPlan | None = None, device: str = "cpu",
+                 shading: float = 0.5, plan: TrainingPlan | None = None, device: str = "cpu",
                  seed: int = 0) -> None:
         self.channels, self.plane, self.critic = tuple(channels), plane, critic
         self.temperature, self.decay, self.supervision = temperature, decay, supervision
@@ -296,7 +293,7 @@ class ContrastiveRepresentations:
         """
         import nibabel as nib
 
-        from .volume_grids import in_steps_of
+        from .volume_grids import brain_in_steps_of
 
         f = self.fitted
         if modality not in f.net.names:
@@ -306,11 +303,10 @@ class ContrastiveRepresentations:
                              "represent volumes")
         from .patches import standardised
 
-        regular = in_steps_of(image, f.resolution)
-        values = np.asanyarray(regular.dataobj, dtype=np.float32)
+        regular, brain = brain_in_steps_of(image, f.resolution)
+        values = np.asanyarray(regular.dataobj)
         shape, net = values.shape, cast(LocalUNet, f.net.nets[f.net.names.index(modality)])
-        brain = values > FAINT * values.max()
-        scaled = standardised(np.where(brain, values, 0).reshape(1, -1)).reshape(shape)
+        scaled = standardised(values.reshape(1, -1)).reshape(shape)
         padded = np.pad(scaled, [(0, -side % net.step) for side in shape])
         net.eval()
         out, _ = net(torch.from_numpy(padded)[None, None].to(self.device))
@@ -341,5 +337,5 @@ class ContrastiveRepresentations:
 
 def contrast_plan() -> TrainingPlan:
     """Thirty-two pairs a step; a learning rate that falls."""
-    return TrainingPlan(max_epochs=30, patience=30, warmup=0, batch_size=32, learning_rate=1e-3,
+    return TrainingPlan(max_epochs=60, patience=60, warmup=0, batch_size=32, learning_rate=1e-3,
                         final_rate=0.05, clip=1.0, validation_draws=1)

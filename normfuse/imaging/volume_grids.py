@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ImageError
+from ..volumes.points import background
 from ..volumes.sampling import FWHM_IN_SD
 from .extra import need
 
@@ -19,6 +20,9 @@ SHEAR = 1e-3
 """Largest cosine between two axes of a grid that rounding explains."""
 
 FEWEST_SLICES = 4
+
+FAINT = 0.03
+"""Of the brightest: no signal."""
 
 
 def volume(image: Any, whose: str) -> Nifti1Image:
@@ -133,3 +137,37 @@ def in_steps_of(image: Nifti1Image, mm: float) -> Nifti1Image:
     # the field of view begins at the rim of the first voxel, not at its centre
     affine[:3, 3] = image.affine[:3] @ [*(0.5 * (mm / spacing - 1)), 1]
     return resample_from_to(smooth, (tuple(shape), affine), order=1, cval=0.0)
+
+
+def signal(image: Nifti1Image, mm: float) -> Nifti1Image:
+    """Where an image is not background, in steps of ``mm``.
+
+    Templates have values of 1e-40 around the brain: what counts is beyond a thousandth of the
+    brightest.
+    """
+    import nibabel as nib
+
+    there = _signal(image).astype(np.float32)
+    found = in_steps_of(nib.Nifti1Image(there, image.affine), mm)
+    return nib.Nifti1Image((np.asanyarray(found.dataobj) > 0.5).astype(np.float32), found.affine)
+
+
+def _signal(image: Nifti1Image) -> np.ndarray:
+    values = np.asanyarray(image.dataobj)
+    above = np.abs(values - background(values))
+    return np.asarray(above > FAINT * np.percentile(above[above > 0], 99))
+
+
+def brain_in_steps_of(image: Nifti1Image, mm: float) -> tuple[Nifti1Image, np.ndarray]:
+    """:func:`in_steps_of` of the brain alone: what is outside takes no part, and is 0 after it;
+    and where the brain is, bool."""
+    import nibabel as nib
+
+    there = _signal(image)
+    values = np.where(there, np.asanyarray(image.dataobj), 0).astype(np.float32)
+    total, share = (in_steps_of(nib.Nifti1Image(part, image.affine), mm)
+                    for part in (values, there.astype(np.float32)))
+    weight = np.asanyarray(share.dataobj)
+    inside = weight > 0.5
+    found = np.where(inside, np.asanyarray(total.dataobj) / np.where(inside, weight, 1), 0)
+    return nib.Nifti1Image(found.astype(np.float32), total.affine), inside

@@ -3,14 +3,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .fixtures import (tiny_cohort, tiny_deviations, tiny_images, tiny_scored,
+from .fixtures import (tiny_cohort, tiny_deviations, tiny_head, tiny_images, tiny_scored,
                        tiny_segmentations, tiny_voxel_deviations)
 
 if TYPE_CHECKING:
     from .aggregators import AggregatorCase
 
-__all__ = ["AggregatorCase", "tiny_cohort", "tiny_deviations", "tiny_images",
-           "tiny_scored", "tiny_segmentations", "tiny_voxel_deviations"]
+__all__ = ["AggregatorCase", "tiny_cohort", "tiny_deviations", "tiny_head",
+           "tiny_images", "tiny_scored", "tiny_segmentations", "tiny_voxel_deviations"]
 
 
 def __getattr__(name: str) -> Any:

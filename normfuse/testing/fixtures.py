@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -169,6 +169,22 @@ def tiny_images(n: int = 12, *, seed: int = 0) -> Cohort:
     people = pd.DataFrame({"age": rng.uniform(20, 80, n).round(1)}, ids)
     return Cohort.from_frames(people, frames, covariates={"age": "continuous"},
                               spaces=dict.fromkeys(frames, space))
+
+
+def tiny_head(contrast: str = "T1w", *, seed: int = 0, resolution: float = 4.0) -> Any:
+    """A simulated brain as a NIfTI image in MNI space; the same person for the same seed.
+
+    Examples
+    --------
+    >>> tiny_head().shape, tiny_head("T2w").shape
+    ((50, 59, 48), (50, 59, 48))
+    """
+    from ..imaging.simulated import Scanner
+    from ..volumes.plan import template_space
+
+    space = template_space("brain", resolution)
+    scans = Scanner(space, [contrast]).scan(np.random.default_rng(seed))
+    return space.img(scans.values[contrast])
 
 
 def tiny_segmentations(cohort: Cohort | None = None) -> Segmentations:

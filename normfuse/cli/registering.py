@@ -1,0 +1,151 @@
+"""The verb that brings scans into MNI space."""
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import CohortError, listed
+from .application import free_place
+from .choices import NewFolder, Overwrite
+from .made import Made
+from .verbs import verb
+
+if TYPE_CHECKING:
+    from ..imaging.registration_kinds import RegistrationKind
+
+Kind = StrEnum("Kind", ["rigid", "affine", "deformable"])
+FIELDS = ("id", "modality")
+
+
+@verb("""
+normfuse register 'raw/{id}/{id}_{modality}.nii.gz' --out mni/
+# maps of one acquisition go where its b0 goes; other modalities to the person's T1w first
+normfuse register 'raw/{id}_{modality}.nii.gz' --carry FA=b0 --carry MD=b0 \\
+    --out mni/
+""")
+def register(pattern: Annotated[str, typer.Argument(
+                 metavar="PATTERN", help="Where the images are, with {id} and {modality} in their "
+                 "places; * stands for anything. In quotes, so that the shell leaves it alone.")],
+             out: NewFolder,
+             anchor: Annotated[str, typer.Option(
+                 metavar="MODALITY", help="What goes to the template itself; the others of a "
+                 "person go to it rigidly.")] = "T1w",
+             kind: Annotated[Kind, typer.Option(
+                 help="What may be done to the anchor: turned and shifted, also stretched, or "
+                 "also bent.")] = Kind.affine,
+             carry: Annotated[list[str] | None, typer.Option(
+                 metavar="MODALITY=OTHER", help="The one goes where the other goes.")] = None,
+             template: Annotated[Path | None, typer.Option(
+                 help="A brain image to register to; by default ICBM 152 2009a, T1-weighted.")
+             ] = None,
+             representations: Annotated[Path | None, typer.Option(
+                 metavar="FOLDER", help="Compare learned representations (written by "
+                 "ContrastiveRepresentations.save) in the place of mutual information. The "
+                 "template is taken for a T1w.")] = None,
+             resolution: Annotated[float, typer.Option(
+                 min=0.5, max=10, help="Voxels of what is written, mm.")] = 2.0,
+             overwrite: Overwrite = False) -> Made:
+    """Bring scans into MNI space: images, transforms, a table of quality and sheets to look at.
+
+    Of brains without skull. The same command goes on where a stopped one was. Whatever looks
+    wrong (outlines that do not overlap, headers that swap sides) is named; look at the sheets
+    for the rest. Needs SimpleITK: pip install 'normfuse[registration]'.
+    """
+    free_place(out, overwrite, "registration.json")
+    from ..imaging.extra import need
+
+    need("SimpleITK", "registration")
+    from ..image_files import load_image
+    from ..imaging.registered_people import RegistrationPlan, register_people
+
+    images = found(pattern)
+    plan = RegistrationPlan(anchor, _kind(kind), carried=_pairs(carry or []),
+                            resolution=resolution)
+    if representations is not None:
+        from ..imaging.representations import ContrastiveRepresentations
+
+        plan = replace(plan, by=ContrastiveRepresentations.load(representations))
+    target = None if template is None else load_image(template)
+    table = register_people(images, out, plan, template=target, overwrite=overwrite)
+    doubtful = table[~table["ok"]]
+    said = [f"  {row['person']} {row['modality']}: {row['problems']}"
+            for _, row in doubtful.iterrows()]
+    sheets = len(list(out.glob("contact_sheet_*.png")))
+    return Made("registered images", out, "\n".join([
+        f"registered: {out}", f"{len(table)} images of {len(images)} people; "
+        f"{len(doubtful)} to look at first", *said,
+        f"look at {'contact_sheet_1.png' if sheets == 1 else f'{sheets} contact sheets'}"]),
+        {"people": len(images), "images": len(table), "doubtful": len(doubtful)})
+
+
+def found(pattern: str) -> dict[str, dict[str, Path]]:
+    """Person -> modality -> file.
+
+    >>> found("raw/{id}.nii.gz")
+    Traceback (most recent call last):
+    normfuse.errors.CohortError: the pattern 'raw/{id}.nii.gz' lacks {modality}; write ...
+    """
+    lacking = [f for f in FIELDS if f"{{{f}}}" not in pattern]
+    if lacking:
+        raise CohortError(f"the pattern {pattern!r} lacks {{{lacking[0]}}}; write it as in "
+                          "'raw/{id}/{id}_{modality}.nii.gz'")
+    unknown = set(re.findall(r"{(.*?)}", pattern)).difference(FIELDS)
+    if unknown:
+        raise CohortError(f"the pattern {pattern!r} names {listed(sorted(unknown))}; in braces "
+                          f"may stand {listed(FIELDS)}")
+    path = Path(pattern)
+    anywhere = Path(*[re.sub(r"{.*?}", "*", part) for part in path.parts])
+    root = Path(anywhere.anchor) if anywhere.anchor else Path()
+    files = sorted(root.glob(str(anywhere.relative_to(anywhere.anchor))))
+    images: dict[str, dict[str, Path]] = {}
+    for file in files:
+        match = _as_expression(path).fullmatch(file.as_posix())
+        if match is None:
+            continue
+        mine, modality = images.setdefault(match["id"], {}), match["modality"]
+        if modality in mine:
+            raise CohortError(f"{match['id']} has two files of {modality}: {mine[modality]} and "
+                              f"{file}; make the pattern narrower")
+        mine[modality] = file
+    if not images:
+        raise CohortError(f"no file fits the pattern {pattern!r}"
+                          f"{'' if not files else f', though {files[0]} nearly does'}")
+    return images
+
+
+def _as_expression(path: Path) -> re.Pattern[str]:
+    """The pattern as a regular expression; a field that stands twice is the same twice."""
+    seen: set[str] = set()
+    parts = []
+    for piece in re.split(r"({id}|{modality}|\*)", path.as_posix()):
+        name = piece[1:-1]
+        if piece == "*":
+            parts.append("[^/]*")
+        elif name in FIELDS and piece.startswith("{"):
+            parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)")
+            seen.add(name)
+        else:
+            parts.append(re.escape(piece))
+    return re.compile("".join(parts))
+
+
+def _kind(name: Kind) -> RegistrationKind:
+    from ..imaging import registration_kinds as kinds
+
+    made: dict[Kind, RegistrationKind] = {Kind.rigid: kinds.Rigid(), Kind.affine: kinds.Affine(),
+                                          Kind.deformable: kinds.Deformable()}
+    return made[name]
+
+
+def _pairs(carry: list[str]) -> dict[str, str]:
+    """``FA=b0`` as {"FA": "b0"}."""
+    pairs = [text.split("=") for text in carry]
+    for text, pair in zip(carry, pairs):
+        if len(pair) != 2 or not all(pair):
+            raise typer.BadParameter(f"--carry is MODALITY=OTHER, as FA=b0; got {text!r}")
+    return {modality: other for modality, other in pairs}

@@ -1,0 +1,265 @@
+"""Everybody's scans brought into the frame of a template, with a sheet to look at."""
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ..errors import BegunWorkError, CohortError, ImageError, ModelFileError, listed
+from ..image_files import load_image
+from ..inputs import read_object
+from ..outputs import new_file, refuse_existing, take_name
+from ..volumes.header import opened
+from ..volumes.plan import MNI
+from .likeness import LearnedLikeness, Likeness, MutualInformation
+from .registration import Registration, register
+from .registration_kinds import Affine, RegistrationKind, Rigid
+from .transform import SpatialTransform
+from .volume_grids import in_steps_of
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+
+    from .representations import ContrastiveRepresentations
+
+QUALITY, BEGUN = "quality.tsv", "begun.json"
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+
+
+def mni_template(resolution: float = 2.0) -> Nifti1Image:
+    """The brain of the ICBM 152 2009a template, T1-weighted, that nilearn ships.
+
+    Examples
+    --------
+    >>> mni_template(8).shape
+    (26, 30, 25)
+    """
+    from nilearn.datasets import load_mni152_template
+
+    if resolution == int(resolution):
+        return load_mni152_template(resolution=int(resolution))
+    return in_steps_of(load_mni152_template(resolution=1), resolution)
+
+
+@dataclass(frozen=True)
+class RegistrationPlan:
+    """How people's scans get into one frame.
+
+    The ``anchor`` of each person goes to the template as ``kind`` says; every other modality goes
+    rigidly to the anchor, and both steps are applied as one. Who lacks the anchor has each
+    modality registered to the template itself.
+
+    Parameters
+    ----------
+    anchor : str
+        The modality that looks most like the template.
+    kind : RegistrationKind
+    by : Likeness or ContrastiveRepresentations
+        Representations compare each image with whatever it goes to; the template is taken for an
+        image of the anchor's modality.
+    carried : dict of str
+        Modality -> the one whose way it goes, as ``{"FA": "b0"}``: maps of one acquisition.
+    resolution : float, mm
+        Of what is written.
+    seed : int
+
+    Examples
+    --------
+    >>> RegistrationPlan(carried={"FA": "b0"}).way("FA"), RegistrationPlan().way("T2w")
+    ('b0', 'T2w')
+    """
+
+    anchor: str = "T1w"
+    kind: RegistrationKind = Affine()
+    by: Likeness | ContrastiveRepresentations = MutualInformation()
+    carried: Mapping[str, str] = field(default_factory=dict)
+    resolution: float = 2.0
+    seed: int = 0
+
+    def way(self, modality: str) -> str:
+        """The modality whose transform this one gets."""
+        return self.carried.get(modality, modality)
+
+    def likeness(self, moving: str, fixed: str) -> Likeness:
+        """What images of two modalities are compared by."""
+        return self.by if isinstance(self.by, Likeness) else LearnedLikeness(self.by, moving,
+                                                                             fixed)
+
+
+def register_people(images: Mapping[str, Mapping[str, str | Path]], out: str | Path,
+                    plan: RegistrationPlan = RegistrationPlan(), *,
+                    template: Nifti1Image | None = None, progress: bool | None = None,
+                    overwrite: bool = False) -> pd.DataFrame:
+    """Register every person's scans to a template, and write them with what was found.
+
+    In ``out``: ``<person>/<person>_space-<template>_<modality>.nii.gz``, the transforms beside
+    them, ``quality.tsv`` and ``contact_sheet_1.png``, … A run that was stopped goes on where it
+    was; files that cannot be registered are named in the table, and cost nobody else anything.
+
+    Parameters
+    ----------
+    images : dict of dict
+        Person -> modality -> file; of brains without skull.
+    out : path
+        A new folder.
+    plan : RegistrationPlan
+    template : Nifti1Image, optional
+        By default :func:`mni_template` at the plan's resolution.
+    progress : bool, optional
+        None: a bar in a terminal or a notebook.
+    overwrite : bool
+        Replace a folder that this function wrote.
+
+    Returns
+    -------
+    DataFrame
+        One row a person and modality: ``ok``, overlap, metric, problems. Look at the sheet too.
+
+    Raises
+    ------
+    CohortError
+        Nobody, or names that are no file names.
+    BegunWorkError
+        Work begun with other settings.
+    """
+    from tqdm.auto import tqdm
+
+    from .contact_sheet import write_sheets
+
+    out = Path(out)
+    _refuse_names(images, plan)
+    refuse_existing(out, overwrite, _ours)
+    work = out.with_name(f".{out.name}.unfinished")
+    space, target = (MNI, mni_template(plan.resolution)) if template is None else (
+        "template", template)
+    _begin(work, plan, images, target)
+    rows: list[dict[str, Any]] = []
+    for who in tqdm(images, desc="registering", unit="person", leave=False,
+                    disable=None if progress is None else not progress):
+        note = work / who / "quality.json"
+        if not note.exists():
+            _person(who, images[who], target, space, plan, work / who)
+        rows += json.loads(note.read_text(encoding="utf-8"))["rows"]
+    table = pd.DataFrame(rows)
+    table.to_csv(work / QUALITY, sep="\t", index=False)
+    write_sheets(table, target, work)
+    for note in work.glob("*/quality.json"):
+        note.unlink()
+    (work / BEGUN).rename(work / "registration.json")
+    take_name(work, out, _ours)
+    return table
+
+
+def _refuse_names(images: Mapping[str, Mapping[str, Any]], plan: RegistrationPlan) -> None:
+    if not images or not any(images.values()):
+        raise CohortError("nobody has an image to register; give {person: {modality: file}}")
+    odd = [name for name in {*images, *(m for each in images.values() for m in each)}
+           if not _SAFE.fullmatch(str(name))]
+    if odd:
+        raise CohortError(f"{listed(sorted(map(str, odd)))} cannot be part of a file's name; "
+                          "persons and modalities are written with letters, digits, . + -")
+    there = {m for each in images.values() for m in each}
+    for modality, other in plan.carried.items():
+        if modality in there and other not in there:
+            raise CohortError(f"{modality} is to go where {other} goes, which nobody has; the "
+                              f"modalities are {listed(sorted(there))}")
+    if not isinstance(plan.by, Likeness):
+        known = plan.by.fitted.net.names
+        unknown = {plan.way(m) for m in there}.union([plan.anchor]).difference(known)
+        if unknown:
+            raise CohortError(f"the representations know {listed(known)}, and not "
+                              f"{listed(sorted(unknown))}; leave by= out to compare by mutual "
+                              "information")
+
+
+def _ours(path: Path) -> bool:
+    return path.name in {QUALITY, "registration.json"} or path.is_dir() or \
+        path.name.startswith("contact_sheet_")
+
+
+def _begin(work: Path, plan: RegistrationPlan, images: Mapping[str, Mapping[str, Any]],
+           target: Nifti1Image) -> None:
+    """Note what is asked for, or find that it was begun."""
+    settings = {"plan": {**{name: repr(value) for name, value in vars(plan).items()}},
+                "grid": [list(target.shape), target.affine.tolist()],
+                "images": {who: {m: str(p) for m, p in each.items()}
+                           for who, each in images.items()}}
+    note = work / BEGUN
+    if note.exists():
+        if read_object(note) != settings:
+            raise BegunWorkError(f"{work} holds work begun with other images or settings; remove "
+                                 "it, or choose another name for the result")
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    with new_file(note) as temporary:
+        temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+
+
+def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,
+            plan: RegistrationPlan, folder: Path) -> None:
+    """Write everything of a person; ``quality.json`` last."""
+    import nibabel as nib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, ways = [], _Ways(files, target, plan)
+    for modality in sorted(files, key=lambda m: m != plan.anchor):
+        row: dict[str, Any] = {"person": who, "modality": modality}
+        try:
+            image = _image(files[modality])
+            transform, found = ways.of(modality)
+            done = transform.resample(image, target)
+        except (ImageError, ModelFileError, OSError) as problem:
+            rows.append({**row, "ok": False, "problems": str(problem)})
+            continue
+        name = f"{who}_space-{space}_{modality}.nii.gz"
+        nib.save(done, folder / name)
+        transform.save(folder / f"{who}_from-{space}_to-{modality}_xfm.h5", overwrite=True)
+        rows.append({**row, "ok": all(r.quality.ok for r in found), "problems": "; ".join(
+            p for r in found for p in r.quality.problems), "overlap": found[-1].quality.overlap,
+            "metric": found[-1].quality.metric, "file": f"{who}/{name}"})
+    with new_file(folder / "quality.json", overwrite=True) as temporary:
+        temporary.write_text(json.dumps({"rows": rows}), encoding="utf-8")
+
+
+class _Ways:
+    """From the template to each of a person's images, found when asked for."""
+
+    def __init__(self, files: Mapping[str, Any], target: Nifti1Image, plan: RegistrationPlan
+                 ) -> None:
+        self.files, self.target, self.plan = files, target, plan
+        self._known: dict[str, tuple[SpatialTransform, Sequence[Registration]]] = {}
+
+    def of(self, modality: str) -> tuple[SpatialTransform, Sequence[Registration]]:
+        """The transform, and the registrations it is made of."""
+        led = self.plan.way(modality)
+        if led not in self.files:
+            raise ImageError(f"{modality} goes where {led} goes, and there is no {led}")
+        if led not in self._known:
+            self._known[led] = self._found(led)
+        return self._known[led]
+
+    def _found(self, modality: str) -> tuple[SpatialTransform, Sequence[Registration]]:
+        plan, image = self.plan, _image(self.files[modality])
+        if modality == plan.anchor or plan.anchor not in self.files:
+            by = plan.likeness(modality, plan.anchor)
+            one = register(image, self.target, plan.kind, by, seed=plan.seed)
+            return one.transform, [one]
+        first, before = self.of(plan.anchor)
+        one = register(image, _image(self.files[plan.anchor]), Rigid(),
+                       plan.likeness(modality, plan.anchor), seed=plan.seed)
+        return first.then(one.transform), [*before, one]
+
+
+def _image(path: str | Path) -> Nifti1Image:
+    image, problems = opened(Path(path))
+    refused = [p for p in problems if p.refuses]
+    if image is None or refused:
+        raise ImageError(f"{path}: " + "; ".join(f"{p.what} {p.detail}".strip() for p in refused))
+    return load_image(path)
+
+
