@@ -28,6 +28,10 @@ class Likeness(Choice):
     resolution: float
     """Voxels of the images that are compared, mm."""
 
+    least: float
+    """Minus the metric below which images have hardly anything in common. One person's contrasts
+    reached .6 to 1 nats, DTI and a T1-weighted template .3."""
+
     @abstractmethod
     def images(self, moving: Nifti1Image, fixed: Nifti1Image) -> tuple[Nifti1Image, Nifti1Image]:
         """What is compared in the place of the images, at ``resolution``."""
@@ -54,6 +58,7 @@ class MutualInformation(Likeness):
 
     bins: int = 32
     resolution: float = 2.0
+    least = 0.1
 
     def images(self, moving: Nifti1Image, fixed: Nifti1Image) -> tuple[Nifti1Image, Nifti1Image]:
         return in_steps_of(moving, self.resolution), in_steps_of(fixed, self.resolution)
@@ -96,6 +101,8 @@ class LearnedLikeness(Likeness):
     moving, fixed : str
         Which modality each image is; two may be the same.
     """
+
+    least = 0.1
 
     def __init__(self, representations: ContrastiveRepresentations, moving: str, fixed: str
                  ) -> None:

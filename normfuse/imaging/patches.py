@@ -157,6 +157,8 @@ def standardised(values: np.ndarray) -> np.ndarray:
     there = np.where((values != 0) & np.isfinite(values), values, np.nan)
     known = np.isfinite(there).any(1)
     found = np.zeros(values.shape, dtype=np.float32)
+    if not known.any():
+        return found
     low, middle, high = np.nanpercentile(there[known], (25, 50, 75), axis=1)[..., None]
     scaled = (there[known] - middle) / np.maximum(high - low, 1e-8)
     found[known] = np.nan_to_num(np.clip(scaled, *LIMITS))

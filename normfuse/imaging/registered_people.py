@@ -261,5 +261,3 @@ def _image(path: str | Path) -> Nifti1Image:
     if image is None or refused:
         raise ImageError(f"{path}: " + "; ".join(f"{p.what} {p.detail}".strip() for p in refused))
     return load_image(path)
-
-

@@ -1,6 +1,8 @@
 """Scans of one person, or a person and a template, brought into one frame."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +93,25 @@ def register(moving: Nifti1Image | str | Path, fixed: Nifti1Image | str | Path,
     need("SimpleITK", "registration")
     moving, fixed = (volume(_read(image), whose) for image, whose in
                      ((moving, "the moving image"), (fixed, "the fixed image")))
+    with _one_thread():
+        return _registered(moving, fixed, kind, by, seed)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of several threads differ in their last digits from run to run."""
+    import SimpleITK as sitk
+
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
+def _registered(moving: Nifti1Image, fixed: Nifti1Image, kind: RegistrationKind, by: Likeness,
+                seed: int) -> Registration:
     outlines = signal(moving, by.resolution), signal(fixed, by.resolution)
     search = prepared(moving, fixed, outlines, by, seed)
     coarse, (matrix, offset) = search.best(near_starts())

@@ -86,13 +86,18 @@ def judged(search: Search, transform: SpatialTransform, value: float, coarse: fl
     header = _named(starts[k]) if margin > BEYOND_CHANCE else ""
     ends = (float(volumes.min()), float(volumes.max()))
     return RegistrationQuality(overlap, contained, value, ends, header, float(margin),
-                               tuple(_problems(contained, value, ends, header)))
+                               tuple(_problems(contained, value, search.likeness.least, ends,
+                                               header)))
 
 
-def _problems(contained: float, value: float, ends: tuple[float, float], header: str) -> list[str]:
+def _problems(contained: float, value: float, least: float, ends: tuple[float, float],
+              header: str) -> list[str]:
     found = []
     if not np.isfinite(value):
         found.append("the search left the images: they may show different things")
+    elif -value < least:
+        found.append("the images have hardly anything in common where they were laid on one "
+                     f"another (metric {value:.2g})")
     if contained < LEAST_CONTAINED:
         found.append(f"the outlines overlap little: {contained:.0%} of the smaller one")
     if ends[0] <= 0:

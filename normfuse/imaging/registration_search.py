@@ -45,8 +45,9 @@ class Start:
 
 def near_starts() -> list[Start]:
     """As the header says, and turned a little about each axis."""
-    return [Start((0.0, 0.0, 0.0)), *(Start(tuple(sign * TURNS * row))  # type: ignore[arg-type]
-                                      for row in np.eye(3) for sign in (-1, 1))]
+    away = [sign * TURNS for sign in (-1, 1)]
+    return [Start((0.0, 0.0, 0.0)), *(Start((a, 0.0, 0.0)) for a in away),
+            *(Start((0.0, a, 0.0)) for a in away), *(Start((0.0, 0.0, a)) for a in away)]
 
 
 def wrong_starts() -> list[Start]:
@@ -155,7 +156,7 @@ class Search:
         self.likeness.set(method)
         method.SetInterpolator(sitk.sitkLinear)
         method.SetMetricFixedMask(self._images[2])
-        method.SetNumberOfThreads(1)  # sums of several threads differ in their last digits
+        method.SetNumberOfThreads(1)
         finest = self.likeness.resolution
         shrinks = [max(1, round(mm / finest)) for mm in levels]
         method.SetShrinkFactorsPerLevel(shrinks)

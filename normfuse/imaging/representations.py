@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 OUTLINE = 2.0
 """Mean of a representation in the brain, in its sds; outside it is 0."""
 
+MARGIN = 5
+"""Of the coarsest voxels of a network: as far as two convolutions at each resolution see."""
+
 POOLED = 4
 """Sides to which an output is averaged before its rank is taken: more would count noise."""
 
@@ -120,7 +123,7 @@ class RepresentationNet(nn.Module):
         out, inner = torch.cat(outs, 1), torch.cat(inners, 1)
         pool = nn.functional.adaptive_avg_pool2d if self.dimensions == 2 else \
             nn.functional.adaptive_avg_pool3d
-        flat = cast(Tensor, pool(out.flatten(0, 1), POOLED)).flatten(1)
+        flat = pool(out.flatten(0, 1), POOLED).flatten(1)
         return {"rank of output": effective_rank(flat),
                 "rank of bottleneck": effective_rank(inner.flatten(0, 1)),
                 "alignment": closeness(out[0], out[1]), "uniformity": uniformity(flat),
@@ -304,15 +307,21 @@ class ContrastiveRepresentations:
         from .patches import standardised
 
         regular, brain = brain_in_steps_of(image, f.resolution)
-        values = np.asanyarray(regular.dataobj)
-        shape, net = values.shape, cast(LocalUNet, f.net.nets[f.net.names.index(modality)])
-        scaled = standardised(values.reshape(1, -1)).reshape(shape)
-        padded = np.pad(scaled, [(0, -side % net.step) for side in shape])
+        box = tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(brain))
+        net = cast(LocalUNet, f.net.nets[f.net.names.index(modality)])
+        scaled = standardised(np.asanyarray(regular.dataobj)[box].reshape(1, -1))
+        inside = brain[box]
+        # empty space as wide as the network sees: its borders are nowhere near the brain
+        wide = MARGIN * net.step
+        padded = np.pad(scaled.reshape(inside.shape),
+                        [(wide, wide + -side % net.step) for side in inside.shape])
         net.eval()
         out, _ = net(torch.from_numpy(padded)[None, None].to(self.device))
-        found = out[0, 0].cpu().numpy()[tuple(slice(side) for side in shape)]
-        found = OUTLINE + (found - found[brain].mean()) / max(float(found[brain].std()), 1e-8)
-        return nib.Nifti1Image(np.where(brain, found, 0).astype(np.float32), regular.affine)
+        seen = out[0, 0].cpu().numpy()[tuple(slice(wide, wide + n) for n in inside.shape)]
+        seen = OUTLINE + (seen - seen[inside].mean()) / max(float(seen[inside].std()), 1e-8)
+        found = np.zeros(brain.shape, dtype=np.float32)
+        found[box] = np.where(inside, seen, 0)
+        return nib.Nifti1Image(found, regular.affine)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write to a new folder: ``representations.json`` and ``weights.safetensors``."""

@@ -142,8 +142,8 @@ def in_steps_of(image: Nifti1Image, mm: float) -> Nifti1Image:
 def signal(image: Nifti1Image, mm: float) -> Nifti1Image:
     """Where an image is not background, in steps of ``mm``.
 
-    Templates have values of 1e-40 around the brain: what counts is beyond a thousandth of the
-    brightest.
+    Templates have values of 1e-40 around the brain, resampled images a seam: what counts is
+    beyond a share of the brightest.
     """
     import nibabel as nib
 
@@ -153,9 +153,12 @@ def signal(image: Nifti1Image, mm: float) -> Nifti1Image:
 
 
 def _signal(image: Nifti1Image) -> np.ndarray:
+    from scipy.ndimage import binary_fill_holes
+
     values = np.asanyarray(image.dataobj)
     above = np.abs(values - background(values))
-    return np.asarray(above > FAINT * np.percentile(above[above > 0], 99))
+    there = above > FAINT * np.percentile(above[above > 0], 99)
+    return np.asarray(binary_fill_holes(there))  # ventricles are dark, and brain
 
 
 def brain_in_steps_of(image: Nifti1Image, mm: float) -> tuple[Nifti1Image, np.ndarray]:

@@ -42,6 +42,8 @@ class LocalUNet(nn.Module):
     def __init__(self, dimensions: int, channels: Sequence[int], n_outputs: int) -> None:
         super().__init__()
         conv = LAYERS[dimensions][0]
+        # this layout takes six tenths of the time
+        self.layout = torch.channels_last if dimensions == 2 else torch.channels_last_3d
         self.mode, self.channels = MODES[dimensions], tuple(channels)
         self.pool: Any = nn.AvgPool2d(2) if dimensions == 2 else nn.AvgPool3d(2)
 
@@ -57,10 +59,9 @@ class LocalUNet(nn.Module):
         for weight in self.parameters():
             if weight.dim() > 1:
                 nn.init.kaiming_normal_(weight)
+                weight.data = weight.data.contiguous(memory_format=self.layout)
             else:
                 nn.init.zeros_(weight)
-        self.layout = torch.channels_last if dimensions == 2 else torch.channels_last_3d
-        self.to(memory_format=self.layout)  # six tenths of the time
 
     @property
     def step(self) -> int:
