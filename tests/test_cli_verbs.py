@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import normfuse as nf
 from normfuse.cli import Fusion, app, demo
 from normfuse.simulate import write_cohort
-from normfuse.testing import tiny_cohort, tiny_voxel_deviations
+from normfuse.testing import tiny_cohort, tiny_head, tiny_voxel_deviations
 
 LINES = {
     "check": "check cohort/cohort.toml --out check",
@@ -37,6 +37,7 @@ LINES = {
     "regions": "regions voxels --atlas labels.nii.gz --table names.tsv --out regions",
     "compare-voxels": "compare-voxels voxels --group diagnosis --adjust none --permutations 9 "
                       "--blocks none --out voxel_groups",
+    "register": "register '{id}_{modality}.nii.gz' --resolution 8 --out mni",
     "demo": "demo --quick --out demo"}
 KEYS = {"schema", "normfuse", "verb", "ok", "exit_code", "made", "where", "counts", "notes",
         "result", "command", "warnings", "errors", "seconds"}
@@ -64,6 +65,7 @@ def place(tmp_path_factory):
     space = made.space("t1")
     labels = space.img(np.arange(len(made.z.columns)) % 2 + 1.0)
     labels.to_filename(place / "labels.nii.gz")
+    tiny_head(resolution=8).to_filename(place / "sub-1_T1w.nii.gz")
     (place / "names.tsv").write_text("index\tname\n1\tLeft-A\n2\tRight-A\n")
     small = {"people": (40, 8), "options": "--epochs 1 --latent 2 --calibration held-out"}
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():

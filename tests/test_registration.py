@@ -205,7 +205,7 @@ class TestRegister:
         ((-1, -1, 1), "turned by 180 degrees about z")))
     def test_headers_that_lie_are_said(self, head, other, axes, said):
         """The simulated brain is symmetric; a lesion on one side is not."""
-        lesion = np.linalg.norm(np.indices(head.shape).T - [34, 30, 26], axis=-1).T < 7
+        lesion = np.linalg.norm(np.indices(head.shape).T - [34, 30, 26], axis=-1).T < 9
         one, two = (nib.Nifti1Image(np.where(lesion, 0.3, i.dataobj).astype(np.float32), i.affine)
                     for i in (head, other))
         wrong = nib.Nifti1Image(two.dataobj, np.diag([*axes, 1.0]) @ two.affine)
