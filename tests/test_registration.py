@@ -357,8 +357,13 @@ class TestVerb:
                         "--resolution", 6, "--json")
         said = json.loads(done.stdout)
         assert done.exit_code == 0 and said["counts"] == {"people": 1, "images": 1, "doubtful": 0}
-        again = self.run(f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni")
-        assert again.exit_code == 1 and "already there" in again.stderr
+        again = f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni"
+        refused = self.run(*again)
+        assert refused.exit_code == 1 and "already there" in refused.stderr
+        assert self.run(*again, "--overwrite", "--resolution", 8).exit_code == 0
+        (tmp_path / "mni" / "sub-1" / "thesis.doc").write_text("mine")
+        refused = self.run(*again, "--overwrite", "--resolution", 8)
+        assert refused.exit_code == 1 and (tmp_path / "mni/sub-1/thesis.doc").exists()
 
     @pytest.mark.parametrize("pattern, said", (
         ("{id}.nii.gz", "lacks {modality}"), ("{id}_{modality}_{run}.nii", "names run"),

@@ -56,12 +56,13 @@ def register(pattern: Annotated[str, typer.Argument(
     wrong (outlines that do not overlap, headers that swap sides) is named; look at the sheets
     for the rest. Needs SimpleITK: pip install 'normfuse[registration]'.
     """
-    free_place(out, overwrite, "registration.json")
     from ..imaging.extra import need
+    from ..imaging.registered_people import RegistrationPlan, is_ours, register_people
+
+    free_place(out, overwrite, "registration.json", is_ours)
 
     need("SimpleITK", "registration")
     from ..image_files import load_image
-    from ..imaging.registered_people import RegistrationPlan, register_people
 
     images = found(pattern)
     plan = RegistrationPlan(anchor, _kind(kind), carried=_pairs(carry or []),

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 QUALITY, BEGUN = "quality.tsv", "begun.json"
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_WRITTEN = re.compile(r".+_(space-.+\.nii\.gz|from-.+_to-.+_xfm\.h5)")
+_SHEET = re.compile(r"contact_sheet_\d+\.png")
 
 
 def mni_template(resolution: float = 2.0) -> Nifti1Image:
@@ -133,7 +135,7 @@ def register_people(images: Mapping[str, Mapping[str, str | Path]], out: str | P
 
     out = Path(out)
     _refuse_names(images, plan)
-    refuse_existing(out, overwrite, _ours)
+    refuse_existing(out, overwrite, is_ours)
     work = out.with_name(f".{out.name}.unfinished")
     space, target = (MNI, mni_template(plan.resolution)) if template is None else (
         "template", template)
@@ -151,7 +153,7 @@ def register_people(images: Mapping[str, Mapping[str, str | Path]], out: str | P
     for note in work.glob("*/quality.json"):
         note.unlink()
     (work / BEGUN).rename(work / "registration.json")
-    take_name(work, out, _ours)
+    take_name(work, out, is_ours)
     return table
 
 
@@ -177,9 +179,13 @@ def _refuse_names(images: Mapping[str, Mapping[str, Any]], plan: RegistrationPla
                               "information")
 
 
-def _ours(path: Path) -> bool:
-    return path.name in {QUALITY, "registration.json"} or path.is_dir() or \
-        path.name.startswith("contact_sheet_")
+def is_ours(path: Path) -> bool:
+    """Whether an older run of this may have written it: a person's folder with nothing else in
+    it, a table or a sheet."""
+    if path.is_dir():
+        return all(_WRITTEN.fullmatch(p.name) and p.name.startswith(f"{path.name}_")
+                   for p in path.iterdir())
+    return path.name in {QUALITY, "registration.json"} or bool(_SHEET.fullmatch(path.name))
 
 
 def _begin(work: Path, plan: RegistrationPlan, images: Mapping[str, Mapping[str, Any]],
