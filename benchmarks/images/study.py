@@ -175,8 +175,8 @@ def missing(data: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     learn = {"complete": everybody, "holes": holed, "unet": everybody, "unet_holes": holed,
              "complete_cases": everybody.select(list(whole))}[data]
     if data.startswith("unet"):
-        return judged(lambda: UNetRival(plan(32), seed).fit(learn), people(1000 + seed, 16, 4))
-    epochs = 64 if data == "complete_cases" else 8
+        return judged(lambda: UNetRival(plan(60), seed).fit(learn), people(1000 + seed, 16, 4))
+    epochs = 160 if data == "complete_cases" else 20
     return judged(lambda: ImageSynthesiser(plan=plan(epochs), seed=seed).fit(learn),
                   people(1000 + seed, 16, 4))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .representations import ContrastiveRepresentations
 
 AROUND_MM = 60.0
-"""Empty space around a moving image that is compared by squares."""
+"""Empty space that is added around representations of a moving image."""
 
 CUT = 0.1
 """Share of the largest slice of brain from which a last slice shows that the brain goes on."""

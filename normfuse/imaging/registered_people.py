@@ -191,7 +191,7 @@ def is_ours(path: Path) -> bool:
 def _begin(work: Path, plan: RegistrationPlan, images: Mapping[str, Mapping[str, Any]],
            target: Nifti1Image) -> None:
     """Note what is asked for, or find that it was begun."""
-    settings = {"plan": {**{name: repr(value) for name, value in vars(plan).items()}},
+    settings = {"plan": {name: repr(value) for name, value in vars(plan).items()},
                 "grid": [list(target.shape), target.affine.tolist()],
                 "images": {who: {m: str(p) for m, p in each.items()}
                            for who, each in images.items()}}

@@ -35,8 +35,8 @@ class RegistrationQuality:
     contained : float
         Share of the smaller outline that lies in the other.
     metric : float
-        What was made small, at the end: minus mutual information in nats, or the mean square of
-        the difference of representations.
+        What was made small, at the end: minus mutual information in nats, or minus the
+        squared correlation of representations.
     jacobian : (float, float)
         Least and largest determinant in the fixed brain.
     header : str
