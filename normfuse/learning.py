@@ -13,11 +13,12 @@ import torch
 from .calibration import SPLIT, CrossFit, HeldOut, choose_calibration
 from .cohort import Cohort
 from .deviations import OUT_OF_FOLD
-from .errors import CohortError, listed
+from .errors import CalibrationError, CohortError, listed
 from .fingerprints import calibration_folds, roles_to_hashes
 from .fitted import Fitted, fold_role
 from .models import Batch, Recipe, Vae
 from .preparation import Preparation
+from .pretrained import PretrainedEncoders
 from .provenance import describe_fit
 from .scoring import Witness, calibrate, patterns
 from .stages import Stages
@@ -50,6 +51,7 @@ class _Trained:
     history: History
     everybody: Batch
     roles: pd.Series
+    encoders: PretrainedEncoders | None
 
     def part(self, *roles: str) -> Batch:
         """The people of these roles; made when asked for, as voxels take room."""
@@ -73,9 +75,33 @@ def _trained(model: NormativeModel, recipe: Recipe, people: Cohort, roles: pd.Se
     batch = preparation.batch(people, np.ones(len(people), bool))
     parts = {role: batch.take(torch.as_tensor(np.flatnonzero(roles == role)))
              for role in ("training", "early_stop")}
+    encoders = _encoders(model, recipe, people.select(people.ids[(roles == "training").to_numpy()]
+                                                      ), keep)
     vae, history = Stages(people.modalities, parts["training"], parts["early_stop"], model.plan,
-                          model.inference, seed, keep).learn(recipe, model.fusion)
-    return _Trained(preparation, vae, history, batch, roles)
+                          model.inference, seed, keep, encoders).learn(recipe, model.fusion)
+    return _Trained(preparation, vae, history, batch, roles, encoders)
+
+
+def _encoders(model: NormativeModel, recipe: Recipe, trainees: Cohort, keep: Path | None
+              ) -> PretrainedEncoders | None:
+    """Given ones, or new ones of those who train and nobody else."""
+    if model.encoders is None or isinstance(model.encoders, PretrainedEncoders):
+        return model.encoders
+    return model.encoders.with_networks(recipe.voxels or recipe).fit(
+        trainees, keep=None if keep is None else keep.with_name(f"{keep.name}_encoders"))
+
+
+def _refuse_seen(model: NormativeModel, judges: Cohort) -> None:
+    """Who taught the encoders, even without a label, is no held-out person."""
+    if not isinstance(model.encoders, PretrainedEncoders):
+        return
+    seen = model.encoders.has_seen(judges)
+    if seen.any():
+        raise CalibrationError(
+            f"{int(seen.sum())} of the {len(judges)} people to calibrate with were seen when the "
+            f"encoders were pre-trained ({listed(judges.ids[seen.to_numpy()])}): their z would be "
+            "too small. Give encoders=Pretraining(…), which makes them from the people who train, "
+            "or pre-train on people who are no reference people")
 
 
 def _file(keep: Path | None, name: str) -> Path | None:
@@ -88,15 +114,18 @@ def _held_out(model: NormativeModel, recipe: Recipe, choice: HeldOut, controls: 
     roles = choice.roles(controls.subjects, controls.covariates, n_latent=recipe.n_dimensions,
                          seed=model.seed)
     groups = {role: controls.select(controls.ids[(roles == role).to_numpy()]) for role in SPLIT}
+    _refuse_seen(model, groups["calibration"])
     trained = _trained(model, recipe, controls, roles, model.seed, _file(keep, "training"))
     witness = Witness(trained.vae, trained.part("calibration"))
     laws = calibrate([witness], {p: witness.frame(torch.tensor(p)) for p in _wanted(controls)},
                      model.inference, model.kinds, [calibration_folds(groups["calibration"].ids)],
                      trained.preparation.slices,
                      (trained.everybody, calibration_folds(controls.ids)))
-    references = describe_fit(model, trained.vae, controls, groups, trained.history, laws)
-    fitted = Fitted(trained.preparation, trained.vae, laws,
-                    roles_to_hashes(trained.preparation.aligned(controls), roles), references)
+    references = describe_fit(model, trained.vae, controls, groups, trained.history, laws,
+                              trained.encoders)
+    known = roles_to_hashes(trained.preparation.aligned(controls), roles)
+    fitted = Fitted(trained.preparation, trained.vae, laws, _with_seen(trained.encoders, known),
+                    references)
     return fitted, fitted.judgeable(groups["calibration"])
 
 
@@ -104,6 +133,7 @@ def _in_turns(model: NormativeModel, recipe: Recipe, choice: CrossFit, controls:
               keep: Path | None) -> tuple[Fitted, Cohort]:
     """A model for every fold of people, fitted on the others, and one fitted on everybody."""
     choice.refuse_too_few(len(controls), recipe.n_dimensions)
+    _refuse_seen(model, controls)
     fold = choice.deal(controls.subjects, controls.covariates, seed=model.seed)
     _refuse_lonely(controls, fold)
     found, out = [], []
@@ -127,11 +157,17 @@ def _in_turns(model: NormativeModel, recipe: Recipe, choice: CrossFit, controls:
                      model.inference, model.kinds, [calibration_folds(p.ids) for p in out],
                      whole.preparation.slices)
     references = describe_fit(model, whole.vae, controls, {"cross_fitted": controls},
-                              whole.history, laws)
-    fitted = Fitted(whole.preparation, whole.vae, laws, roles_to_hashes(
-        whole.preparation.aligned(controls), fold.map(fold_role)), references)
+                              whole.history, laws, whole.encoders)
+    known = roles_to_hashes(whole.preparation.aligned(controls), fold.map(fold_role))
+    fitted = Fitted(whole.preparation, whole.vae, laws, _with_seen(whole.encoders, known),
+                    references)
     by_fold = tuple(_turn(fitted, t, w, people) for t, w, people in zip(turns, witnesses, out))
     return replace(fitted, turns=by_fold), fitted.judgeable(controls)
+
+
+def _with_seen(encoders: PretrainedEncoders | None, known: dict[str, str]) -> dict[str, str]:
+    """Who taught the encoders counts as trained on; the fit's own people are what they were."""
+    return known if encoders is None else {**encoders.known, **known}
 
 
 def _refuse_lonely(controls: Cohort, fold: pd.Series) -> None:

@@ -29,8 +29,9 @@ from .inference import Inference, Refined
 from .kinds import Kind, Reconstruction, default_kinds
 from .latent_imputation import imputed_by_latents
 from .learning import learn
-from .models import OneLatent, Recipe
+from .models import Recipe
 from .noun_cards import model_card
+from .pretrained import Encoding, PretrainedEncoders, recipe_for
 from .processes import processes
 from .reference_checks import refuse_others_than_reference
 from .runners import Runner, one_after_the_other
@@ -66,6 +67,11 @@ class NormativeModel:
         (default) or :class:`~normfuse.inference.Amortised`.
     kinds : sequence of Kind, optional
         The deviations to calibrate, the default one first; see :mod:`normfuse.kinds`.
+    encoders : PretrainedEncoders or Pretraining, optional
+        Where the encoders of tables, or of images with ``Convolutional``, start
+        (:func:`~normfuse.imaging.pretraining.pretrain`). A ``Pretraining`` is made anew on the
+        training people of each fit. People whom ``PretrainedEncoders`` have seen cannot calibrate
+        a model, and are left out of scoring like those of its training.
     seed : int
         Of everything random.
 
@@ -87,12 +93,13 @@ class NormativeModel:
                  model: Recipe | None = None, plan: TrainingPlan | None = None,
                  calibration: HeldOut | CrossFit | None = None,
                  inference: Inference | None = None, kinds: Sequence[Kind] | None = None,
-                 seed: int = 0) -> None:
+                 encoders: PretrainedEncoders | Encoding | None = None, seed: int = 0) -> None:
         self.fusion = WassersteinBarycenter() if fusion is None else fusion
         if not isinstance(self.fusion, Aggregator):
             raise TypeError("fusion is an object such as WassersteinBarycenter(); "
                             f"got {self.fusion!r}")
-        model = OneLatent() if model is None else model
+        self.encoders = encoders
+        model = recipe_for(encoders) if model is None else model
         if not isinstance(model, Recipe):
             raise TypeError(f"model is a recipe such as Ladder(levels=(32, 10)); got {model!r}")
         model.check(self.fusion)
@@ -140,7 +147,7 @@ class NormativeModel:
         CohortError
             Somebody is no reference subject, a modality was imputed, or a feature never varies.
         CalibrationError
-            Too few people to calibrate with.
+            Too few people to calibrate with, or people whom encoders saw in pre-training.
         TrainingError
             The loss became nan or infinite.
 

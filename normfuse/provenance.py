@@ -13,6 +13,7 @@ from .errors import listed
 from .models import Vae
 from .networks import BentDecoder, WideDecoder
 from .pattern_law import PatternLaw
+from .pretrained import PretrainedEncoders
 from .scoring import Pattern
 from .training import History
 from .versions import versions
@@ -25,7 +26,8 @@ LEVEL = 0.05
 
 
 def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapping[str, Cohort],
-                 history: History, laws: Mapping[Pattern, PatternLaw]) -> dict[str, Reference]:
+                 history: History, laws: Mapping[Pattern, PatternLaw],
+                 encoders: PretrainedEncoders | None = None) -> dict[str, Reference]:
     """The provenance of each kind of deviation, before its calibration is checked."""
     from .covariates import CovariateEncoder
 
@@ -39,6 +41,8 @@ def describe_fit(model: NormativeModel, vae: Vae, controls: Cohort, groups: Mapp
     if history.best_epoch == model.plan.max_epochs:
         notes += (f"training was still improving at its last epoch ({history.best_epoch}); raise "
                   "max_epochs",)
+    if encoders is not None:
+        notes += (encoders.told(),)
     if vae.bends_images:
         notes += ("convolutions bend the decoders of images: they made people whom training did "
                   "not see more probable",)

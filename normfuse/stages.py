@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoint
-from .errors import TrainingError
+from .errors import TrainingError, listed
 from .fusion import Aggregator
 from .inference import Inference
 from .modality import Modality
 from .models import Batch, Convolutional, Recipe, Vae
-from .networks import PrincipalAxes
+from .networks import BentEncoder, PrincipalAxes
+from .pretrained import PretrainedEncoders
 from .refit import MOST_CORRELATED, maximise, refit
 from .training import History, TrainingPlan, fit
 
@@ -29,6 +30,8 @@ class Stages:
         People to learn from, and those who say when to stop and what pays; float64.
     keep : Path or None
         Without its suffix, where each training writes how far it is.
+    encoders : PretrainedEncoders or None
+        Where those of tables start, or the convolutions of images.
     """
 
     modalities: Sequence[Modality]
@@ -38,6 +41,7 @@ class Stages:
     inference: Inference
     seed: int
     keep: Path | None = None
+    encoders: PretrainedEncoders | None = None
 
     def learn(self, recipe: Recipe, fusion: Aggregator) -> tuple[Vae, History]:
         """A trained model, and how its networks of tables and scores came about.
@@ -76,7 +80,22 @@ class Stages:
                   for m, found in zip(self.modalities, axes)}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return recipe.build(widths, self.training.design.shape[1], fusion)
+            vae = recipe.build(widths, self.training.design.shape[1], fusion)
+        if self.encoders is not None and recipe.voxels is None:
+            self._start_tables(vae, self.encoders, [m.name for m, found in zip(
+                self.modalities, axes) if found is not None])
+        return vae
+
+    def _start_tables(self, vae: Vae, encoders: PretrainedEncoders, wide: Sequence[str]) -> None:
+        if wide or encoders.dimensions:
+            raise TrainingError(
+                f"encoders of {encoders.networks!r} have no place in a model whose encoders read "
+                + (f"scores of {listed(wide)} along principal axes" if wide else "tables")
+                + "; images start from encoders of Convolutional(), in a model with "
+                "model=OneLatent(voxels=Convolutional()), tables from those of its recipe")
+        for m in self.modalities:
+            encoders.refuse_features(m)
+        encoders.start(dict(zip(vae.names, vae.encoders)))
 
     def _fit(self, vae: Vae, training: Batch, early_stop: Batch, plan: TrainingPlan, stage: str
              ) -> History:
@@ -95,6 +114,10 @@ class Stages:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             vae.convolve(masks(self.modalities))
+        if self.encoders is not None:
+            self.encoders.refuse_other(bend, 3)
+            self.encoders.start({name: encoder.conv.steps for name, encoder in zip(
+                vae.names, vae.encoders) if isinstance(encoder, BentEncoder)})
         vae.requires_grad_(True)
         for noise in vae.noise:
             noise.requires_grad_(False)  # has a closed form

@@ -30,6 +30,8 @@ class FittedSynthesis:
     history : DataFrame
     n_people : dict of int
         How many were for what in the fit.
+    start : str
+        How its encoders were pre-trained, if they were.
     """
 
     frame: Frame
@@ -40,6 +42,7 @@ class FittedSynthesis:
     known: dict[str, str]
     history: pd.DataFrame
     n_people: Mapping[str, int]
+    start: str = ""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def write_image_model(model: ImageSynthesiser | IncompleteSegmenter, folder: Pat
         "format": FORMAT, "kind": type(model).__name__,
         "options": {**options, "plan": asdict(model.plan)}, "space": f.frame.space.to_dict(),
         "modalities": [{"name": m.name, "unit": m.unit} for m in f.modalities],
-        "units": asdict(f.units), "known": f.known, "history": f.history.to_dict("list"), **own}
+        "units": asdict(f.units), "start": f.start, "known": f.known,
+        "history": f.history.to_dict("list"), **own}
     # adversaries keep measured images, which are nobody else's business
     weights = {name: t.detach().cpu().contiguous() for name, t in f.net.state_dict().items()
                if not name.startswith("adversaries.")}
@@ -99,18 +100,19 @@ def _fitted(model: ImageSynthesiser | IncompleteSegmenter, content: Mapping[str,
     frame = Frame(space, model.sizes.step, model.plane)
     common = (frame, units, modalities)
     after = (dict(content["known"]), pd.DataFrame(content["history"]))
+    start = str(content.get("start", ""))
     if isinstance(model, IncompleteSegmenter):
         labels = {str(name): int(number) for name, number in content["labels"]}
         segmenting = _filled(model.sizes, lambda: model.network(names, frame.dimensions,
                                                                 len(labels)), weights)
         return FittedSegmentation(*common, labels, segmenting.to(model.device),
-                                  float(content["softness"]), *after)
+                                  float(content["softness"]), *after, start)
     synthesising = _filled(model.sizes, lambda: model.network(names, frame.dimensions), weights)
     widths = Widths({tuple(bool(v) for v in w["present"]):
                      tuple(torch.nan if v is None else float(v) for v in w["factors"])
                      for w in content["widths"]})
     return FittedSynthesis(*common, synthesising.to(model.device), widths, *after,
-                           dict(content["n_people"]))
+                           dict(content["n_people"]), start)
 
 
 def _filled(sizes: Pyramid, make: Callable[[], Net], weights: Mapping[str, torch.Tensor]) -> Net:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,6 @@ from ..cohort import Cohort
 from ..errors import CohortError, SpaceMismatchError, listed
 from ..segmentations import Segmentations
 from ..space import Space
-from .learning import Roles
 
 
 def of_labels(segmentations: Segmentations) -> dict[str, int]:
@@ -69,10 +68,10 @@ def with_labels(cohort: Cohort, segmentations: Segmentations, space: Space,
     return cohort.select(both), torch.from_numpy(table[segmentations.select(both).labels])
 
 
-def refuse_untaught(classes: Tensor, cohort: Cohort, roles: Roles, names: Mapping[str, int]
-                    ) -> None:
+def refuse_untaught(classes: Tensor, cohort: Cohort, trainees: Sequence[str],
+                    names: Mapping[str, int]) -> None:
     """Raise CohortError for labels that nobody who trains has."""
-    rows = cohort.ids.get_indexer(pd.Index(roles.training))
+    rows = cohort.ids.get_indexer(pd.Index(trainees))
     count = np.bincount(classes[rows].numpy().ravel(), minlength=len(names) + 1)
     lacking = [name for name, n in zip(names, count[1:]) if not n]
     if lacking:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from torch import Tensor
 from ..checkpoint import Checkpoint
 from ..cohort import Cohort
 from ..errors import NotFittedError, listed
+from ..fingerprints import person_of
 from ..fusion import Aggregator, Alignment, WassersteinBarycenter
 from ..imputed import refuse_imputed
 from ..modality import Modality
 from ..networks.pyramid import Pyramid
+from ..pretrained import PretrainedEncoders
 from ..processes import processes
 from ..segmentations import Segmentations
 from ..training import History, TrainingPlan, fit
@@ -31,6 +34,7 @@ from .learning import (FEWEST, Roles, aligned, hashes, image_plan, refuse_blind,
                        warn_of_seen)
 from .segmentation_net import SegmentationNet
 from .softness import measured_softness, probabilities
+from .starting import Encoders, sizes_with, started
 
 AT_ONCE = 16
 """Slices of a person in memory together when predicting."""
@@ -53,6 +57,8 @@ class FittedSegmentation:
     known : dict of str
         Hashes of the people of the fit, and what they were for.
     history : DataFrame
+    start : str
+        How its encoders were pre-trained, if they were.
     """
 
     frame: Frame
@@ -63,6 +69,7 @@ class FittedSegmentation:
     softness: float
     known: dict[str, str]
     history: pd.DataFrame
+    start: str = ""
 
     @property
     def numbers(self) -> np.ndarray:
@@ -84,8 +91,8 @@ class IncompleteSegmenter:
         By default the Wasserstein barycenter of what is there.
     plane : str or None
         Slices that are worked on one by one, ``"axial"`` by default; None: whole volumes.
-    sizes : Pyramid
-        Of the networks.
+    sizes : Pyramid, optional
+        Of the networks; by default those of ``encoders``, or ``Pyramid()``.
     hide : float
         Probability with which a modality is hidden in a step of training.
     kl_weight : float
@@ -98,6 +105,9 @@ class IncompleteSegmenter:
         Draws the modalities' posteriors together while training.
     augmentation : Augmentation, optional
         Altered copies of the people who train.
+    encoders : PretrainedEncoders or Pretraining, optional
+        Where a fit starts (:func:`~normfuse.imaging.pretraining.pretrain`); a ``Pretraining`` is
+        made on the people who train.
     plan : TrainingPlan, optional
         Its ``batch_size`` and epochs are of images.
     device : str
@@ -127,15 +137,16 @@ class IncompleteSegmenter:
     """
 
     def __init__(self, fusion: Aggregator | None = None, *, plane: str | None = "axial",
-                 sizes: Pyramid = Pyramid(), hide: float = 0.5, kl_weight: float = 1e-4,
+                 sizes: Pyramid | None = None, hide: float = 0.5, kl_weight: float = 1e-4,
                  temperature: float = 0.0, draws: int = 4, alignment: Alignment | None = None,
-                 augmentation: Augmentation | None = None,
+                 augmentation: Augmentation | None = None, encoders: Encoders | None = None,
                  plan: TrainingPlan | None = None, device: str = "cpu", seed: int = 0) -> None:
         self.fusion = WassersteinBarycenter() if fusion is None else fusion
         if not isinstance(self.fusion, Aggregator):
             raise TypeError("fusion is an object such as WassersteinBarycenter(); got "
                             f"{self.fusion!r}")
-        self.plane, self.sizes, self.hide, self.kl_weight = plane, sizes, hide, kl_weight
+        self.plane, self.sizes, self.encoders = plane, sizes_with(sizes, encoders), encoders
+        self.hide, self.kl_weight = hide, kl_weight
         self.temperature, self.draws, self.alignment = temperature, draws, alignment
         self.augmentation = augmentation
         self.plan, self.device, self.seed = plan or image_plan(), device, seed
@@ -156,7 +167,7 @@ class IncompleteSegmenter:
         Parameters
         ----------
         cohort : Cohort
-            Modalities of voxels, all on one grid and mask. Eight people at least: a tenth says
+            Modalities of voxels, all on one grid and mask. Of eight people or more a tenth says
             when to stop, a sixth calibrates probabilities.
         segmentations : Segmentations
             On the same voxels; of healthy people all background. Who has none is left out.
@@ -166,27 +177,33 @@ class IncompleteSegmenter:
         Raises
         ------
         CohortError
-            Too few people, nobody with both, or a label that nobody in training has.
+            Nobody with both, or a label that nobody in training has.
         SpaceMismatchError, TrainingError
 
         Warns
         -----
         UserWarning
-            People with images and no labels, or labels and no images.
+            People with images and no labels, or labels and no images; fewer than eight people, all
+            of whom train, so that nobody calibrates; people seen in pre-training who calibrate.
         """
         need("monai", "the Dice loss of a segmenter")
         names, space = of_labels(segmentations), one_space(cohort)
         cohort, classes = with_labels(cohort, segmentations, space, names)
-        roles = Roles.drawn(cohort, self.seed, _with_labels(cohort, classes))
+        refuse_imputed(cohort.imputation)
+        roles = _roles(cohort, self.seed, _with_labels(cohort, classes))
+        trainees = [str(i) for i in cohort.ids] if roles is None else roles.training
         frame = Frame(space, self.sizes.step, self.plane)
-        refuse_untaught(classes, cohort, roles, names)
+        refuse_untaught(classes, cohort, trainees, names)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             net = self.network(tuple(m.name for m in cohort.modalities), frame.dimensions,
                                len(names))
-        start = FittedSegmentation(frame, Units.of(cohort.select(roles.training)),
-                                   cohort.modalities, names, net, 1.0, hashes(cohort, roles),
-                                   pd.DataFrame())
+        people = cohort.select(trainees)
+        encoders = started(self.encoders, net, self.sizes, frame, people,
+                           None if roles is None else cohort.select(roles.calibration), keep)
+        known = {**({} if encoders is None else encoders.known), **hashes(cohort, roles)}
+        start = FittedSegmentation(frame, Units.of(people), cohort.modalities, names, net, 1.0,
+                                   known, pd.DataFrame(), _told(encoders))
         self._learn(start, cohort, classes, roles, keep)
         return self
 
@@ -353,8 +370,23 @@ class IncompleteSegmenter:
     def _repr_html_(self) -> str:
         facts = {} if self._fitted is None else {
             "labels": listed(f"{name} {n}" for name, n in self._fitted.labels.items()),
-            "softness": f"{self._fitted.softness:.3g}"}
+            "softness": f"{self._fitted.softness:.3g}",
+            **({"start": self._fitted.start} if self._fitted.start else {})}
         return image_model_card(self, facts).html()
+
+
+def _roles(cohort: Cohort, seed: int, telling: list[str]) -> Roles | None:
+    """None, with a warning, if people are too few to share out."""
+    if len({person_of(str(i)) for i in cohort.ids}) >= FEWEST:
+        return Roles.drawn(cohort, seed, telling)
+    warnings.warn(f"{len(cohort)} labelled people are too few to stop by or to calibrate with: all"
+                  " epochs of the plan are trained, and probabilities are too sure. From "
+                  f"{FEWEST} people on some are kept apart for that", stacklevel=3)
+    return None
+
+
+def _told(encoders: PretrainedEncoders | None) -> str:
+    return "" if encoders is None else encoders.told()
 
 
 def _with_labels(cohort: Cohort, classes: Tensor) -> list[str]:

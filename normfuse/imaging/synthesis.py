@@ -26,6 +26,7 @@ from .image_cards import image_model_card
 from .images import Frame, Images, Stack, Units, one_space
 from .learning import (FEWEST, Roles, aligned, hashes, image_plan, refuse_blind, refuse_unknown,
                        warn_of_seen)
+from .starting import Encoders, sizes_with, started
 from .synthesis_net import SynthesisNet
 from .synthesised import Synthesis
 from .widths import Widths, measured_widths
@@ -49,8 +50,8 @@ class ImageSynthesiser:
         products with the conditional prior.
     plane : str or None
         Slices that are worked on one by one, ``"axial"`` by default; None: whole volumes.
-    sizes : Pyramid
-        Of the networks.
+    sizes : Pyramid, optional
+        Of the networks; by default those of ``encoders``, or ``Pyramid()``.
     shared_prior : bool
         One conditional prior for all modalities, as in the article, or each its own.
     kl_weight : float
@@ -65,6 +66,9 @@ class ImageSynthesiser:
         Makes pictures sharper once the plan's warm-up is over.
     augmentation : Augmentation, optional
         Altered copies of the people who train.
+    encoders : PretrainedEncoders or Pretraining, optional
+        Where a fit starts (:func:`~normfuse.imaging.pretraining.pretrain`); a ``Pretraining`` is
+        made on the people who train.
     plan : TrainingPlan, optional
         Its ``batch_size`` and epochs are of images.
     device : str
@@ -91,16 +95,17 @@ class ImageSynthesiser:
     """
 
     def __init__(self, fusion: Aggregator | None = None, *, plane: str | None = "axial",
-                 sizes: Pyramid = Pyramid(), shared_prior: bool = True, hide: float = 0.5,
+                 sizes: Pyramid | None = None, shared_prior: bool = True, hide: float = 0.5,
                  kl_weight: float = 0.01, temperature: float = 0.0, draws: int = 4,
                  alignment: Alignment | None = None, adversary: PatchAdversary | None = None,
-                 augmentation: Augmentation | None = None,
+                 augmentation: Augmentation | None = None, encoders: Encoders | None = None,
                  plan: TrainingPlan | None = None, device: str = "cpu", seed: int = 0) -> None:
         self.fusion = SubsetMixture(ProductOfExperts()) if fusion is None else fusion
         if not isinstance(self.fusion, Aggregator):
             raise TypeError("fusion is an object such as SubsetMixture(ProductOfExperts()); "
                             f"got {self.fusion!r}")
-        self.plane, self.sizes, self.shared_prior = plane, sizes, shared_prior
+        self.plane, self.sizes, self.encoders = plane, sizes_with(sizes, encoders), encoders
+        self.shared_prior = shared_prior
         self.hide, self.kl_weight, self.alignment = hide, kl_weight, alignment
         self.temperature, self.draws, self.adversary = temperature, draws, adversary
         self.augmentation = augmentation
@@ -129,6 +134,11 @@ class ImageSynthesiser:
         Raises
         ------
         CohortError, SpaceMismatchError, TrainingError
+
+        Warns
+        -----
+        UserWarning
+            People who are to calibrate were seen in pre-training.
         """
         roles = Roles.drawn(cohort, self.seed)
         training, stopping, calibrating = (cohort.select(ids) for ids in (
@@ -139,8 +149,11 @@ class ImageSynthesiser:
             judges = None if self.adversary is None else Adversaries(
                 self.adversary, len(cohort.modalities), frame.sides)
             net = self.network(tuple(m.name for m in cohort.modalities), frame.dimensions, judges)
-        start = FittedSynthesis(frame, Units.of(training), cohort.modalities, net, Widths(),
-                                hashes(cohort, roles), pd.DataFrame(), roles.counts)
+        encoders = started(self.encoders, net, self.sizes, frame, training, calibrating, keep)
+        known = {**({} if encoders is None else encoders.known), **hashes(cohort, roles)}
+        start = FittedSynthesis(frame, Units.of(training), cohort.modalities, net, Widths(), known,
+                                pd.DataFrame(), roles.counts,
+                                "" if encoders is None else encoders.told())
         history = self._train(start, training, stopping, keep)
         self._fitted = replace(start, history=history.table)
         self._calibrate(calibrating)
@@ -424,7 +437,8 @@ class ImageSynthesiser:
         return f"<ImageSynthesiser by {self.fusion!r}: {state}>"
 
     def _repr_html_(self) -> str:
-        return image_model_card(self, {}).html()
+        told = "" if self._fitted is None else self._fitted.start
+        return image_model_card(self, {"start": told} if told else {}).html()
 
 
 def _copy(net: SynthesisNet) -> SynthesisNet:

@@ -117,21 +117,26 @@ def inter_loss(a: Tensor, b: Tensor, n_neighbours: int = NEIGHBOURS,
     matched, theirs = mutual_nearest(a, b)
     partner = torch.full((len(a),), -1, device=a.device)
     partner[matched] = theirs
-    within = cosine_distances(a, a)
-    near = partner[_nearest(within, min(n_neighbours, len(a) - 1))[matched]]
-    free = torch.ones(len(b), dtype=torch.bool, device=b.device)
-    free[theirs] = False
+    near = partner[_nearest(cosine_distances(a, a), min(n_neighbours, len(a) - 1))[matched]]
+    corresponds = near >= 0
     apart = cosine_distances(b, b)[theirs]
-    losses = []
-    for row, mine, own in zip(apart, near, theirs):
-        mine = mine[mine >= 0]
-        pool = free.clone()
-        if not bool(pool.any()):  # nobody without correspondence: whoever is no neighbour
-            pool = torch.ones_like(free)
-            pool[mine], pool[own] = False, False
-        others = torch.nonzero(pool).ravel()
-        if not len(mine) or not len(others):
-            continue
-        drawn = others[torch.randint(len(others), (len(mine),), device=others.device)]
-        losses.append((row[mine] - row[drawn] + margin).clamp_min(0).mean())
-    return torch.stack(losses).mean() if losses else 0 * (a.sum() + b.sum())
+    pool = _strangers(near, theirs, len(b))
+    rows = torch.nonzero(corresponds.any(1) & pool.any(1)).ravel()
+    if not len(rows):
+        return 0 * (a.sum() + b.sum())
+    near, corresponds, apart, pool = (t[rows] for t in (near, corresponds, apart, pool))
+    drawn = torch.multinomial(pool.double(), near.shape[1], replacement=True)
+    each = (apart.gather(1, near.clamp_min(0)) - apart.gather(1, drawn) + margin).clamp_min(0)
+    return ((each * corresponds).sum(1) / corresponds.sum(1)).mean()
+
+
+def _strangers(near: Tensor, own: Tensor, n: int) -> Tensor:
+    """Of whom a stranger may be drawn for each row, bool, (n_rows, n): whoever has no
+    correspondence; if everybody has one, whoever is no neighbour."""
+    pool = torch.ones(len(near), n, dtype=torch.bool, device=near.device)
+    pool[:, own] = False
+    if not bool(pool.any()):
+        pool = torch.ones(len(near), n + 1, dtype=torch.bool, device=near.device)
+        pool = pool.scatter(1, near % (n + 1), False)[:, :n]  # -1, no neighbour, falls off
+        pool[torch.arange(len(near), device=near.device), own] = False
+    return pool
