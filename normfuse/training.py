@@ -218,9 +218,18 @@ def _identity(module: nn.Module, training: Any, validation: Any, plan: TrainingP
               ) -> str:
     """Of a training: the same start, data and settings."""
     settings = replace(plan, progress=None, threads=1)
-    data = [t for batch in (training, validation) for t in vars(batch).values()]
-    tensors = [t for part in data for t in (part if isinstance(part, tuple) else (part,))]
-    return fingerprint(type(module), settings, seed, *module.state_dict().values(), *tensors)
+    return fingerprint(type(module), settings, seed, *module.state_dict().values(),
+                       *_told_apart_by(training), *_told_apart_by(validation))
+
+
+def _told_apart_by(data: Any) -> Iterator[Any]:
+    """Tensors and settings in data, and in data of data: a repr would leave most numbers out."""
+    for part in vars(data).values():
+        for value in part if isinstance(part, tuple) else (part,):
+            if hasattr(value, "take") and not isinstance(value, Tensor):
+                yield from _told_apart_by(value)
+            else:
+                yield value
 
 
 def _taken_up(found: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer

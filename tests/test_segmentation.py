@@ -245,10 +245,6 @@ class TestRefusals:
         with pytest.warns(UserWarning, match="people were used to train"):
             made.predict(some)
 
-    def test_too_few_people(self):
-        assert "7 people are too few to learn from: 8 at least" in refused(
-            PEOPLE.select(PEOPLE.ids[:7]))
-
     def test_a_label_of_nobody_in_training(self):
         some = np.where(TRUTH.labels == 4, 1, TRUTH.labels)
         assert "none of the 18 people who train has a voxel of brightest" in refused(

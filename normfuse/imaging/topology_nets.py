@@ -152,7 +152,8 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Couples:
-    """Images of people, each with the same slice of somebody else.
+    """Images of people, each with the same slice of somebody else, who has a modality in common
+    if anybody has.
 
     Attributes
     ----------
@@ -171,7 +172,9 @@ class Couples:
         stack = self.stack
         same = stack.slices[rows, None] == stack.slices[None]
         other = same & (stack.people[rows, None] != stack.people[None])
-        lot = torch.rand(other.shape).masked_fill(~other, -1.0)
+        there = stack.present.float()[:, stack.people]
+        alike = there[:, rows].T @ there > 0
+        lot = (torch.rand(other.shape) + alike).masked_fill(~other, -1.0)
         return stack.take(torch.cat([rows, lot.argmax(1)]))
 
 
