@@ -1,6 +1,6 @@
 """A device that is not there: tensors of it are on the CPU, but may not be mixed with others.
 
-Run as a script, it fits both image models on such a device and on the CPU and prints how far their
+Run as a script, it fits the image models, representations and encoders on such a device and on the CPU and prints how far their
 predictions are apart: rounding, as other kernels are called. In a process of its own: a device is
 registered for good.
 """
@@ -15,6 +15,8 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 import normfuse as nf
 from normfuse.fusion import Alignment, WassersteinBarycenter
+from normfuse.imaging.pretraining import pretrain
+from normfuse.imaging.representations import ContrastiveRepresentations
 from normfuse.testing import tiny_images, tiny_segmentations
 
 CROSSING = {"copy_", "index", "index_put_", "_index_put_impl_", "_to_copy"}
@@ -81,8 +83,13 @@ def predictions(device: str) -> list[torch.Tensor]:
     segmenter = nf.IncompleteSegmenter(alignment=Alignment(WassersteinBarycenter()), **options)
     found = segmenter.fit(people, tiny_segmentations(people)).predict(new)
     made = nf.ImageSynthesiser(**options).fit(people).synthesise(new, ["T2w"], given=["T1w"])
-    return [torch.tensor(t) for t in (found.labels, found.uncertainty,
-                                      made.mean["T2w"].to_numpy(), made.sd["T2w"].to_numpy())]
+    encoders = pretrain(people, networks=nf.Pyramid((4, 8), (0, 4)), plan=plan, device=device)
+    alike = ContrastiveRepresentations((4, 8), patch=4, plan=plan, device=device).fit(people)
+    return [*(torch.tensor(t) for t in (
+        found.labels, found.uncertainty, made.mean["T2w"].to_numpy(), made.sd["T2w"].to_numpy(),
+        alike.represent(people.modalities[0].space.img(people.features["T1w"].to_numpy()[0]),
+                        "T1w").get_fdata())),
+        *encoders.weights["T2w"].values()]
 
 
 if __name__ == "__main__":

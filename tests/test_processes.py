@@ -20,9 +20,13 @@ import normfuse as nf
 from normfuse.batch_parts import Parts
 from normfuse.errors import NormfuseError
 from normfuse.fusion import ProductOfExperts, WassersteinBarycenter
+from normfuse.imaging.pretraining import pretrain
+from normfuse.imaging.representations import ContrastiveRepresentations
 from normfuse.models import Batch, Ladder, OneLatent
+from normfuse.networks.pyramid import Pyramid
 from normfuse.processes import Processes, processes
 from normfuse.simulate import simulate_cohort, write_cohort
+from normfuse.testing import tiny_images
 from normfuse.training import TrainingPlan, fit
 
 
@@ -96,7 +100,7 @@ _LADDER = """
 import sys; sys.path.insert(0, {tests!r})
 from test_processes import *
 team = processes()
-torch.save([vae_of_three_parts(), team.rows(3, lambda k: torch.tensor([10.0 * k, team.rank]))],
+torch.save([vae_of_three_parts() + image_nets_of_three_parts(), team.rows(3, lambda k: torch.tensor([10.0 * k, team.rank]))],
            f"{folder}/{{team.rank}}.pt")
 try:
     team.from_first(lambda: 1 / 0)
@@ -129,6 +133,13 @@ def vae_of_three_parts() -> list[torch.Tensor]:
     return list(vae.state_dict().values())
 
 
+def image_nets_of_three_parts() -> list[torch.Tensor]:
+    plan = TrainingPlan(max_epochs=1, warmup=0, batch_size=12, parts=3, progress=False)
+    encoders = pretrain(tiny_images(), networks=Pyramid((4, 8), (0, 4)), plan=plan)
+    alike = ContrastiveRepresentations((4, 8), patch=4, plan=plan).fit(tiny_images())
+    return [*encoders.weights["T2w"].values(), *alike.fitted.net.state_dict().values()]
+
+
 def torchrun(*command: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
@@ -141,7 +152,7 @@ def test_two_processes_share_three_parts(tmp_path):
     script.write_text(_LADDER.format(tests=str(Path(__file__).parent), folder=tmp_path))
     ran = torchrun(str(script))
     assert ran.returncode == 0, ran.stderr
-    expected = vae_of_three_parts()
+    expected = vae_of_three_parts() + image_nets_of_three_parts()
     for rank in (0, 1):
         weights, rows = torch.load(tmp_path / f"{rank}.pt")
         assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
