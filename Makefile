@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz docs bench study study-images figures notebooks clean
+.PHONY: help demo test test-all fuzz docs bench study study-images figures notebooks clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,11 +14,14 @@ demo: $(INSTALLED) ## Run everything on a simulated cohort and say where the rep
 
 # One torch thread a process (tests/conftest.py): two processes with two threads each on two cores
 # take four times as long. Tests of a file share what they fitted, so a file stays in one process.
-test: $(INSTALLED) ## Style, import contracts, types, then all tests and doctests
+test test-all: $(INSTALLED)
 	$(BIN)/flake8
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(if $(filter test,$@),-m "not slow")
+
+test: ## Style, import contracts, types, tests and doctests, the slow ones left out
+test-all: ## The same with them: notebooks, demos, processes that are killed
 
 # Every warning is an error. `make docs NOTEBOOKS=cache` also runs the notebooks, and shows what they
 # draw; without it their pages have the code only.
@@ -29,7 +32,7 @@ docs: .venv/.docs ## These pages as HTML, offline: docs/_build/html/index.html
 # ulimit: a refusal that came too late would be a MemoryError, not a machine that stands still.
 fuzz: $(INSTALLED) ## Thousands of damaged and hostile files to every reader and the report: hours
 	ulimit -v 12000000; NORMFUSE_FUZZ=$${NORMFUSE_FUZZ:-3000} $(BIN)/python -m pytest -n 2 \
-	    --dist loadscope tests/test_fuzz_cohort.py tests/test_fuzz_results.py tests/test_fuzz_report.py
+	    --dist loadfile tests/test_fuzz_cohort.py tests/test_fuzz_results.py tests/test_fuzz_report.py
 
 # Other packages live in environments of their own: their pins and ours need not agree.
 bench: $(INSTALLED) .venv-pcn/.installed .venv-peers/.installed ## Speed and quality, beside others; needs ../shared

@@ -1,7 +1,7 @@
 """A device that is not there: tensors of it are on the CPU, but may not be mixed with others.
 
-Run as a script, it fits the image models, representations and encoders on such a device and on the CPU and prints how far their
-predictions are apart: rounding, as other kernels are called. In a process of its own: a device is
+Run as a script, it fits the image models, representations and encoders on such a device and on the
+CPU and prints how far their predictions are apart: rounding, as other kernels are called. In a process of its own: a device is
 registered for good.
 """
 from __future__ import annotations
@@ -85,11 +85,10 @@ def predictions(device: str) -> list[torch.Tensor]:
     made = nf.ImageSynthesiser(**options).fit(people).synthesise(new, ["T2w"], given=["T1w"])
     encoders = pretrain(people, networks=nf.Pyramid((4, 8), (0, 4)), plan=plan, device=device)
     alike = ContrastiveRepresentations((4, 8), patch=4, plan=plan, device=device).fit(people)
-    return [*(torch.tensor(t) for t in (
-        found.labels, found.uncertainty, made.mean["T2w"].to_numpy(), made.sd["T2w"].to_numpy(),
-        alike.represent(people.modalities[0].space.img(people.features["T1w"].to_numpy()[0]),
-                        "T1w").get_fdata())),
-        *encoders.weights["T2w"].values()]
+    first = people.modalities[0].space.img(people.features["T1w"].to_numpy()[0])
+    numbers = (found.labels, found.uncertainty, made.mean["T2w"].to_numpy(),
+               made.sd["T2w"].to_numpy(), alike.represent(first, "T1w").get_fdata())
+    return [*map(torch.tensor, numbers), *encoders.weights["T2w"].values()]
 
 
 if __name__ == "__main__":

@@ -174,6 +174,7 @@ class TestKept:
         pd.testing.assert_frame_equal(whole.attribution.loc[scored.controls.z.index],
                                       scored.controls.attribution)
 
+    @pytest.mark.slow
     def test_cross_fitted(self, cohort):
         fusion, model = MODELS["flat"]
         plan = nf.TrainingPlan(max_epochs=5, warmup=2, batch_size=32)
@@ -204,7 +205,8 @@ OTHERS = {
             nf.HeldOut())}
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.slow] * (name != "gwb")) for name in OTHERS])
 def test_a_saved_model_gives_the_same_scores(name, cohort, patients, tmp_path):
     fusion, recipe, inference, calibration = OTHERS[name]
     plan = nf.TrainingPlan(max_epochs=3, warmup=1, batch_size=32, learning_rate=0.02)
@@ -257,6 +259,7 @@ class TestLogLikelihood:
         pd.testing.assert_series_equal(whole["per_feature"] * counts, whole["log_likelihood"],
                                        check_names=False)
 
+    @pytest.mark.slow
     def test_a_density_is_per_unit(self, cohort, patients):
         """Quartered numbers are exact in floating point: the same fit, and log 4 a feature."""
         fusion, recipe = MODELS["flat"]

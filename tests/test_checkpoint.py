@@ -67,6 +67,7 @@ def test_the_checkpoint_of_another_training_is_not_taken_up(controls, tmp_path):
     same(model().fit(fewer, keep=tmp_path / "kept"), model().fit(fewer))
 
 
+@pytest.mark.slow
 def test_every_fold_has_its_own(controls, tmp_path):
     some = controls.select(controls.ids[:60])
     same(model(CrossFit(2)).fit(some, keep=tmp_path / "kept"), model(CrossFit(2)).fit(some))

@@ -38,6 +38,7 @@ def test_two_workers_score_as_one_process(study, tmp_path):
     same(model.deviations(cohort, to=tmp_path / "out", run=OnDask(workers=2)), alone)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_piece_only(study, tmp_path):
     model, cohort, alone = study
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=0,

@@ -69,6 +69,7 @@ def test_a_machine_that_does_not_see_the_folder_says_so(table, tmp_path):
         compare_voxels(table, "dx", contrast=("AD", "CN"), run=elsewhere)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_pieces_only(table, tmp_path):
     distributed = pytest.importorskip("distributed")
     options = {"adjust": ["age", "site"], "contrast": ("AD", "CN"),

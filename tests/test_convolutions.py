@@ -82,6 +82,7 @@ def test_weights_of_a_fusion_go_through_both_stages(weights):
         assert torch.equal(found, torch.tensor([2.0, 1.0]).double() / 3)
 
 
+@pytest.mark.slow
 def test_a_ladder_takes_them_too():
     recipe = Ladder(levels=(4, 2), hidden=(32,), voxels=NETWORKS)
     vae, others = learned(recipe, moving=True)

@@ -46,7 +46,9 @@ def is_picture(path):
             and 0.01 < (grey < 250).mean() < 0.6 and path.stat().st_size < MOST_BYTES)
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem == "plot_voxel_groups"))
+    for path in SCRIPTS])
 def test_script_draws_what_it_says(path, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(GALLERY))
     monkeypatch.setattr(sys, "argv", [str(path), "--out", str(tmp_path / "new")])

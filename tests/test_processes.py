@@ -100,7 +100,8 @@ _LADDER = """
 import sys; sys.path.insert(0, {tests!r})
 from test_processes import *
 team = processes()
-torch.save([vae_of_three_parts() + image_nets_of_three_parts(), team.rows(3, lambda k: torch.tensor([10.0 * k, team.rank]))],
+torch.save([vae_of_three_parts() + image_nets_of_three_parts(),
+            team.rows(3, lambda k: torch.tensor([10.0 * k, team.rank]))],
            f"{folder}/{{team.rank}}.pt")
 try:
     team.from_first(lambda: 1 / 0)

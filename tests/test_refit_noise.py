@@ -128,7 +128,8 @@ def test_large_modalities_stay_independent(monkeypatch):
 
 @pytest.mark.parametrize("recipe", [
     OneLatent(n_latent=2, hidden=(8,)), OneLatent(n_latent=2, hidden=(8,), skip=False),
-    Ladder(levels=(2, 1), hidden=(8,))], ids=["bent", "no linear path", "ladder"])
+    pytest.param(Ladder(levels=(2, 1), hidden=(8,)), marks=pytest.mark.slow)],
+    ids=["bent", "no linear path", "ladder"])
 @pytest.mark.parametrize("inference", [Refined(), Amortised()], ids=repr)
 def test_any_model_and_inference_can_learn_them(recipe, inference, monkeypatch):
     training, held_out, others, _ = parts(TRUTH, 200, holes=0.05, absent=0.2)
