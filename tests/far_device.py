@@ -1,8 +1,8 @@
 """A device that is not there: tensors of it are on the CPU, but may not be mixed with others.
 
 Run as a script, it fits the image models, representations and encoders on such a device and on the
-CPU and prints how far their predictions are apart: rounding, as other kernels are called. In a process of its own: a device is
-registered for good.
+CPU and prints how far their predictions are apart: rounding, as other kernels are called. In a
+process of its own: a device is registered for good.
 """
 from __future__ import annotations
 
