@@ -7,24 +7,18 @@
 Two scans of one person that lie on one another; the moving one is turned by up to 30 degrees about
 any axis, shifted by up to 20 mm and resized by .9 to 1.1 (uniform, seeded), and affinely
 registered back. Error: mean over 300 points of the brain of the distance to where they belong.
-People: three real ones (two with multiple sclerosis, one with a glioma; 2 mm; needs
-../shared/data/images), and simulated ones with tumours that the representations have not seen (2
-mm). Conditions, each for the same motions:
+People: three real ones (2 mm; needs ../shared/data/images), and simulated ones that the
+representations have not seen (with tumours, 2 mm). Conditions, each for the same motions:
 
 * plain;
 * bias: smooth fields multiply either image, 95 % within .55 and 1.8 (sd of the log .3, 40 mm);
-* poor: fields of sd .8, and Rician noise of .6 times the image's mean;
 * slab: the moving image shows the middle 70 mm only.
 
 Methods, all by SimpleITK, affine, the brain's outline as mask, centres of mass as start:
 
 * ``mattes``: mutual information as its examples have it, one start, steps in parameters' units;
 * ``mi``: ``register(…, by=MutualInformation())``: several starts, steps in mm;
-* ``learned``: ``register(…, by=LearnedLikeness(…))``, the representations of --train;
-* ``guided``: ``register(…, by=Guided(LearnedLikeness(…)))``: mutual information from where the
-  representations' rigid search ended as from its own starts.
-
-What they share is computed once, and counted for each. ``quality`` is asked about misses only.
+* ``learned``: ``register(…, by=LearnedLikeness(…))``, the representations of --train.
 """
 from __future__ import annotations
 
@@ -42,20 +36,19 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 import normfuse as nf
-from normfuse.imaging.likeness import Guided, LearnedLikeness, Likeness, MutualInformation
-from normfuse.imaging.registration import linear_of, prepared, register, staged
-from normfuse.imaging.registration_kinds import Affine, Rigid
-from normfuse.imaging.registration_search import near_starts
+from normfuse.imaging.likeness import LearnedLikeness, MutualInformation
+from normfuse.imaging.registration import register
+from normfuse.imaging.registration_kinds import Affine
 from normfuse.imaging.representations import ContrastiveRepresentations
 from normfuse.imaging.transform import SpatialTransform
-from normfuse.imaging.volume_grids import signal, to_itk
+from normfuse.imaging.volume_grids import to_itk
 
 OUT = Path("out/registration")
 SHARED = Path("../shared/data/images")
 REAL = {"ms07": "ms_mni2mm/openms07", "ms19": "ms_mni2mm/openms19",
         "glioma": "glioma_mni2mm/tcgadu7294"}
 PAIRS = (("T1w", "T2w"), ("T1w", "FLAIR"), ("T2w", "FLAIR"))
-CONDITIONS = ("plain", "bias", "poor", "slab")
+CONDITIONS = ("plain", "bias", "slab")
 CONTRASTS = ("T1w", "T1c", "T2w", "FLAIR")
 DEGREES, MM, SIZE = 30.0, 20.0, 0.1
 
@@ -84,15 +77,10 @@ def motion(rng: np.random.Generator, centre: np.ndarray) -> SpatialTransform:
     return SpatialTransform.linear(matrix)
 
 
-def shaded(image: nib.Nifti1Image, rng: np.random.Generator, sd: float, noise: float = 0.0
-           ) -> nib.Nifti1Image:
+def shaded(image: nib.Nifti1Image, rng: np.random.Generator) -> nib.Nifti1Image:
     field = gaussian_filter(rng.standard_normal(image.shape), 40 / 2.355 / 2)
-    values = np.asanyarray(image.dataobj) * np.exp(sd * field / field.std())
-    inside = values > 0
-    level = noise * values[inside].mean()
-    real, imaginary = level * rng.standard_normal((2, *values.shape))
-    noisy = np.where(inside, np.hypot(values + real, imaginary), 0) if noise else values
-    return nib.Nifti1Image(noisy.astype(np.float32), image.affine)
+    return nib.Nifti1Image(np.asanyarray(image.dataobj)
+                           * np.exp(0.3 * field / field.std()).astype(np.float32), image.affine)
 
 
 def slab(image: nib.Nifti1Image) -> nib.Nifti1Image:
@@ -143,50 +131,27 @@ def trial(who: str, pair: tuple[str, str], condition: str, k: int) -> list[dict[
     true = motion(rng, points.mean(0))
     moving = true.resample(still, still)
     if condition == "bias":
-        fixed, moving = shaded(fixed, rng, 0.3), shaded(moving, rng, 0.3)
-    if condition == "poor":
-        fixed, moving = shaded(fixed, rng, 0.8, 0.6), shaded(moving, rng, 0.8, 0.6)
+        fixed, moving = shaded(fixed, rng), shaded(moving, rng)
     if condition == "slab":
         moving = slab(moving)
     by = {"mi": MutualInformation(), "learned": LearnedLikeness(learned(), second, first)}
-    by["guided"] = Guided(by["learned"])
     rows = []
-    for method, (found, seconds) in transforms(moving, fixed, by).items():
-        error, ok = np.inf, None
-        if found is not None:
+    for method in ("mattes", *by):
+        start, ok = time.process_time(), None
+        try:
+            if method == "mattes":
+                found = mattes(moving, fixed)
+            else:
+                done = register(moving, fixed, Affine(), by[method])
+                found, ok = done.transform, done.quality.ok
             apart = true.points(found.points(points)) - points
             error = float(np.linalg.norm(apart, axis=1).mean())
-        if error >= 2 and method != "mattes":
-            ok = register(moving, fixed, Affine(), by[method]).quality.ok
+        except RuntimeError:  # ITK gives up
+            error = np.inf
         rows.append({"who": who, "pair": "-".join(pair), "condition": condition, "k": k,
-                     "method": method, "error_mm": error, "ok": ok, "cpu_s": seconds})
+                     "method": method, "error_mm": error, "ok": ok,
+                     "cpu_s": time.process_time() - start})
     return rows
-
-
-def transforms(moving: nib.Nifti1Image, fixed: nib.Nifti1Image, by: dict[str, Likeness]
-               ) -> dict[str, tuple[SpatialTransform | None, float]]:
-    """What each method finds, and its CPU seconds."""
-    found: dict[str, tuple[SpatialTransform | None, float]] = {}
-    start = time.process_time()
-    try:
-        found["mattes"] = mattes(moving, fixed), time.process_time() - start
-    except RuntimeError:  # ITK gives up
-        found["mattes"] = None, time.process_time() - start
-    searches = {}
-    for name in ("mi", "learned"):
-        start = time.process_time()
-        outlines = tuple(signal(image, by[name].resolution) for image in (moving, fixed))
-        search = prepared(moving, fixed, outlines, by[name], 0)
-        begin = search.best(near_starts())[1]
-        searches[name] = search, begin, time.process_time() - start
-        transform = staged(search, [begin], Affine())[1]
-        found[name] = transform, time.process_time() - start
-    (search, begin, seconds), (other, away, more) = searches["mi"], searches["learned"]
-    start = time.process_time()
-    end = linear_of(other.refined(Rigid(), *away)[1], search.centre)
-    transform = staged(search, [begin, end], Affine())[1]
-    found["guided"] = transform, seconds + more + time.process_time() - start
-    return found
 
 
 @cache
@@ -231,7 +196,9 @@ def table() -> None:
                      "95th mm": some["error_mm"].quantile(0.95), "< 2 mm": good / len(some),
                      "low": low, "high": high, "CPU-s": some["cpu_s"].median(),
                      "failures said": (f"{int((missed['ok'].astype(str) == 'False').sum())} of "
-                                       f"{len(missed)}")})
+                                       f"{len(missed)}"),
+                     "false alarms": int(((some["error_mm"] < 2)
+                                          & (some["ok"].astype(str) == "False")).sum())})
     print(pd.DataFrame(rows).round(3).to_string(index=False))
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..fusion import Choice
-from ..fusion.choice import of_type
 from .volume_grids import in_steps_of
 
 if TYPE_CHECKING:
@@ -116,32 +115,3 @@ class LearnedLikeness(Likeness):
 
     def set(self, method: Any) -> None:
         method.SetMetricAsCorrelation()
-
-
-class Guided(Likeness):
-    """One likeness decides, from where another one ends as from its own starts.
-
-    Where ``first`` finds the way and ``last`` does not, the result is that of ``first``, refined;
-    where ``first`` errs, ``last`` keeps its own. It takes as long as both.
-
-    Parameters
-    ----------
-    first : Likeness
-        Such as ``LearnedLikeness(…)``.
-    last : Likeness
-
-    Examples
-    --------
-    >>> Guided(MutualInformation(resolution=4))
-    Guided(first=MutualInformation(resolution=4))
-    """
-
-    def __init__(self, first: Likeness, last: Likeness = MutualInformation()) -> None:
-        self.first, self.last = of_type(first, Likeness), of_type(last, Likeness)
-        self.resolution, self.least = self.last.resolution, self.last.least
-
-    def images(self, moving: Nifti1Image, fixed: Nifti1Image) -> tuple[Nifti1Image, Nifti1Image]:
-        return self.last.images(moving, fixed)
-
-    def set(self, method: Any) -> None:
-        self.last.set(method)

@@ -28,11 +28,6 @@ DEEP = 0.8
 LIMITS = (-3.0, 5.0)
 """Of standardised values: fluid in a T2w is far brighter than all else."""
 
-CURVE_KNOTS = 7
-"""Values between LIMITS at which a random curve is added to intensities: so tissues change their
-contrast, and their order now and then, as they do between protocols. Without it networks that
-learned from simulated FLAIR were misled by real ones."""
-
 FIELD_KNOTS = 3
 """Random values along each side of a patch between which a field of intensity is interpolated."""
 
@@ -134,18 +129,7 @@ class Patches:
         field = nn.functional.interpolate(knots, patches.shape[2:], align_corners=True,
                                           mode="bilinear" if d == 2 else "trilinear")
         stretch, power = (self.shading * torch.randn(2, n, *(1,) * (d + 1))).exp().to(patches)
-        bent = patches + _curves(patches, self.shading * torch.randn(n, CURVE_KNOTS))
-        return stretch * bent.sign() * bent.abs() ** power + field.to(patches)
-
-
-def _curves(patches: Tensor, heights: Tensor) -> Tensor:
-    """Of every value its patch's piecewise linear function, given at CURVE_KNOTS places."""
-    low, high = LIMITS
-    at = (patches.flatten(1).clamp(low, high) - low) / (high - low) * (CURVE_KNOTS - 1)
-    left = at.floor().clamp_max(CURVE_KNOTS - 2)
-    ends = heights.to(patches)
-    first, second = (ends.gather(1, (left + k).long()) for k in range(2))
-    return (first + (at - left) * (second - first)).view_as(patches)
+        return stretch * patches.sign() * patches.abs() ** power + field.to(patches)
 
 
 def _turns(n: int, d: int) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..image_files import load_image
 from .extra import need
-from .likeness import Guided, Likeness, MutualInformation
+from .likeness import Likeness, MutualInformation
 from .registration_kinds import Deformable, RegistrationKind, Rigid
 from .registration_quality import RegistrationQuality, judged
 from .registration_search import RIM_MM, Search, near_starts
@@ -62,8 +62,8 @@ def register(moving: Nifti1Image | str | Path, fixed: Nifti1Image | str | Path,
         :class:`Rigid` for scans of one person, :class:`Affine` or :class:`Deformable` for a
         template.
     by : Likeness
-        What is compared: :class:`MutualInformation`, :class:`LearnedLikeness` of representations,
-        or one from where the other ends (:class:`Guided`).
+        What is compared: :class:`MutualInformation`, or :class:`LearnedLikeness` of
+        representations.
     seed : int
         Of the voxels that are looked at; the result is the same for the same seed.
 
@@ -114,18 +114,7 @@ def _registered(moving: Nifti1Image, fixed: Nifti1Image, kind: RegistrationKind,
                 seed: int) -> Registration:
     outlines = signal(moving, by.resolution), signal(fixed, by.resolution)
     search = prepared(moving, fixed, outlines, by, seed)
-    coarse, start = search.best(near_starts())
-    starts = [start]
-    if isinstance(by, Guided):
-        starts.append(rigid_end(moving, fixed, by.first, search.centre, seed))
-    value, found = staged(search, starts, kind)
-    return Registration(found, found.resample(moving, fixed),
-                        judged(search, found, value, coarse, outlines))
-
-
-def staged(search: Search, starts: list[tuple[np.ndarray, np.ndarray]], kind: RegistrationKind
-           ) -> tuple[float, SpatialTransform]:
-    """The stages of a kind from the best of linear starts: metric and transform."""
+    coarse, (matrix, offset) = search.best(near_starts())
     transform: Any = None
     value, parts = np.inf, []
     for stage in kind.stages():
@@ -133,20 +122,12 @@ def staged(search: Search, starts: list[tuple[np.ndarray, np.ndarray]], kind: Re
             value, bend = search.bent(stage, transform)
             parts = [bend, transform]
         else:
-            value, transform = min((search.refined(stage, *start) for start in starts),
-                                   key=lambda pair: pair[0])
-            starts = [linear_of(transform, search.centre)]
+            value, transform = search.refined(stage, matrix, offset)
+            matrix, offset = linear_of(transform, search.centre)
             parts = [transform]
-    return value, SpatialTransform(parts)
-
-
-def rigid_end(moving: Nifti1Image, fixed: Nifti1Image, by: Likeness, centre: np.ndarray, seed: int
-              ) -> tuple[np.ndarray, np.ndarray]:
-    """Where a rigid search by another likeness ends, about this centre."""
-    outlines = signal(moving, by.resolution), signal(fixed, by.resolution)
-    search = prepared(moving, fixed, outlines, by, seed)
-    _, start = search.best(near_starts())
-    return linear_of(search.refined(Rigid(), *start)[1], centre)
+    found = SpatialTransform(parts)
+    return Registration(found, found.resample(moving, fixed),
+                        judged(search, found, value, coarse, outlines))
 
 
 def linear_of(transform: Any, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

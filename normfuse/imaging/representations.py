@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +16,6 @@ from ..cohort import Cohort
 from ..errors import CohortError, NotFittedError, listed
 from ..networks.local_unet import LocalUNet
 from ..processes import processes
-from ..space import Space
 from ..training import History, TrainingPlan, fit
 from .contrastive import (Critic, MeanSquare, closeness, collapse_value, effective_rank, info_nce,
                           uniformity)
@@ -243,64 +242,26 @@ class ContrastiveRepresentations:
             Fewer than eight people, or nobody with two modalities.
         TrainingError
         """
-        space = _regular(cohort)
+        space = one_space(cohort)
+        if np.ptp(space.voxel_size) > 1e-3:
+            raise CohortError("representations turn with the image, and need voxels as long as "
+                              f"wide; these are {space.voxel_size} mm: read them with a "
+                              "resolution, as resolution = 4 in cohort.toml")
         roles = Roles.drawn(cohort, self.seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            net = self.network([m.name for m in cohort.modalities],
-                               3 if self.plane is None else 2)
-        history = self._learn(net, cohort, roles.training + roles.calibration, roles.early_stop,
-                              keep)
-        self._fitted = FittedRepresentations(net, float(space.voxel_size[0]), history.table)
-        return self
-
-    def tune(self, cohort: Cohort, plan: TrainingPlan | None = None
-             ) -> ContrastiveRepresentations:
-        """A copy that went on learning from these people, such as real ones after simulated.
-
-        Their scans have to lie on one another already. All epochs of ``plan`` are trained, on
-        everybody: a handful of people can hardly say when to stop.
-
-        Parameters
-        ----------
-        cohort : Cohort
-            Modalities of the fit, at its resolution; whoever has two takes part.
-        plan : TrainingPlan, optional
-            By default 20 epochs with a quarter of the learning rate.
-
-        Raises
-        ------
-        CohortError
-            A modality that the fit does not know, another resolution, or nobody with two.
-        """
-        import copy
-
-        f, space = self.fitted, _regular(cohort)
-        if abs(space.voxel_size[0] - f.resolution) > 1e-3:
-            raise CohortError(f"these images have voxels of {space.voxel_size[0]:g} mm, the fit "
-                              f"had {f.resolution:g}; read them with resolution = "
-                              f"{f.resolution:g}")
-        plan = plan or replace(self.plan, max_epochs=20, patience=20,
-                               learning_rate=self.plan.learning_rate / 4)
-        new = ContrastiveRepresentations(**{**self.options(), "plan": plan})
-        net, ids = copy.deepcopy(f.net), [str(i) for i in cohort.ids]
-        unknown = [m.name for m in cohort.modalities if m.name not in net.names]
-        if unknown:
-            raise CohortError(f"these representations know {listed(net.names)}; leave "
-                              f"{listed(unknown)} out of the cohort")
-        history = new._learn(net, aligned(cohort, net.names), ids, ids, None)
-        new._fitted = FittedRepresentations(net, f.resolution, history.table)
-        return new
-
-    def _learn(self, net: RepresentationNet, cohort: Cohort, training: Sequence[str],
-               stopping: Sequence[str], keep: str | Path | None) -> History:
-        frame = Frame(one_space(cohort), 1, self.plane)
+        frame = Frame(space, 1, self.plane)
         learn, stop = (Patches(stack_of(cohort.select(ids), frame, self.device), self.patch,
                                self.per_image, shading, self.plan.batch_size)
-                       for ids, shading in ((training, self.shading), (stopping, 0.0)))
+                       for ids, shading in ((roles.training + roles.calibration, self.shading),
+                                            (roles.early_stop, 0.0)))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            net = self.network([m.name for m in cohort.modalities], frame.dimensions)
         net.to(self.device)
-        return fit(net, learn, stop, self.plan, seed=self.seed,
-                   keep=None if keep is None else Checkpoint(Path(keep) / "representations.pt"))
+        history: History = fit(
+            net, learn, stop, self.plan, seed=self.seed,
+            keep=None if keep is None else Checkpoint(Path(keep) / "representations.pt"))
+        self._fitted = FittedRepresentations(net, float(space.voxel_size[0]), history.table)
+        return self
 
     def network(self, names: Sequence[str], dimensions: int) -> RepresentationNet:
         """A new one, for these modalities."""
@@ -381,26 +342,6 @@ class ContrastiveRepresentations:
         from .representation_file import read_representations
 
         return read_representations(Path(folder), device)
-
-
-def _regular(cohort: Cohort) -> Space:
-    """Where the voxels are, as long as wide."""
-    space = one_space(cohort)
-    if np.ptp(space.voxel_size) > 1e-3:
-        raise CohortError("representations turn with the image, and need voxels as long as wide; "
-                          f"these are {space.voxel_size} mm: read them with a resolution, as "
-                          "resolution = 4 in cohort.toml")
-    return space
-
-
-def aligned(cohort: Cohort, names: Sequence[str]) -> Cohort:
-    """With these modalities, in this order; what the cohort lacks is missing in everybody."""
-    like = cohort.modalities[0]
-    there = {m.name: m for m in cohort.modalities}
-    blocks = {name: cohort.features.as_is()[name] if name in there else
-              pd.DataFrame(np.nan, cohort.ids, like.features) for name in names}
-    return Cohort(cohort.subjects, blocks, tuple(
-        there.get(name) or replace(like, name=name) for name in names), cohort.covariates)
 
 
 def contrast_plan() -> TrainingPlan:
