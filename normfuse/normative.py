@@ -68,10 +68,8 @@ class NormativeModel:
     kinds : sequence of Kind, optional
         The deviations to calibrate, the default one first; see :mod:`normfuse.kinds`.
     encoders : PretrainedEncoders or Pretraining, optional
-        Where the encoders of tables, or of images with ``Convolutional``, start
-        (:func:`~normfuse.imaging.pretraining.pretrain`). A ``Pretraining`` is made anew on the
-        training people of each fit. People whom ``PretrainedEncoders`` have seen cannot calibrate
-        a model, and are left out of scoring like those of its training.
+        Where encoders start (:func:`~normfuse.imaging.pretraining.pretrain`). Whom they have seen
+        counts as trained on; a ``Pretraining`` is made on the training people of each fit.
     seed : int
         Of everything random.
 
@@ -98,8 +96,7 @@ class NormativeModel:
         if not isinstance(self.fusion, Aggregator):
             raise TypeError("fusion is an object such as WassersteinBarycenter(); "
                             f"got {self.fusion!r}")
-        self.encoders = encoders
-        model = recipe_for(encoders) if model is None else model
+        model, self.encoders = recipe_for(encoders) if model is None else model, encoders
         if not isinstance(model, Recipe):
             raise TypeError(f"model is a recipe such as Ladder(levels=(32, 10)); got {model!r}")
         model.check(self.fusion)
@@ -139,8 +136,8 @@ class NormativeModel:
 
         Notes
         -----
-        Several processes started by ``torchrun`` that all make this call train one model together,
-        and each ends with the same. ``plan.parts`` then becomes their number at least.
+        Processes started by ``torchrun`` that all make this call train one model together, and
+        each ends with it. ``plan.parts`` then becomes their number at least.
 
         Raises
         ------
@@ -202,18 +199,16 @@ class NormativeModel:
             ``"leave_modality_out"`` (their other modalities), ``"covariates"`` (age, sex and site
             alone) or ``"reconstruction"``. By default the first of the model's ``kinds``.
         unseen_site : {"pooled"}, optional
-            Score people of a site that the model does not know as people of any site: what sites
-            differ by widens their predictive variance, and a whole site may still look unusual.
-            Without it they are refused; :meth:`adapt` is better.
+            Score people of a site that the model does not know as people of any site, with wider
+            variance (a whole site may look unusual), instead of refusing; :meth:`adapt` is better.
         include_seen : bool
             Keep the people the model was trained on, marked in ``subjects["normfuse_role"]``.
         skip_uncalibrated : bool
-            Leave out, with a warning, people measured with a combination of modalities that too
-            few calibration people were measured with, instead of refusing.
+            Leave out, with a warning, instead of refusing, people with a combination of modalities
+            that too few calibration people were measured with.
         to : path, optional
-            Write the result to this new folder, some people at a time, and leave the tables
-            there: memory does not grow with the number of people. If it stops half-way, the same
-            call goes on where it stopped.
+            Write the result to this new folder, some people at a time, and leave the tables there:
+            memory does not grow with people. The same call goes on where one stopped half-way.
         overwrite : bool
             With ``to``, replace a folder that is there.
         run : Runner, optional
@@ -240,8 +235,8 @@ class NormativeModel:
 
     @staticmethod
     def _noted(f: Fitted, cohort: Cohort, kind: Kind) -> Reference:
-        reference = f.references[kind.name]
-        return replace(reference, notes=(*reference.notes, *f.notes_on_sites(cohort.subjects)))
+        known = f.references[kind.name]
+        return replace(known, notes=(*known.notes, *f.notes_on_sites(cohort.subjects)))
 
     def adapt(self, controls: Cohort) -> NormativeModel:
         """The same model with one or more new sites, learned from some of their healthy people.
@@ -339,8 +334,8 @@ class NormativeModel:
         batch = f.batch(cohort, known_roles(cohort, f.known))
         with torch.no_grad():
             found = Reconstruction().predicted(f.vae, batch, self.inference)
-        expected = f.preparation.in_units(found.mean, found.sd, cohort.subjects)
-        return pd.DataFrame(expected, cohort.ids, f.preparation.columns)
+        return pd.DataFrame(f.preparation.in_units(found.mean, found.sd, cohort.subjects),
+                            cohort.ids, f.preparation.columns)
 
     def impute(self, cohort: Cohort) -> Cohort:
         """The same people with each one's missing modalities filled in, marked as imputed.
@@ -421,11 +416,10 @@ class NormativeModel:
     def _probable(self, f: Fitted, cohort: Cohort, draws: int) -> pd.DataFrame:
         cohort = f.preparation.aligned(cohort)
         roles = known_roles(cohort, f.known)
-        measured = np.hstack([b.notna().to_numpy() for b in cohort.features.values()])
+        n = np.hstack([b.notna().to_numpy() for b in cohort.features.values()]).sum(1)
         found = log_likelihood(f.vae, f.batch(cohort, roles), self.inference, draws,
-                               seed=self.seed).numpy() \
-            + f.preparation.log_slopes(cohort, f.left_out(roles))
-        n = measured.sum(1)
+                               seed=self.seed)
+        found = found.numpy() + f.preparation.log_slopes(cohort, f.left_out(roles))
         return pd.DataFrame({"log_likelihood": found, "n_measured": n,
                              "per_feature": found / np.where(n, n, 1)}, index=cohort.ids)
 
@@ -452,5 +446,5 @@ class NormativeModel:
         if self._fitted is None:
             return f"<NormativeModel {self.fusion!r}, {self.model!r}, not fitted>"
         people = sum(self._fitted.reference.n_subjects.values())
-        return (f"<NormativeModel {self.fusion!r}, {self._fitted.vae.recipe!r}, "
-                f"fitted on {people} people>")
+        recipe = self._fitted.vae.recipe
+        return f"<NormativeModel {self.fusion!r}, {recipe!r}, fitted on {people} people>"
