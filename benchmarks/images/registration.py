@@ -7,18 +7,22 @@
 Two scans of one person that lie on one another; the moving one is turned by up to 30 degrees about
 any axis, shifted by up to 20 mm and resized by .9 to 1.1 (uniform, seeded), and affinely
 registered back. Error: mean over 300 points of the brain of the distance to where they belong.
-People: three real ones (2 mm; needs ../shared/data/images), and simulated ones that the
-representations have not seen (with tumours, 2 mm). Conditions, each for the same motions:
+People: three real ones (two with multiple sclerosis, one with a glioma; 2 mm; needs
+../shared/data/images), and simulated ones that the representations have not seen (with tumours, 2
+mm). Conditions, each for the same motions:
 
 * plain;
 * bias: smooth fields multiply either image, 95 % within .55 and 1.8 (sd of the log .3, 40 mm);
-* slab: the moving image shows the middle 70 mm only.
+* strong bias: the same with sd .8, 95 % within .2 and 4.9;
+* slab: the moving image shows the middle 70 mm only;
+* turned far: by 45 to 75 degrees.
 
 Methods, all by SimpleITK, affine, the brain's outline as mask, centres of mass as start:
 
 * ``mattes``: mutual information as its examples have it, one start, steps in parameters' units;
 * ``mi``: ``register(…, by=MutualInformation())``: several starts, steps in mm;
-* ``learned``: ``register(…, by=LearnedLikeness(…))``, the representations of --train.
+* ``learned``: ``register(…, by=LearnedLikeness(…))``, the representations of --train;
+* ``then``: ``register(…, by=Then(LearnedLikeness(…), MutualInformation()))``.
 """
 from __future__ import annotations
 
@@ -36,7 +40,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 import normfuse as nf
-from normfuse.imaging.likeness import LearnedLikeness, MutualInformation
+from normfuse.imaging.likeness import LearnedLikeness, Likeness, MutualInformation, Then
 from normfuse.imaging.registration import register
 from normfuse.imaging.registration_kinds import Affine
 from normfuse.imaging.representations import ContrastiveRepresentations
@@ -48,9 +52,10 @@ SHARED = Path("../shared/data/images")
 REAL = {"ms07": "ms_mni2mm/openms07", "ms19": "ms_mni2mm/openms19",
         "glioma": "glioma_mni2mm/tcgadu7294"}
 PAIRS = (("T1w", "T2w"), ("T1w", "FLAIR"), ("T2w", "FLAIR"))
-CONDITIONS = ("plain", "bias", "slab")
+CONDITIONS = ("plain", "bias", "strong bias", "slab", "turned far")
 CONTRASTS = ("T1w", "T1c", "T2w", "FLAIR")
-DEGREES, MM, SIZE = 30.0, 20.0, 0.1
+MM, SIZE = 20.0, 0.1
+DEGREES, FAR = (0.0, 30.0), (45.0, 75.0)
 
 
 @cache
@@ -68,33 +73,45 @@ def simulated(k: int) -> dict[str, nib.Nifti1Image]:
             for m in cohort.modalities}
 
 
-def motion(rng: np.random.Generator, centre: np.ndarray) -> SpatialTransform:
+def motion(rng: np.random.Generator, centre: np.ndarray, degrees: tuple[float, float] = DEGREES,
+           size: float = SIZE) -> SpatialTransform:
     axis, way = (v / np.linalg.norm(v) for v in rng.normal(size=(2, 3)))
-    turned = Rotation.from_rotvec(axis * np.deg2rad(DEGREES) * rng.uniform(-1, 1)).as_matrix()
+    share = rng.uniform(-1, 1)
+    angle = np.sign(share) * (degrees[0] + abs(share) * (degrees[1] - degrees[0]))
+    turned = Rotation.from_rotvec(axis * np.deg2rad(angle)).as_matrix()
     matrix = np.eye(4)
-    matrix[:3, :3] = turned * rng.uniform(1 - SIZE, 1 + SIZE)
+    matrix[:3, :3] = turned * rng.uniform(1 - size, 1 + size)
     matrix[:3, 3] = centre + way * MM * rng.uniform() - matrix[:3, :3] @ centre
     return SpatialTransform.linear(matrix)
 
 
-def shaded(image: nib.Nifti1Image, rng: np.random.Generator) -> nib.Nifti1Image:
+def shaded(image: nib.Nifti1Image, rng: np.random.Generator, sd: float = 0.3) -> nib.Nifti1Image:
     field = gaussian_filter(rng.standard_normal(image.shape), 40 / 2.355 / 2)
     return nib.Nifti1Image(np.asanyarray(image.dataobj)
-                           * np.exp(0.3 * field / field.std()).astype(np.float32), image.affine)
+                           * np.exp(sd * field / field.std()).astype(np.float32), image.affine)
 
 
-def slab(image: nib.Nifti1Image) -> nib.Nifti1Image:
+def slab(image: nib.Nifti1Image, mm: float = 70.0) -> nib.Nifti1Image:
     values = np.asanyarray(image.dataobj)
     height = np.arange(values.shape[2]) * image.affine[2, 2] + image.affine[2, 3]
     middle = np.average(height, weights=(values > 0).sum((0, 1)))
-    return nib.Nifti1Image(values[:, :, np.abs(height - middle) <= 35],
-                           image.affine @ _shift(np.argmax(np.abs(height - middle) <= 35)))
+    kept = np.abs(height - middle) <= mm / 2
+    return nib.Nifti1Image(values[:, :, kept], image.affine @ _along_z(np.argmax(kept)))
 
 
-def _shift(k: int) -> np.ndarray:
+def _along_z(slices: float) -> np.ndarray:
     found = np.eye(4)
-    found[2, 3] = k
+    found[2, 3] = slices
     return found
+
+
+def spoilt(condition: str, fixed: nib.Nifti1Image, moving: nib.Nifti1Image,
+           rng: np.random.Generator) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+    """Both images as a condition has them."""
+    sd = {"bias": 0.3, "strong bias": 0.8}.get(condition)
+    if sd:
+        fixed, moving = shaded(fixed, rng, sd), shaded(moving, rng, sd)
+    return fixed, slab(moving) if condition == "slab" else moving
 
 
 def mattes(moving: nib.Nifti1Image, fixed: nib.Nifti1Image) -> SpatialTransform:
@@ -128,13 +145,11 @@ def trial(who: str, pair: tuple[str, str], condition: str, k: int) -> list[dict[
     inside = np.argwhere(np.asanyarray(fixed.dataobj) > 0)
     some = inside[rng.choice(len(inside), 300, replace=False)]
     points = some @ fixed.affine[:3, :3].T + fixed.affine[:3, 3]
-    true = motion(rng, points.mean(0))
-    moving = true.resample(still, still)
-    if condition == "bias":
-        fixed, moving = shaded(fixed, rng), shaded(moving, rng)
-    if condition == "slab":
-        moving = slab(moving)
-    by = {"mi": MutualInformation(), "learned": LearnedLikeness(learned(), second, first)}
+    true = motion(rng, points.mean(0), FAR if condition == "turned far" else DEGREES)
+    fixed, moving = spoilt(condition, fixed, true.resample(still, still), rng)
+    by: dict[str, Likeness] = {"mi": MutualInformation(),
+                               "learned": LearnedLikeness(learned(), second, first)}
+    by["then"] = Then(by["learned"], by["mi"])
     rows = []
     for method in ("mattes", *by):
         start, ok = time.process_time(), None

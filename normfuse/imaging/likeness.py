@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..fusion import Choice
-from .volume_grids import in_steps_of
+from .volume_grids import cut_sides, in_steps_of
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 AROUND_MM = 60.0
 """Empty space that is added around representations of a moving image."""
-
-CUT = 0.1
-"""Share of the largest slice of brain from which a last slice shows that the brain goes on."""
 
 
 class Likeness(Choice):
@@ -31,6 +28,10 @@ class Likeness(Choice):
     least: float
     """Minus the metric below which images have hardly anything in common. One person's contrasts
     reached .6 to 1 nats, DTI and a T1-weighted template .3."""
+
+    def parts(self) -> tuple[Likeness, ...]:
+        """One after the other; the last one decides."""
+        return (self,)
 
     @abstractmethod
     def images(self, moving: Nifti1Image, fixed: Nifti1Image) -> tuple[Nifti1Image, Nifti1Image]:
@@ -77,13 +78,9 @@ def _surrounded(image: Nifti1Image) -> Nifti1Image:
 
     values = np.asanyarray(image.dataobj)
     mm = np.linalg.norm(image.affine[:3, :3], axis=0)
-    wide = []
-    for axis in range(3):
-        brain = (values != 0).sum(tuple(a for a in range(3) if a != axis))
-        wide.append([0 if brain[end] > CUT * brain.max() else round(AROUND_MM / mm[axis])
-                     for end in (0, -1)])
+    wide = np.where(cut_sides(values != 0), 0, np.round(AROUND_MM / mm)[:, None]).astype(int)
     affine = image.affine.copy()
-    affine[:3, 3] -= affine[:3, :3] @ [before for before, _ in wide]
+    affine[:3, 3] -= affine[:3, :3] @ wide[:, 0]
     return nib.Nifti1Image(np.pad(values, wide), affine)
 
 
@@ -115,3 +112,43 @@ class LearnedLikeness(Likeness):
 
     def set(self, method: Any) -> None:
         method.SetMetricAsCorrelation()
+
+
+class Then(Likeness):
+    """Both likenesses look for a start, and the second decides and refines.
+
+    Each searches coarsely on its own. Where the ends differ, the second is refined from both, and
+    the better of the two is kept *by the second's metric*: so the first can help where the
+    second's search loses its way, and can mislead it only where the second likes a wrong place
+    better than the right one.
+
+    Parameters
+    ----------
+    first, last : Likeness
+
+    Examples
+    --------
+    >>> twice = Then(MutualInformation(resolution=6), MutualInformation(resolution=4))
+    >>> twice.resolution, twice.parts()
+    (4, (MutualInformation(resolution=6), MutualInformation(resolution=4)))
+    >>> Then("mi", MutualInformation())
+    Traceback (most recent call last):
+    TypeError: first and last are likenesses, as MutualInformation(); got 'mi'
+    """
+
+    def __init__(self, first: Likeness, last: Likeness) -> None:
+        for one in (first, last):
+            if not isinstance(one, Likeness):
+                raise TypeError("first and last are likenesses, as MutualInformation(); got "
+                                f"{one!r}")
+        self.first, self.last = first, last
+        self.resolution, self.least = last.resolution, last.least
+
+    def parts(self) -> tuple[Likeness, ...]:
+        return (*self.first.parts(), *self.last.parts())
+
+    def images(self, moving: Nifti1Image, fixed: Nifti1Image) -> tuple[Nifti1Image, Nifti1Image]:
+        return self.last.images(moving, fixed)
+
+    def set(self, method: Any) -> None:
+        self.last.set(method)

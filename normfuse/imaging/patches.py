@@ -31,6 +31,12 @@ LIMITS = (-3.0, 5.0)
 FIELD_KNOTS = 3
 """Random values along each side of a patch between which a field of intensity is interpolated."""
 
+CURVE_KNOTS = 9
+"""Values between LIMITS at which a random curve of contrast is given."""
+
+NOISE = 0.4
+"""Largest sd of noise that is added, as a share of the shading."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
@@ -61,8 +67,9 @@ class Patches:
     per_image : int
         Patches of an image that make up an epoch.
     shading : float
-        sd of a smooth field that is added to each modality, and of the logarithms of what its
-        contrast is multiplied by and raised to.
+        sd of a smooth field that is added to each modality, of the logarithms of what its
+        contrast is multiplied by and raised to, and of a curve that is added to its values; with
+        it come noise and thick slices. 0: images as they are.
     at_once : int
         Patches contrasted together where no gradient is wanted.
     """
@@ -121,7 +128,7 @@ class Patches:
         return found
 
     def _shaded(self, patches: Tensor) -> Tensor:
-        """As another coil and another echo time would show them."""
+        """As another coil, echo time, noise and thickness of slices would show them."""
         if not self.shading:
             return patches
         n, d = len(patches), patches.dim() - 2
@@ -129,7 +136,38 @@ class Patches:
         field = nn.functional.interpolate(knots, patches.shape[2:], align_corners=True,
                                           mode="bilinear" if d == 2 else "trilinear")
         stretch, power = (self.shading * torch.randn(2, n, *(1,) * (d + 1))).exp().to(patches)
-        return stretch * patches.sign() * patches.abs() ** power + field.to(patches)
+        seen = _curved(patches, self.shading)
+        seen = stretch * seen.sign() * seen.abs() ** power + field.to(patches)
+        noise = NOISE * self.shading * torch.rand(n, *(1,) * (d + 1)) * torch.randn(seen.shape)
+        return _thick(seen + noise.to(patches))
+
+
+def _curved(values: Tensor, sd: float) -> Tensor:
+    """Each row's values moved by a piecewise linear curve of its own: so grey matter, white matter
+    and fluid change their distances and even their order, as they do from one sequence of a name
+    to another's."""
+    low, high = LIMITS
+    curves = sd * torch.randn(len(values), CURVE_KNOTS).to(values)
+    at = (values.flatten(1).clamp(low, high) - low) * ((CURVE_KNOTS - 1) / (high - low))
+    knot = at.long().clamp_max(CURVE_KNOTS - 2)
+    before, after = curves.gather(1, knot), curves.gather(1, knot + 1)
+    return values + (before + (at - knot) * (after - before)).view_as(values)
+
+
+def _thick(patches: Tensor) -> Tensor:
+    """Averaged by a random share with the neighbours along an axis of their own."""
+    n, d = len(patches), patches.dim() - 2
+    share = (torch.rand(n) / 3).view(n, *(1,) * (d + 1)).to(patches)
+    axis = torch.randint(d, (n,))
+    blurred = patches.clone()
+    for k in range(d):
+        rows = torch.nonzero(axis == k).ravel().to(patches.device)
+        some, last = patches[rows], patches.shape[k + 2] - 1
+        along = torch.arange(last + 1, device=patches.device)
+        beside = (some.index_select(k + 2, (along - 1).clamp_min(0))
+                  + some.index_select(k + 2, (along + 1).clamp_max(last)))
+        blurred[rows] = (1 - 2 * share[rows]) * some + share[rows] * beside
+    return blurred
 
 
 def _turns(n: int, d: int) -> Tensor:

@@ -14,12 +14,18 @@ from .extra import need
 from .likeness import Likeness, MutualInformation
 from .registration_kinds import Deformable, RegistrationKind, Rigid
 from .registration_quality import RegistrationQuality, judged
-from .registration_search import RIM_MM, Search, near_starts
+from .registration_search import RIM_MM, Linear, Search, near_starts
 from .transform import SpatialTransform
 from .volume_grids import LPS, signal, volume
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
+
+SAME_MM = 4.0
+"""Half a coarse voxel: ends of searches that are nearer are one."""
+
+BRAIN_MM = 60.0
+"""Of a brain's radius: how far from its middle ends are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +119,9 @@ def _one_thread() -> Iterator[None]:
 def _registered(moving: Nifti1Image, fixed: Nifti1Image, kind: RegistrationKind, by: Likeness,
                 seed: int) -> Registration:
     outlines = signal(moving, by.resolution), signal(fixed, by.resolution)
-    search = prepared(moving, fixed, outlines, by, seed)
-    coarse, (matrix, offset) = search.best(near_starts())
+    searches = [prepared(moving, fixed, outlines, one, seed) for one in by.parts()]
+    search = searches[-1]
+    coarse, (matrix, offset) = _start(searches)
     transform: Any = None
     value, parts = np.inf, []
     for stage in kind.stages():
@@ -128,6 +135,30 @@ def _registered(moving: Nifti1Image, fixed: Nifti1Image, kind: RegistrationKind,
     found = SpatialTransform(parts)
     return Registration(found, found.resample(moving, fixed),
                         judged(search, found, value, coarse, outlines))
+
+
+def _start(searches: list[Search]) -> tuple[float, Linear]:
+    """Where the refinement begins, with the last search's coarse metric there.
+
+    Coarse metrics at 8 mm do not tell good from bad where only a slab is seen: ends that differ
+    are refined before they are compared.
+    """
+    search = searches[-1]
+    ends = [search.best(near_starts())]
+    for other in searches[:-1]:
+        _, (matrix, offset) = other.best(near_starts())
+        end = search.coarse(matrix, offset)
+        if np.isfinite(end[0]) and all(_apart(end[1], old[1]) > SAME_MM for old in ends):
+            ends.append(end)
+    if len(ends) == 1:
+        return ends[0]
+    return min(ends, key=lambda end: search.refined(Rigid(), *end[1])[0])
+
+
+def _apart(one: Linear, two: Linear) -> float:
+    """Of two linear transforms, the mean distance at points of a brain around the centre, mm."""
+    turned = BRAIN_MM * (one[0] - two[0])
+    return float(np.linalg.norm([one[1] - two[1], *turned.T, *-turned.T], axis=1).mean())
 
 
 def linear_of(transform: Any, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

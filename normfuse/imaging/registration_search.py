@@ -24,6 +24,9 @@ RIM_MM = 6.0
 SAMPLED = 60_000
 """Voxels a metric is computed from, drawn once a level."""
 
+Linear = tuple[np.ndarray, np.ndarray]
+"""A and t of A (x - c) + c + t, c the middle of the fixed brain."""
+
 TURNS = 25.0
 """Degrees that starts are apart from one another about each axis."""
 
@@ -81,9 +84,9 @@ class Search:
     likeness: Likeness
     seed: int = 0
 
-    def best(self, starts: list[Start]) -> tuple[float, Any]:
+    def best(self, starts: list[Start]) -> tuple[float, Linear]:
         """Of short coarse searches, the metric and the rigid transform of the best."""
-        found = [self._coarse(start) for start in starts]
+        found = [self.coarse(start.matrix(), self.shift) for start in starts]
         return min(found, key=lambda pair: pair[0])
 
     @cached_property
@@ -99,22 +102,22 @@ class Search:
         mm = max(COARSE_MM, self.likeness.resolution)
         return to_itk(in_steps_of(self.fixed, mm)), to_itk(in_steps_of(self.moving, mm))
 
-    def _coarse(self, start: Start) -> tuple[float, Any]:
+    def coarse(self, matrix: np.ndarray, offset: np.ndarray) -> tuple[float, Linear]:
+        """A short rigid search from A (x - c) + c + t, mirrored or not."""
         import SimpleITK as sitk
 
-        transform: Any = Rigid().after(np.eye(3), self.shift, self.centre)
+        transform: Any = Rigid().after(np.eye(3), offset, self.centre)
         fixed_frame = sitk.AffineTransform(3)
-        fixed_frame.SetCenter((self.centre + self.shift).tolist())
-        fixed_frame.SetMatrix(start.matrix().ravel().tolist())
+        fixed_frame.SetCenter((self.centre + offset).tolist())
+        fixed_frame.SetMatrix(matrix.ravel().tolist())
         # the start acts on the moving side: x -> S(R x)
         method = self._method([0.0], fixed_frame)
         _descending(method, 60, COARSE_MM / 2)
         method.SetInitialTransform(transform, True)
         value = _executed(method, *self._coarse_images)
-        matrix = np.reshape(fixed_frame.GetMatrix(), (3, 3)) @ np.reshape(
-            transform.GetMatrix(), (3, 3))
+        turned = matrix @ np.reshape(transform.GetMatrix(), (3, 3))
         end = np.array(fixed_frame.TransformPoint(transform.TransformPoint(self.centre.tolist())))
-        return value, (matrix, end - self.centre)
+        return value, (turned, end - self.centre)
 
     def refined(self, kind: Any, matrix: np.ndarray, offset: np.ndarray) -> tuple[float, Any]:
         """From a linear start, at ever finer resolutions; metric and transform."""

@@ -296,7 +296,7 @@ class ContrastiveRepresentations:
         """
         import nibabel as nib
 
-        from .volume_grids import brain_in_steps_of
+        from .volume_grids import brain_in_steps_of, cut_sides
 
         f = self.fitted
         if modality not in f.net.names:
@@ -311,10 +311,13 @@ class ContrastiveRepresentations:
         net = cast(LocalUNet, f.net.nets[f.net.names.index(modality)])
         scaled = standardised(np.asanyarray(regular.dataobj)[box].reshape(1, -1))
         inside = brain[box]
-        # empty space as wide as the network sees: its borders are nowhere near the brain
+        # empty space as wide as the network sees, but where the brain is cut: it goes on there,
+        # and what looks most like it is its mirror image
         wide = MARGIN * net.step
-        padded = np.pad(scaled.reshape(inside.shape),
-                        [(wide, wide + -side % net.step) for side in inside.shape])
+        room = np.array([(wide, wide + -side % net.step) for side in inside.shape])
+        cut = cut_sides(brain)
+        padded = np.pad(np.pad(scaled.reshape(inside.shape), room * cut, mode="symmetric"),
+                        room * ~cut)
         net.eval()
         out, _ = net(torch.from_numpy(padded)[None, None].to(self.device))
         seen = out[0, 0].cpu().numpy()[tuple(slice(wide, wide + n) for n in inside.shape)]

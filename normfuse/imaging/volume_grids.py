@@ -24,6 +24,9 @@ FEWEST_SLICES = 4
 FAINT = 0.03
 """Of the brightest: no signal."""
 
+CUT = 0.1
+"""Share of the largest slice of brain from which a last slice shows that the brain goes on."""
+
 
 def volume(image: Any, whose: str) -> Nifti1Image:
     """One volume of finite numbers, NaN as 0; ``whose`` is for messages.
@@ -111,7 +114,8 @@ def from_itk(image: Any) -> Nifti1Image:
 def in_steps_of(image: Nifti1Image, mm: float) -> Nifti1Image:
     """Along the image's own axes (the nearest to right, front and up), voxels ``mm`` long.
 
-    Smoothed before it becomes coarser: FWHM of the new voxels, less what the old ones have.
+    Smoothed before it becomes coarser: FWHM of the new voxels, less what the old ones have. Beyond
+    the field of view the last voxels go on: where an image is cut it does not fade.
 
     Examples
     --------
@@ -130,13 +134,13 @@ def in_steps_of(image: Nifti1Image, mm: float) -> Nifti1Image:
     if np.abs(spacing - mm).max() < 1e-3:
         return nib.Nifti1Image(values, image.affine)
     wanted = np.sqrt(np.maximum(mm ** 2 - spacing ** 2, 0)) / FWHM_IN_SD / spacing
-    smooth = nib.Nifti1Image(gaussian_filter(values, wanted, mode="constant"), image.affine)
+    smooth = nib.Nifti1Image(gaussian_filter(values, wanted, mode="nearest"), image.affine)
     shape = np.maximum(1, np.ceil(np.array(values.shape) * spacing / mm - 1e-6)).astype(int)
     affine = image.affine.copy()
     affine[:3, :3] *= mm / spacing
     # the field of view begins at the rim of the first voxel, not at its centre
     affine[:3, 3] = image.affine[:3] @ [*(0.5 * (mm / spacing - 1)), 1]
-    return resample_from_to(smooth, (tuple(shape), affine), order=1, cval=0.0)
+    return resample_from_to(smooth, (tuple(shape), affine), order=1, mode="nearest")
 
 
 def signal(image: Nifti1Image, mm: float) -> Nifti1Image:
@@ -159,6 +163,27 @@ def _signal(image: Nifti1Image) -> np.ndarray:
     above = np.abs(values - background(values))
     there = above > FAINT * np.percentile(above[above > 0], 99)
     return np.asarray(binary_fill_holes(there))  # ventricles are dark, and brain
+
+
+def cut_sides(brain: np.ndarray) -> np.ndarray:
+    """At which ends of a field of view the brain goes on beyond it: bool, shape (3, 2).
+
+    Parameters
+    ----------
+    brain : ndarray of bool, shape (i, j, k)
+
+    Examples
+    --------
+    >>> brain = np.zeros((6, 6, 6), bool)
+    >>> brain[1:5, 1:5, 3:] = True          # up to the last slice
+    >>> cut_sides(brain).tolist()
+    [[False, False], [False, False], [False, True]]
+    """
+    found = np.zeros((3, 2), dtype=bool)
+    for axis in range(3):
+        slices = brain.sum(tuple(a for a in range(3) if a != axis))
+        found[axis] = slices[[0, -1]] > CUT * max(slices.max(), 1)
+    return found
 
 
 def brain_in_steps_of(image: Nifti1Image, mm: float) -> tuple[Nifti1Image, np.ndarray]:
