@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -160,8 +159,8 @@ class Energy:
         axes = torch.eye(z.shape[-1], dtype=z.dtype)
         if not self.vae.forward_mode:
             return self._by_differences(z, axes)
-        means, slopes = _along(self.vae, z, self.batch.design, axes)
-        return [x - mean[0] for x, mean in zip(self.batch.x, means)], slopes
+        means, slopes = self.vae.along(z, axes, self.batch.design)
+        return [x - mean for x, mean in zip(self.batch.x, means)], slopes
 
     def residuals(self, z: Tensor) -> list[Tensor]:
         """x_m - mu_m(z)."""
@@ -219,18 +218,7 @@ def shared_slopes(vae: Vae) -> list[Tensor]:
     like = vae.noise_sd[0]
     z = like.new_zeros(1, vae.n_dimensions)
     axes = torch.eye(z.shape[-1], dtype=z.dtype)
-    return _along(vae, z, like.new_zeros(1, vae.n_design), axes)[1]
-
-
-def _along(vae: Vae, z: Tensor, design: Tensor, axes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Expectations and their slopes in all directions at once, forward mode: there are far fewer
-    latents than features; (n_dimensions, n_subjects, n_features_m) each."""
-    def slope(axis: Tensor) -> Any:
-        return torch.func.jvp(lambda at: tuple(vae.decode(at, design)), (z,),
-                              (axis.expand_as(z),))
-
-    means, slopes = torch.func.vmap(slope)(axes)
-    return list(means), list(slopes)
+    return vae.along(z, axes, like.new_zeros(1, vae.n_design))[1]
 
 
 def _quasi_newton(energy: Energy, z: Tensor, steps: int) -> Tensor:

@@ -164,6 +164,9 @@ class MultimodalVAE(Vae):
     def from_standard(self, standard: Tensor) -> Tensor:
         return standard
 
+    def _from_standard_along(self, standard: Tensor, axes: Tensor) -> tuple[Tensor, Tensor]:
+        return standard, axes[:, None]
+
     @property
     def is_affine(self) -> bool:
         return all(getattr(decoder, "is_straight", False) for decoder in self.decoders)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,6 +211,36 @@ class Vae(nn.Module, ABC):
         """The same at latents z."""
         return [decode(part, design) for decode, part in zip(self.decoders, self._read(z))]
 
+    def along(self, standard: Tensor, axes: Tensor, design: Tensor
+              ) -> tuple[list[Tensor], list[Tensor]]:
+        """Expected features, and their derivatives along axes of standard coordinates.
+
+        Forward mode: there are far fewer latents than features.
+
+        Parameters
+        ----------
+        standard : Tensor, shape (n_subjects, n_dimensions)
+        axes : Tensor, shape (n_axes, n_dimensions)
+        design : Tensor, shape (n_subjects, n_design)
+
+        Returns
+        -------
+        means : list of Tensor, shape (n_subjects, n_features_m)
+        slopes : list of Tensor, shape (n_axes, n_subjects, n_features_m)
+        """
+        z, turned = self._from_standard_along(standard, axes)
+        means, slopes = [], []
+        for decode, part, moved in zip(self.decoders, self._read(z), self._read(turned)):
+            mean, slope = decode.along(part, design, moved) if isinstance(decode, MlpDecoder) \
+                else differentiated(lambda at: decode(at, design), part, moved)
+            means.append(mean)
+            slopes.append(slope)
+        return means, slopes
+
+    def _from_standard_along(self, standard: Tensor, axes: Tensor) -> tuple[Tensor, Tensor]:
+        """z, and its derivatives along axes, shape (n_axes, n_subjects or 1, n_dimensions)."""
+        return differentiated(self.from_standard, standard, axes[:, None])
+
     def decoded_by(self, m: int, standard: Tensor, design: Tensor) -> Tensor:
         """Expected features of one modality."""
         return self.decoders[m](self.read_by_decoders(standard)[m], design)
@@ -263,6 +293,24 @@ class Vae(nn.Module, ABC):
             seen = count > 0
             sd.data[seen] = (total[seen] / count[seen]).sqrt().clamp_min(NOISE_FLOOR).to(sd.dtype)
             squares.zero_()
+
+
+def differentiated(act: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor
+                   ) -> tuple[Tensor, Tensor]:
+    """What ``act`` makes of a block, and its derivatives along each of the directions.
+
+    Examples
+    --------
+    >>> differentiated(torch.square, torch.tensor([[3.0]]), torch.tensor([[[1.0]], [[2.0]]]))
+    (tensor([[9.]]), tensor([[[ 6.]],
+    <BLANKLINE>
+            [[12.]]]))
+    """
+    def slope(direction: Tensor) -> Any:
+        return torch.func.jvp(act, (at,), (direction.expand_as(at),))
+
+    values, slopes = torch.func.vmap(slope)(directions)
+    return values[0], slopes
 
 
 def _filled(x: Tensor, measured: Tensor | None) -> Tensor:

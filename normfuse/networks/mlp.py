@@ -132,6 +132,37 @@ class MlpDecoder(nn.Module):
         mean = self.net(z)
         return mean if self.skip is None else mean + self.skip(z)
 
+    def along(self, z: Tensor, design: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean, and how it changes along directions of z, in evaluation mode.
+
+        What forward-mode differentiation gives, at a tenth of its time: of networks this small
+        nearly all of that goes to keeping track.
+
+        Parameters
+        ----------
+        z : Tensor, shape (n_subjects, n_latent)
+        design : Tensor, shape (n_subjects, n_design)
+        directions : Tensor, shape (n_directions, n_subjects or 1, n_latent)
+
+        Returns
+        -------
+        mean : Tensor, shape (n_subjects, n_features)
+        slopes : Tensor, shape (n_directions, n_subjects, n_features)
+        """
+        z = self.inputs(z, design)
+        at, slopes = z, directions
+        for layer in self.net:
+            if isinstance(layer, nn.Linear):  # the covariates, beside z in the first, stay
+                slopes = slopes @ layer.weight[:, :slopes.shape[-1]].mT
+            elif isinstance(layer, nn.SiLU):
+                gate = at.sigmoid()
+                slopes = slopes * (gate * (1 + at * (1 - gate)))
+            at = layer(at)
+        if self.skip is not None:
+            at = at + self.skip(z)
+            slopes = slopes + directions @ self.skip.weight[:, :self.n_latent].mT
+        return at, slopes.expand(-1, len(at), -1)
+
     def affine(self) -> Tensor:
         """[W, b] of the linear path, shape (n_features, n_latent + n_design + 1).
 
