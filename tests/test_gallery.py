@@ -64,11 +64,11 @@ def test_script_draws_what_it_says(path, tmp_path, monkeypatch, capsys):
 def test_the_guide_shows_every_picture_of_the_gallery():
     pages = [PAGE, *(GUIDE / f"{name}.md" for name in (
         "atlases", "which_deviation", "scale", "voxel_statistics", "group_statistics",
-        "how_many_controls", "simulated_images", "synthesis", "segmentation"))]
+        "how_many_controls", "simulated_images", "synthesis", "segmentation", "pretraining"))]
     shown = re.findall(r"!\[[^\]]+\]\(images/(\w+)\.png\)",
                        "".join(page.read_text(encoding="utf-8") for page in pages))
     drawn = re.findall(r"``(\w+)\.png``", "".join(p.read_text(encoding="utf-8") for p in SCRIPTS))
-    assert sorted(shown) == sorted(drawn) and len(shown) == 18
+    assert sorted(shown) == sorted(drawn) and len(shown) == 19
     assert all(is_picture(GUIDE / "images" / f"{name}.png") for name in shown)
 
 

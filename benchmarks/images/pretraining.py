@@ -41,6 +41,7 @@ from normfuse.pretrained import PretrainedEncoders
 from normfuse.training import TrainingPlan
 
 OUT = Path("out/pretraining")
+MEASURED = Path(__file__).with_suffix(".csv")
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 ARMS = {"scratch": None, "reconstruction": Topology(intra=0, inter=0),
         "intra": Topology(inter=0), "intra + inter": Topology()}
@@ -133,8 +134,9 @@ def classification(arm: str, seed: int) -> list[dict[str, Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model.fit(x[learn], ill[learn])
-        rows.append({"task": "classification", "given": "+".join(given), "n": len(judge),
-                     "value": float(roc_auc_score(ill[judge], model.decision_function(x[judge])))})
+        area = roc_auc_score(ill[judge], model.decision_function(x[judge]))
+        rows.append({"task": "classification", "given": "+".join(given), "value": float(area),
+                     "n": len(judge)})
     return rows
 
 
@@ -217,11 +219,13 @@ def run() -> None:
 
 
 def table() -> None:
-    """Means over seeds, and differences from scratch with their standard errors."""
+    """Means over seeds, and differences from scratch with their standard errors; what they are
+    made of goes to MEASURED."""
     found = pd.read_csv(OUT / "results.csv")
     found["given"] = np.where(found["given"].str.count(r"\+") == 2, "all",
                               found["given"].where(found["task"].str.startswith("det"), "one"))
     found = found.groupby(["task", "given", "seed", "arm"], as_index=False)["value"].mean()
+    found.round(4).to_csv(MEASURED, index=False)
     rows = []
     for (task, given), some in found.groupby(["task", "given"]):
         wide = some.pivot(index="seed", columns="arm", values="value")
