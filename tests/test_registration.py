@@ -20,13 +20,13 @@ from typer.testing import CliRunner
 from normfuse.cli import app
 from normfuse.cli.registering import found as found_files
 from normfuse.errors import BegunWorkError, CohortError, ImageError, ModelFileError
-from normfuse.imaging import registered_people
-from normfuse.imaging.likeness import MutualInformation
+from normfuse.imaging import registered_people, registration
+from normfuse.imaging.likeness import MutualInformation, Then
 from normfuse.imaging.registered_people import RegistrationPlan, mni_template, register_people
 from normfuse.imaging.registration import register
 from normfuse.imaging.registration_kinds import Affine, Deformable
 from normfuse.imaging.transform import SpatialTransform
-from normfuse.imaging.volume_grids import from_itk, in_steps_of, signal, to_itk, volume
+from normfuse.imaging.volume_grids import LPS, from_itk, in_steps_of, signal, to_itk, volume
 from normfuse.testing import tiny_head
 
 COARSE = MutualInformation(resolution=4)
@@ -165,6 +165,49 @@ class TestGrids:
         """As nilearn's template has them."""
         brain = np.asanyarray(signal(mni_template(4), 4).dataobj).sum() * 4 ** 3 / 1e6
         assert 1.6 < brain < 2.1  # litres
+
+
+class Blind(MutualInformation):
+    """Sees noise in the place of both images."""
+
+    def images(self, moving, fixed):
+        rng = np.random.default_rng(0)
+        return tuple(nib.Nifti1Image(rng.standard_normal(image.shape).astype(np.float32),
+                                     image.affine)
+                     for image in super().images(moving, fixed))
+
+
+class TestThen:
+    def test_a_blind_first_does_no_harm(self, head, other):
+        true = motion()
+        moving = true.resample(other, other)
+        found = register(moving, head, by=Then(Blind(resolution=6), COARSE))
+        assert error_mm(true, found.transform, head) < 1.0
+
+    def test_a_first_that_knows_the_way_is_followed(self, head, monkeypatch):
+        """Turned so far that no start of the second's leads there."""
+        true = motion((0.0, 0.0, 100.0), (0.0, 0.0, 0.0))
+        moving = true.resample(head, head)
+        assert error_mm(true, register(moving, head, by=ROUGH).transform, head) > 20
+        known = SimpleNamespace(best=lambda starts: (0.0, _about(true, head)))
+        prepared = registration.prepared
+
+        def knowing(moving, fixed, outlines, by, seed):
+            return known if by == "first" else prepared(moving, fixed, outlines, by, seed)
+
+        monkeypatch.setattr(registration, "prepared", knowing)
+        by = Then(ROUGH, COARSE)
+        monkeypatch.setattr(Then, "parts", lambda self: ("first", self.last))
+        found = register(moving, head, by=by)
+        assert error_mm(true, found.transform, head) < 1.0
+
+
+def _about(true, head):
+    """A and t of A (x - c) + c + t in ITK's mm, c the middle of the fixed brain."""
+    centre = registration._middle(signal(head, 4))
+    back = np.linalg.inv(true.matrix)
+    turn = LPS @ back[:3, :3] @ LPS
+    return turn, turn @ centre + LPS @ back[:3, 3] - centre
 
 
 class TestRegister:
