@@ -120,7 +120,7 @@ class PretrainedEncoders:
         fresh = [name for name in encoders if name not in self.weights]
         if fresh:
             warnings.warn(f"the encoders of {listed(fresh)} were not pre-trained and start "
-                          f"afresh: pre-training knew {listed(self.weights)}", stacklevel=3)
+                          f"afresh: pre-training knew {listed(self.weights)}", stacklevel=4)
         for name in known:
             _copy(self.weights[name], encoders[name], name)
 

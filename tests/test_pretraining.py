@@ -81,7 +81,9 @@ class TestImages:
                 if m != k % 3:
                     block.loc[subject] = np.nan
         lonely = nf.Cohort(PEOPLE.subjects, alone, PEOPLE.modalities, PEOPLE.covariates)
-        assert (pretrain(lonely, networks=SIZES, plan=PLAN).history["intra"] == 0).all()
+        with pytest.warns(UserWarning, match="nothing was compared within the people"):
+            found = pretrain(lonely, networks=SIZES, plan=PLAN)
+        assert (found.history["intra"] == 0).all() and "nothing was compared" in found.told()
         frame = Frame(one_space(PEOPLE), SIZES.step, "axial")
         stack = Stack.of(lonely, frame, Units.of(lonely), slices=frame.busy).of_somebody()
         batch = Couples(stack, 8).take(torch.arange(len(stack)))
@@ -118,6 +120,16 @@ class TestImages:
         watched = net.watch(Couples(stack, 16))
         assert max(watched[f"rank of {m}"] for m in net.names) < 0.1
         assert watched["matched"] < 0.3 and watched["collapsed"] == pytest.approx(0.5)
+
+    def test_who_stops_has_two_modalities_where_somebody_has(self):
+        blocks = {m.name: PEOPLE.features[m.name].copy() for m in PEOPLE.modalities}
+        for name in ("T2w", "FLAIR"):
+            blocks[name].iloc[:9] = np.nan  # of the last three only there is more than a T1w
+        few = nf.Cohort(PEOPLE.subjects, blocks, PEOPLE.modalities, PEOPLE.covariates)
+        for seed in range(4):
+            history = pretrain(few, networks=SIZES, plan=replace(PLAN, max_epochs=1),
+                               seed=seed).history
+            assert (history["intra"] > 0).all() and (history["inter"] > 0).all()
 
     def test_a_collapse_is_said(self, monkeypatch):
         monkeypatch.setattr(pretraining, "COLLAPSED", 1e3)

@@ -98,7 +98,7 @@ class Pretraining(Shown):
             net = learner.net().to(self.device)
         history = fit(net, learner.data(training), learner.data(stopping), plan, seed=self.seed,
                       keep=None if keep is None else Checkpoint(Path(keep) / "pretraining.pt"))
-        notes = _collapses(net, history, self.objective)
+        notes = _complaints(net, history, self.objective)
         for note in notes:
             warnings.warn(note, stacklevel=2)
         weights = {name: {key: value.detach().cpu().clone()
@@ -151,7 +151,7 @@ def pretrain(cohort: Cohort, *, keep: str | Path | None = None, **options: Any
     Warns
     -----
     UserWarning
-        Tokens of a modality are all alike: its encoder collapsed.
+        Tokens of a modality are all alike (its encoder collapsed), or nothing could be compared.
 
     References
     ----------
@@ -250,19 +250,25 @@ def _two_groups(cohort: Cohort, seed: int) -> tuple[list[str], list[str]]:
     people = sorted({person_of(str(i)) for i in cohort.ids})
     if len(people) < FEWEST:
         raise CohortError(f"{len(people)} people are too few to pre-train on: {FEWEST} at least")
-    order = np.random.default_rng(seed).permutation(people)
-    stopping = set(order[:max(2, round(STOPPING * len(people)))].tolist())
+    order = np.random.default_rng(seed).permutation(people).tolist()
+    several = {person_of(str(i)) for i in cohort.ids[(cohort.present.sum(axis=1) > 1).to_numpy()]}
+    order.sort(key=lambda who: who not in several)  # topology can be judged in these
+    stopping = set(order[:max(2, round(STOPPING * len(people)))])
     ids = [str(i) for i in cohort.ids]
     return ([i for i in ids if person_of(i) not in stopping],
             [i for i in ids if person_of(i) in stopping])
 
 
-def _collapses(net: TopologyNet, history: History, objective: Topology) -> tuple[str, ...]:
-    """What the kept epoch says of collapse."""
+def _complaints(net: TopologyNet, history: History, objective: Topology) -> tuple[str, ...]:
+    """What the kept epoch says of collapse, and whether topology was judged at all."""
     best = history.table[history.table["epoch"] == history.best_epoch].iloc[0]
     flat = [f"{name} ({best[f'rank of {name}']:.1f})" for name in net.names
             if best.get(f"rank of {name}", np.inf) < COLLAPSED]
     notes = []
+    if objective.intra and not history.table["intra"].any():
+        notes.append("nothing was compared within the people who say when to stop: none has two "
+                     "modalities with three places in the brain at the innermost resolution; "
+                     "bring images of smaller voxels, or networks of fewer resolutions")
     if flat:
         notes.append(f"the features of all places are nearly the same in {listed(flat)}: "
                      "effective rank of their tokens. These encoders collapsed; raise the weight "
