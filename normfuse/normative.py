@@ -31,7 +31,7 @@ from .latent_imputation import imputed_by_latents
 from .learning import learn
 from .models import Recipe
 from .noun_cards import model_card
-from .pretrained import Encoding, PretrainedEncoders, recipe_for
+from .pretrained import Encoding, PretrainedEncoders, encoding, recipe_for
 from .processes import processes
 from .reference_checks import refuse_others_than_reference
 from .runners import Runner, one_after_the_other
@@ -96,7 +96,7 @@ class NormativeModel:
         if not isinstance(self.fusion, Aggregator):
             raise TypeError("fusion is an object such as WassersteinBarycenter(); "
                             f"got {self.fusion!r}")
-        model, self.encoders = recipe_for(encoders) if model is None else model, encoders
+        self.encoders, model = encoding(encoders), recipe_for(encoders) if model is None else model
         if not isinstance(model, Recipe):
             raise TypeError(f"model is a recipe such as Ladder(levels=(32, 10)); got {model!r}")
         model.check(self.fusion)

@@ -181,6 +181,22 @@ class PretrainedEncoders:
                                              if self.notes else {})}, {"last epochs": last}).html()
 
 
+def encoding(encoders: PretrainedEncoders | Encoding | None
+             ) -> PretrainedEncoders | Encoding | None:
+    """The same; TypeError for what is neither encoders nor makes them.
+
+    >>> encoding("encoders/")
+    Traceback (most recent call last):
+    TypeError: encoders are PretrainedEncoders, as from pretrain(cohort) or ...; got 'encoders/'
+    """
+    if encoders is not None and not isinstance(encoders, PretrainedEncoders) \
+            and not hasattr(encoders, "with_networks"):
+        raise TypeError("encoders are PretrainedEncoders, as from pretrain(cohort) or "
+                        "PretrainedEncoders.load(folder), or a Pretraining() to make some; got "
+                        f"{encoders!r}")
+    return encoders
+
+
 def recipe_for(encoders: PretrainedEncoders | Encoding | None) -> Recipe:
     """The default recipe of a normative model that starts from these: theirs, if they have one.
 

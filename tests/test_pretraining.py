@@ -86,7 +86,7 @@ class TestImages:
         assert (found.history["intra"] == 0).all() and "nothing was compared" in found.told()
         frame = Frame(one_space(PEOPLE), SIZES.step, "axial")
         stack = Stack.of(lonely, frame, Units.of(lonely), slices=frame.busy).of_somebody()
-        batch = Couples(stack, 8).take(torch.arange(len(stack)))
+        batch = Couples(stack).take(torch.arange(len(stack)))
         mine, theirs = batch.present.chunk(2, 1)
         assert torch.equal(mine, theirs) and (mine.sum(0) == 1).all()
         net = ImageTopologyNet(SIZES, 2, ["T1w", "T2w", "FLAIR"], Topology())
@@ -103,7 +103,7 @@ class TestImages:
         plan = replace(PLAN, max_epochs=8)
         history = made(plan=plan, objective=Topology(0, 1, 0)).history
         assert history["intra"].iloc[-1] < 0.8 * history["intra"].iloc[0]
-        assert history["intra"].iloc[-1] < INTRA_MARGIN < history["intra"].iloc[0] + 0.03
+        assert history["intra"].iloc[-1] < INTRA_MARGIN  # what a collapse would cost
 
     def test_a_collapse_is_seen_by_all_but_the_inter_subject_term(self):
         net = ImageTopologyNet(SIZES, 2, ["T1w", "T2w", "FLAIR"], Topology())
@@ -114,10 +114,10 @@ class TestImages:
             torch.nn.init.zeros_(encoder.steps[-1][1].steps[-1].weight)
         frame = Frame(one_space(PEOPLE), SIZES.step, "axial")
         stack = Stack.of(PEOPLE, frame, Units.of(PEOPLE), slices=frame.busy)
-        terms = net.loss(Couples(stack, 8).take(torch.arange(16)))
+        terms = net.loss(Couples(stack).take(torch.arange(16)))
         assert float(terms["intra"]) == pytest.approx(10 * INTRA_MARGIN, abs=1e-5)
         assert float(terms["inter"]) < 1e-6
-        watched = net.watch(Couples(stack, 16))
+        watched = net.watch(Couples(stack))
         assert max(watched[f"rank of {m}"] for m in net.names) < 0.1
         assert watched["matched"] < 0.3 and watched["collapsed"] == pytest.approx(0.5)
 
@@ -142,7 +142,7 @@ class TestImages:
         stack = Stack.of(PEOPLE, frame, Units.of(PEOPLE), slices=frame.busy)
         who = Stack(frame, tuple(torch.arange(12.0)[:, None].expand(12, 304) + 1
                                  for _ in range(3)), stack.people, stack.slices)
-        batch = Couples(who, 8).take(torch.arange(0, len(stack), 3))
+        batch = Couples(who).take(torch.arange(0, len(stack), 3))
         mine, theirs = batch.values.amax((2, 3)).chunk(2, 1)
         assert (mine != theirs).all()
         mine, theirs = batch.inside.chunk(2)
@@ -314,6 +314,8 @@ class TestTables:
             assert asked and not asked[0].intersection(model._held_out.ids)
 
     def test_refusals(self, of_patients):
+        with pytest.raises(TypeError, match="encoders are PretrainedEncoders.*got 'folder'"):
+            nf.NormativeModel(encoders="folder")
         with pytest.raises(CohortError, match="no two modalities have three regions of the same"):
             renamed = {m.name: self.PATIENTS.features[m.name].add_prefix(f"{m.name}_x")
                        for m in self.PATIENTS.modalities}

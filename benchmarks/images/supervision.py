@@ -1,6 +1,6 @@
 """Does teaching the bottleneck help registration? Nine supervisions and none.
 
-    python benchmarks/images/supervision.py            fits that are not there yet, 20 CPU-min
+    python benchmarks/images/supervision.py            fits that are not there yet, 90 CPU-s each
     python benchmarks/images/supervision.py --table
 
 Small representations (16 simulated people with tumours at 4 mm, T1w, T2w and FLAIR; 40 epochs)

@@ -199,8 +199,7 @@ class _Images:
         if self.tables is not None:
             rows = torch.as_tensor(self.cohort.ids.get_indexer(pd.Index(ids)))
             stack = replace(stack, tables=tuple(t[rows] for t in self.tables))
-        stack = stack.of_somebody()
-        return Couples(stack, stack.at_once)
+        return Couples(stack.of_somebody())
 
 
 def _residuals(cohort: Cohort) -> tuple[torch.Tensor, ...]:

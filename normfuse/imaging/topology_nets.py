@@ -158,14 +158,17 @@ class Couples:
     Attributes
     ----------
     stack : Stack
-    at_once : int
     """
 
     stack: Stack
-    at_once: int
 
     def __len__(self) -> int:
         return len(self.stack)
+
+    @property
+    def at_once(self) -> int:
+        """Images in memory together where no gradient is wanted; their partners beside."""
+        return self.stack.at_once
 
     def take(self, rows: Tensor) -> Images:
         """2 n images: these and then their partners; random numbers are torch's."""

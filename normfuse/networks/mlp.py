@@ -135,8 +135,8 @@ class MlpDecoder(nn.Module):
     def along(self, z: Tensor, design: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """The mean, and how it changes along directions of z, in evaluation mode.
 
-        What forward-mode differentiation gives, at a tenth of its time: of networks this small
-        nearly all of that goes to keeping track.
+        What forward-mode differentiation gives; of networks this small nearly all of its time goes
+        to keeping track.
 
         Parameters
         ----------
