@@ -25,6 +25,7 @@ from normfuse.imaging.likeness import MutualInformation, Then
 from normfuse.imaging.registered_people import RegistrationPlan, mni_template, register_people
 from normfuse.imaging.registration import register
 from normfuse.imaging.registration_kinds import Affine, Deformable
+from normfuse.imaging.registration_search import wide_starts
 from normfuse.imaging.transform import SpatialTransform
 from normfuse.imaging.volume_grids import LPS, from_itk, in_steps_of, signal, to_itk, volume
 from normfuse.testing import tiny_head
@@ -189,7 +190,9 @@ class TestThen:
         true = motion((0.0, 0.0, 100.0), (0.0, 0.0, 0.0))
         moving = true.resample(head, head)
         assert error_mm(true, register(moving, head, by=ROUGH).transform, head) > 20
-        known = SimpleNamespace(best=lambda starts: (0.0, _about(true, head)))
+        centre = registration._middle(signal(head, 4))
+        known = SimpleNamespace(centre=centre, placed=lambda starts, kind: _about(true, head),
+                                refined=lambda kind, end: (0.0, kind.after(*end, centre)))
         prepared = registration.prepared
 
         def knowing(moving, fixed, outlines, by, seed):
@@ -200,6 +203,14 @@ class TestThen:
         monkeypatch.setattr(Then, "parts", lambda self: ("first", self.last))
         found = register(moving, head, by=by)
         assert error_mm(true, found.transform, head) < 1.0
+
+    def test_wider_starts_find_what_is_turned_far(self, head):
+        true = motion((0.0, 0.0, 70.0), (0.0, 0.0, 0.0))
+        moving = true.resample(head, head)
+        found = register(moving, head, by=ROUGH, starts=wide_starts())
+        assert error_mm(true, found.transform, head) < 1.5
+        with pytest.raises(ValueError, match="one Start at least"):
+            register(moving, head, starts=[])
 
 
 def _about(true, head):

@@ -1,6 +1,6 @@
 """How far registrations end from the truth: mutual information beside learned representations.
 
-    python benchmarks/images/registration.py --train      representations, 300 CPU-s, 3 mm
+    python benchmarks/images/registration.py --train      two seeds' representations, 650 CPU-s
     python benchmarks/images/registration.py              trials that are not there yet
     python benchmarks/images/registration.py --table
 
@@ -8,8 +8,8 @@ Two scans of one person that lie on one another; the moving one is turned by up 
 any axis, shifted by up to 20 mm and resized by .9 to 1.1 (uniform, seeded), and affinely
 registered back. Error: mean over 300 points of the brain of the distance to where they belong.
 People: three real ones (two with multiple sclerosis, one with a glioma; 2 mm; needs
-../shared/data/images), and simulated ones that the representations have not seen (with tumours, 2
-mm). Conditions, each for the same motions:
+../shared/data/images), and simulated ones that the representations have not seen, every other one
+with a tumour (2 mm). Conditions:
 
 * plain;
 * bias: smooth fields multiply either image, 95 % within .55 and 1.8 (sd of the log .3, 40 mm);
@@ -21,13 +21,20 @@ Methods, all by SimpleITK, affine, the brain's outline as mask, centres of mass 
 
 * ``mattes``: mutual information as its examples have it, one start, steps in parameters' units;
 * ``mi``: ``register(…, by=MutualInformation())``: several starts, steps in mm;
-* ``learned``: ``register(…, by=LearnedLikeness(…))``, the representations of --train;
-* ``then``: ``register(…, by=Then(LearnedLikeness(…), MutualInformation()))``.
+* ``learned``: ``register(…, by=LearnedLikeness(…))``, the representations of --train (at 3 mm, of 40
+  simulated people), the other seed's in every other block;
+* ``then`` (not of plain images and bias): ``Then(LearnedLikeness(…), MutualInformation())``;
+* ``mi n4``, ``learned n4`` (of strong bias): the same with ``BiasCorrected(…)``;
+* ``mi wide`` (of what is turned far): ``mi`` from 21 starts in the place of 7.
+
+A block has a trial of every condition and pair of the three real people and a simulated one, 60,
+with motions of their own and in random order.
 """
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Collection
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -40,9 +47,11 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 import normfuse as nf
+from normfuse.imaging.bias_fields import BiasCorrected
 from normfuse.imaging.likeness import LearnedLikeness, Likeness, MutualInformation, Then
 from normfuse.imaging.registration import register
 from normfuse.imaging.registration_kinds import Affine
+from normfuse.imaging.registration_search import wide_starts
 from normfuse.imaging.representations import ContrastiveRepresentations
 from normfuse.imaging.transform import SpatialTransform
 from normfuse.imaging.volume_grids import to_itk
@@ -53,6 +62,8 @@ REAL = {"ms07": "ms_mni2mm/openms07", "ms19": "ms_mni2mm/openms19",
         "glioma": "glioma_mni2mm/tcgadu7294"}
 PAIRS = (("T1w", "T2w"), ("T1w", "FLAIR"), ("T2w", "FLAIR"))
 CONDITIONS = ("plain", "bias", "strong bias", "slab", "turned far")
+TRIAL = ("who", "pair", "condition", "method")
+SEEDS = 2
 CONTRASTS = ("T1w", "T1c", "T2w", "FLAIR")
 MM, SIZE = 20.0, 0.1
 DEGREES, FAR = (0.0, 30.0), (45.0, 75.0)
@@ -67,8 +78,8 @@ def scan(who: str, contrast: str) -> nib.Nifti1Image:
 
 @cache
 def simulated(k: int) -> dict[str, nib.Nifti1Image]:
-    cohort = nf.simulate_images(1, contrasts=CONTRASTS[:1] + CONTRASTS[2:], lesions="tumour",
-                                resolution=2, seed=5000 + k).cohort()
+    cohort = nf.simulate_images(1, contrasts=CONTRASTS[:1] + CONTRASTS[2:], resolution=2,
+                                lesions=None if k % 2 else "tumour", seed=5000 + k).cohort()
     return {m.name: m.space.img(cohort.features[m.name].to_numpy()[0])
             for m in cohort.modalities}
 
@@ -137,8 +148,9 @@ def mattes(moving: nib.Nifti1Image, fixed: nib.Nifti1Image) -> SpatialTransform:
     return SpatialTransform([start])
 
 
-def trial(who: str, pair: tuple[str, str], condition: str, k: int) -> list[dict[str, Any]]:
-    """One motion, every method."""
+def trial(who: str, pair: tuple[str, str], condition: str, k: int, methods: Collection[str]
+          ) -> list[dict[str, Any]]:
+    """One motion, these methods."""
     first, second = pair
     fixed, still = scan(who, first), scan(who, second)
     rng = np.random.default_rng([k, *map(ord, who + first + second)])
@@ -147,17 +159,15 @@ def trial(who: str, pair: tuple[str, str], condition: str, k: int) -> list[dict[
     points = some @ fixed.affine[:3, :3].T + fixed.affine[:3, 3]
     true = motion(rng, points.mean(0), FAR if condition == "turned far" else DEGREES)
     fixed, moving = spoilt(condition, fixed, true.resample(still, still), rng)
-    by: dict[str, Likeness] = {"mi": MutualInformation(),
-                               "learned": LearnedLikeness(learned(), second, first)}
-    by["then"] = Then(by["learned"], by["mi"])
     rows = []
-    for method in ("mattes", *by):
+    for method in methods:
         start, ok = time.process_time(), None
         try:
             if method == "mattes":
                 found = mattes(moving, fixed)
             else:
-                done = register(moving, fixed, Affine(), by[method])
+                done = register(moving, fixed, Affine(), likeness(method, first, second, k),
+                                starts=wide_starts() if method == "mi wide" else None)
                 found, ok = done.transform, done.quality.ok
             apart = true.points(found.points(points)) - points
             error = float(np.linalg.norm(apart, axis=1).mean())
@@ -169,40 +179,61 @@ def trial(who: str, pair: tuple[str, str], condition: str, k: int) -> list[dict[
     return rows
 
 
+def likeness(method: str, fixed: str, moving: str, k: int) -> Likeness:
+    by = LearnedLikeness(learned(k), moving, fixed)
+    return {"mi": MutualInformation(), "mi wide": MutualInformation(),
+            "mi n4": BiasCorrected(MutualInformation()), "learned": by,
+            "learned n4": BiasCorrected(by), "then": Then(by, MutualInformation())}[method]
+
+
 @cache
-def learned() -> ContrastiveRepresentations:
-    return ContrastiveRepresentations.load(OUT / "representations")
+def learned(k: int) -> ContrastiveRepresentations:
+    return ContrastiveRepresentations.load(OUT / f"representations_{k % SEEDS}")
 
 
 def train() -> None:
     people = nf.simulate_images(40, contrasts=CONTRASTS, lesions="tumour", resolution=3, seed=0)
-    start = time.process_time()
-    model = ContrastiveRepresentations().fit(people.cohort())
-    print(model, f"{time.process_time() - start:.0f} CPU-s")
-    print(model.fitted.history.iloc[[0, -1]].T.round(3).to_string())
-    model.save(OUT / "representations", overwrite=True)
+    for seed in range(SEEDS):
+        start = time.process_time()
+        model = ContrastiveRepresentations(seed=seed).fit(people.cohort())
+        print(model, f"{time.process_time() - start:.0f} CPU-s")
+        print(model.fitted.history.iloc[[0, -1]].T.round(3).to_string())
+        model.save(OUT / f"representations_{seed}", overwrite=True)
 
 
-def run(people: list[str], motions: range) -> None:
-    file = OUT / "trials.csv"
-    done = pd.read_csv(file) if file.exists() else pd.DataFrame()
-    known = set() if done.empty else set(zip(done["who"], done["pair"], done["condition"],
-                                             done["k"]))
-    for k, who, pair, condition in product(motions, people, PAIRS, CONDITIONS):
-        if (who, "-".join(pair), condition, k) in known:
-            continue
-        rows = pd.DataFrame(trial(who, pair, condition, k))
-        rows.to_csv(file, mode="a", header=not file.exists(), index=False)
+def run(block: int) -> None:
+    """The trials of a block that are not there yet, in random order."""
+    file = OUT / f"trials_{block}.csv"
+    done = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=TRIAL)
+    known = set(done[list(TRIAL)].itertuples(index=False, name=None))
+    real = tuple(REAL) if SHARED.exists() else ()
+    trials = list(product((*real, f"sim{block}"), PAIRS, CONDITIONS))
+    for n in np.random.default_rng(block).permutation(len(trials)):
+        who, pair, condition = trials[n]
+        missing = [m for m in methods(condition)
+                   if (who, "-".join(pair), condition, m) not in known]
+        if missing:
+            rows = pd.DataFrame(trial(who, pair, condition, block, missing))
+            rows.to_csv(file, mode="a", header=not file.exists(), index=False)
+
+
+def methods(condition: str) -> list[str]:
+    more = {"strong bias": ["then", "mi n4", "learned n4"], "slab": ["then"],
+            "turned far": ["then", "mi wide"]}
+    return ["mattes", "mi", "learned", *more.get(condition, [])]
 
 
 def table() -> None:
     """Median and 95th centile of the error, share below 2 mm with its Wilson interval, CPU-s."""
     from statsmodels.stats.proportion import proportion_confint
 
-    trials = pd.read_csv(OUT / "trials.csv")
-    trials["people"] = np.where(trials["who"].isin(REAL), "real", "simulated")
+    trials = pd.concat(pd.read_csv(file) for file in sorted(OUT.glob("trials_*.csv")))
+    tumour = (trials["who"] == "glioma") | ~trials["who"].isin(REAL) & (trials["k"] % 2 == 0)
+    groups = {"all": trials, "real": trials[trials["who"].isin(REAL)],
+              "simulated": trials[~trials["who"].isin(REAL)], "with a tumour": trials[tumour]}
+    trials = pd.concat(some.assign(people=name) for name, some in groups.items())
     rows = []
-    for key, some in trials.groupby(["people", "condition", "method"]):
+    for key, some in trials.groupby(["people", "condition", "method"], sort=False):
         good = int((some["error_mm"] < 2).sum())
         low, high = proportion_confint(good, len(some), method="wilson")
         missed = some[(some["error_mm"] >= 2) & some["ok"].notna()]
@@ -222,17 +253,16 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--motions", type=int, nargs=2, default=(0, 24), metavar=("FROM", "TO"),
-                        help="of every pair of real people; simulated ones have a sixth of them")
+    parser.add_argument("--blocks", type=int, nargs="+", default=range(4), metavar="BLOCK",
+                        help="of 60 trials; each may run in a process of its own")
     asked = parser.parse_args()
     if asked.train:
         train()
     elif asked.table:
         table()
     else:
-        run([who for who in REAL if SHARED.exists()], range(*asked.motions))
-        for k in range(*asked.motions)[::2]:
-            run([f"sim{k}"], range(k, k + 1))
+        for block in asked.blocks:
+            run(block)
 
 
 if __name__ == "__main__":

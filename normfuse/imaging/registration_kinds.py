@@ -15,7 +15,7 @@ class RegistrationKind(Choice):
 
     @abstractmethod
     def stages(self) -> tuple[RegistrationKind, ...]:
-        """One after the other, each beginning where the one before it ended."""
+        """A linear one, and what bends begins where that ended."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,11 +45,11 @@ class Affine(RegistrationKind):
     """Also stretched and sheared: one person's head to a template, distorted images.
 
     >>> Affine().stages()
-    (Rigid(), Affine())
+    (Affine(),)
     """
 
     def stages(self) -> tuple[RegistrationKind, ...]:
-        return (Rigid(), self)
+        return (self,)
 
     def after(self, matrix: np.ndarray, offset: np.ndarray, centre: np.ndarray) -> Any:
         """The transform A (x - c) + c + t, ready to be improved."""
@@ -76,7 +76,7 @@ class Deformable(RegistrationKind):
     Examples
     --------
     >>> Deformable(spacing=30).stages()
-    (Rigid(), Affine(), Deformable(spacing=30))
+    (Affine(), Deformable(spacing=30))
     """
 
     spacing: float = 40.0
@@ -88,4 +88,4 @@ class Deformable(RegistrationKind):
                              f"{self.spacing!r}")
 
     def stages(self) -> tuple[RegistrationKind, ...]:
-        return (*Affine().stages(), self)
+        return (Affine(), self)

@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .registration_search import Search, Start, wrong_starts
+from .registration_search import Linear, Search, Start, wrong_starts
 from .transform import SpatialTransform
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ class RegistrationQuality:
                 f"{self.overlap:.2f}, metric {self.metric:.3g}")
 
 
-def judged(search: Search, transform: SpatialTransform, value: float, coarse: float,
+def judged(search: Search, transform: SpatialTransform, value: float, kind: Any, end: Linear,
            outlines: tuple[Nifti1Image, Nifti1Image]) -> RegistrationQuality:
-    """Of the transform found, with the metric at its end and that of the first, coarse search;
+    """Of the transform found, with the metric at its end, the kind and the end of its linear part;
     ``outlines`` are those of the moving and the fixed brain, 0 or 1."""
     moving, fixed = outlines
     there = np.asanyarray(transform.resample(moving, fixed).dataobj) > 0.5
@@ -79,15 +79,38 @@ def judged(search: Search, transform: SpatialTransform, value: float, coarse: fl
     whole = float(np.asanyarray(moving.dataobj).sum()) / cell / float(np.median(volumes))
     overlap = 2 * both / max(float(brain.sum()) + whole, 1)
     contained = both / max(min(float(brain.sum()), whole), 1)
-    starts = wrong_starts()
-    others = [search.best([start])[0] for start in starts]
-    k = int(np.argmin(others))
-    margin = (coarse - others[k]) / max(abs(coarse), 1e-12)
-    header = _named(starts[k]) if margin > BEYOND_CHANCE else ""
+    margin, header = _header(search, kind, end)
     ends = (float(volumes.min()), float(volumes.max()))
-    return RegistrationQuality(overlap, contained, value, ends, header, float(margin),
+    return RegistrationQuality(overlap, contained, value, ends, header, margin,
                                tuple(_problems(contained, value, search.likeness.least, ends,
                                                header)))
+
+
+def _header(search: Search, kind: Any, end: Linear) -> tuple[float, str]:
+    """By how much of the metric another orientation than the header's fits better, and which.
+
+    Coarse and rigid searches are deceived by bias fields and other sizes: what they suspect is
+    confirmed a level finer, by the kind that was asked for.
+    """
+    starts = wrong_starts()
+    coarse = search.coarse(*_turn_of(end))[0]
+    others = [search.coarse(start.matrix(), search.shift) for start in starts]
+    k = int(np.argmin([value for value, _ in others]))
+    margin = _better(others[k][0], coarse)
+    if margin > BEYOND_CHANCE:
+        finer = [search.coarse(*one, kind, middle=True)[0] for one in (others[k][1], end)]
+        margin = min(margin, _better(*finer))
+    return margin, _named(starts[k]) if margin > BEYOND_CHANCE else ""
+
+
+def _better(value: float, than: float) -> float:
+    return float((than - value) / max(abs(than), 1e-12))
+
+
+def _turn_of(linear: Linear) -> Linear:
+    """The rigid part of a linear transform: coarse searches that are compared are rigid."""
+    u, _, v = np.linalg.svd(linear[0])
+    return u @ np.diag([1, 1, np.linalg.det(u @ v)]) @ v, linear[1]
 
 
 def _problems(contained: float, value: float, least: float, ends: tuple[float, float],

@@ -1,6 +1,7 @@
 """The search for where an image lies: SimpleITK's, from coarse to fine, from several starts."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
 COARSE_MM = 8.0
 """Voxels at which several starts are tried."""
 
+COARSE_STEP_MM, COARSE_STEPS = 1.0, 150
+"""Longest step of those searches, and how many. With steps of 4 mm they left good starts."""
+
+KEPT = 3
+"""Ends of coarse searches that are refined, beside the first's."""
+
+SAME_MM = 4.0
+"""Half a coarse voxel: ends of searches that are nearer are one."""
+
+BRAIN_MM = 60.0
+"""Of a brain's radius: how far from its middle ends are compared."""
+
 RIM_MM = 6.0
 """How far beyond the fixed brain values are compared: its outline tells much."""
 
@@ -29,6 +42,9 @@ Linear = tuple[np.ndarray, np.ndarray]
 
 TURNS = 25.0
 """Degrees that starts are apart from one another about each axis."""
+
+WIDE = 60.0
+"""Degrees of the starts beyond those."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,22 @@ def near_starts() -> list[Start]:
     away = [sign * TURNS for sign in (-1, 1)]
     return [Start((0.0, 0.0, 0.0)), *(Start((a, 0.0, 0.0)) for a in away),
             *(Start((0.0, a, 0.0)) for a in away), *(Start((0.0, 0.0, a)) for a in away)]
+
+
+def wide_starts() -> list[Start]:
+    """:func:`near_starts`, and turned by 60 degrees either way about seven axes: where headers
+    say little of how a head lies.
+
+    >>> len(near_starts()), len(wide_starts())
+    (7, 21)
+    """
+    from scipy.spatial.transform import Rotation
+
+    axes = np.array([(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1), (1, 1, -1), (1, -1, 1),
+                     (-1, 1, 1)])
+    turned = np.deg2rad(WIDE) * axes / np.linalg.norm(axes, axis=1, keepdims=True)
+    angles = Rotation.from_rotvec(np.vstack([turned, -turned])).as_euler("xyz", degrees=True)
+    return near_starts() + [Start((float(x), float(y), float(z))) for x, y, z in angles]
 
 
 def wrong_starts() -> list[Start]:
@@ -84,10 +116,27 @@ class Search:
     likeness: Likeness
     seed: int = 0
 
-    def best(self, starts: list[Start]) -> tuple[float, Linear]:
+    def best(self, starts: Sequence[Start]) -> tuple[float, Linear]:
         """Of short coarse searches, the metric and the rigid transform of the best."""
         found = [self.coarse(start.matrix(), self.shift) for start in starts]
         return min(found, key=lambda pair: pair[0])
+
+    def placed(self, starts: Sequence[Start], kind: Any, others: Sequence[Linear] = ()) -> Linear:
+        """Where the refinement begins.
+
+        Coarse metrics do not tell good ends from bad ones under strong fields or of a slab: those
+        of the first start and of the few best ones are refined at the middle resolution before
+        they are compared, and so are ``others``, found elsewhere.
+        """
+        found = [self.coarse(start.matrix(), self.shift, kind) for start in starts]
+        ranked = [found[0], *sorted(found[1:], key=lambda end: end[0])[:KEPT]]
+        ends: list[Linear] = []
+        for end in [*(linear for value, linear in ranked if np.isfinite(value)), *others]:
+            if all(apart(end, known) > SAME_MM for known in ends):
+                ends.append(end)
+        transforms = [kind.after(*end, self.centre) for end in ends or [found[0][1]]]
+        values = [self._improve(transform, self._middle) for transform in transforms]
+        return linear_of(transforms[int(np.argmin(values))], self.centre)
 
     @cached_property
     def _images(self) -> tuple[Any, Any, Any]:
@@ -102,35 +151,38 @@ class Search:
         mm = max(COARSE_MM, self.likeness.resolution)
         return to_itk(in_steps_of(self.fixed, mm)), to_itk(in_steps_of(self.moving, mm))
 
-    def coarse(self, matrix: np.ndarray, offset: np.ndarray) -> tuple[float, Linear]:
-        """A short rigid search from A (x - c) + c + t, mirrored or not."""
+    def coarse(self, matrix: np.ndarray, offset: np.ndarray, kind: Any = Rigid(),
+               middle: bool = False) -> tuple[float, Linear]:
+        """A short search from A (x - c) + c + t, mirrored or not; metric and end."""
         import SimpleITK as sitk
 
-        transform: Any = Rigid().after(np.eye(3), offset, self.centre)
+        transform: Any = kind.after(np.eye(3), offset, self.centre)
         fixed_frame = sitk.AffineTransform(3)
         fixed_frame.SetCenter((self.centre + offset).tolist())
         fixed_frame.SetMatrix(matrix.ravel().tolist())
         # the start acts on the moving side: x -> S(R x)
-        method = self._method([0.0], fixed_frame)
-        _descending(method, 60, COARSE_MM / 2)
+        method = self._method([self._middle if middle else 0.0], fixed_frame)
+        _descending(method, COARSE_STEPS, COARSE_STEP_MM)
         method.SetInitialTransform(transform, True)
-        value = _executed(method, *self._coarse_images)
+        value = _executed(method, *(self._images[:2] if middle else self._coarse_images))
         turned = matrix @ np.reshape(transform.GetMatrix(), (3, 3))
         end = np.array(fixed_frame.TransformPoint(transform.TransformPoint(self.centre.tolist())))
         return value, (turned, end - self.centre)
 
-    def refined(self, kind: Any, matrix: np.ndarray, offset: np.ndarray) -> tuple[float, Any]:
-        """From a linear start, at ever finer resolutions; metric and transform."""
-        transform = kind.after(matrix, offset, self.centre)
-        finest = self.likeness.resolution
-        levels = [mm for mm in (2 * finest, finest) if mm < COARSE_MM] or [finest]
-        if not isinstance(kind, Rigid):
-            levels = levels[-1:]
-        return self.improve(transform, levels), transform
+    def refined(self, kind: Any, linear: Linear) -> tuple[float, Any]:
+        """From where :meth:`placed` ended, at the finest resolution; metric and transform."""
+        transform = kind.after(*linear, self.centre)
+        return self._improve(transform, self.likeness.resolution), transform
 
-    def improve(self, transform: Any, levels: list[float]) -> float:
-        """Descend in place from coarse to fine; the metric reached."""
-        method = self._method(levels)
+    @property
+    def _middle(self) -> float:
+        """Between the coarse and the finest resolution, mm."""
+        finest = self.likeness.resolution
+        return 2 * finest if 2 * finest < COARSE_MM else finest
+
+    def _improve(self, transform: Any, mm: float) -> float:
+        """Descend in place; the metric reached."""
+        method = self._method([mm])
         _descending(method, 150, self.likeness.resolution / 2)
         method.SetInitialTransform(transform, True)
         return _executed(method, *self._images[:2])
@@ -192,3 +244,15 @@ def _executed(method: Any, fixed: Any, moving: Any) -> float:
     except RuntimeError:  # ITK stops when images have left one another
         return float("inf")
     return float(method.GetMetricValue())
+
+
+def apart(one: Linear, two: Linear) -> float:
+    """Of two linear transforms, the mean distance at points of a brain around the centre, mm."""
+    turned = BRAIN_MM * (one[0] - two[0])
+    return float(np.linalg.norm([one[1] - two[1], *turned.T, *-turned.T], axis=1).mean())
+
+
+def linear_of(transform: Any, centre: np.ndarray) -> Linear:
+    """A and t of A (x - c) + c + t."""
+    moved = np.array(transform.TransformPoint(centre.tolist()))
+    return np.reshape(transform.GetMatrix(), (3, 3)), moved - centre
