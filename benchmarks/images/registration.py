@@ -21,7 +21,7 @@ Methods, all by SimpleITK, affine, the brain's outline as mask, centres of mass 
 
 * ``mattes``: mutual information as its examples have it, one start, steps in parameters' units;
 * ``mi``: ``register(…, by=MutualInformation())``: several starts, steps in mm;
-* ``learned``: ``register(…, by=LearnedLikeness(…))``, the representations of --train (at 3 mm, of 40
+* ``learned``: ``register(…, by=LearnedLikeness(…))``, representations of --train (3 mm, 40
   simulated people), the other seed's in every other block;
 * ``then`` (not of plain images and bias): ``Then(LearnedLikeness(…), MutualInformation())``;
 * ``mi n4``, ``learned n4`` (of strong bias): the same with ``BiasCorrected(…)``;

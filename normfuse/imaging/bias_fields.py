@@ -1,4 +1,4 @@
-"""Smooth fields that multiply an image, as coils make them, taken out before images are compared."""
+"""Smooth fields that multiply an image, as coils make them, taken out before comparing."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
