@@ -1,7 +1,7 @@
 """How far registrations end from the truth: mutual information beside learned representations.
 
     python benchmarks/images/registration.py --train      two seeds' representations, 650 CPU-s
-    python benchmarks/images/registration.py              trials that are not there yet
+    python benchmarks/images/registration.py              trials that are not there yet, 30 CPU-s
     python benchmarks/images/registration.py --table
 
 Two scans of one person that lie on one another; the moving one is turned by up to 30 degrees about
@@ -23,9 +23,10 @@ Methods, all by SimpleITK, affine, the brain's outline as mask, centres of mass 
 * ``mi``: ``register(…, by=MutualInformation())``: several starts, steps in mm;
 * ``learned``: ``register(…, by=LearnedLikeness(…))``, representations of --train (3 mm, 40
   simulated people), the other seed's in every other block;
-* ``then`` (not of plain images and bias): ``Then(LearnedLikeness(…), MutualInformation())``;
-* ``mi n4``, ``learned n4`` (of strong bias): the same with ``BiasCorrected(…)``;
-* ``mi wide`` (of what is turned far): ``mi`` from 21 starts in the place of 7.
+* ``mi n4`` (of strong bias): ``BiasCorrected(MutualInformation())``;
+* with --more, of what is not plain or bias, (``then``: ``Then(LearnedLikeness(…),
+  MutualInformation())``), of strong bias (``learned n4``), and of what is turned far (``mi wide``:
+  21 starts in the place of 7).
 
 A block has a trial of every condition and pair of the three real people and a simulated one, 60,
 with motions of their own and in random order.
@@ -201,7 +202,7 @@ def train() -> None:
         model.save(OUT / f"representations_{seed}", overwrite=True)
 
 
-def run(block: int) -> None:
+def run(block: int, more: bool) -> None:
     """The trials of a block that are not there yet, in random order."""
     file = OUT / f"trials_{block}.csv"
     done = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=TRIAL)
@@ -210,17 +211,20 @@ def run(block: int) -> None:
     trials = list(product((*real, f"sim{block}"), PAIRS, CONDITIONS))
     for n in np.random.default_rng(block).permutation(len(trials)):
         who, pair, condition = trials[n]
-        missing = [m for m in methods(condition)
+        missing = [m for m in methods(condition, more)
                    if (who, "-".join(pair), condition, m) not in known]
         if missing:
             rows = pd.DataFrame(trial(who, pair, condition, block, missing))
             rows.to_csv(file, mode="a", header=not file.exists(), index=False)
 
 
-def methods(condition: str) -> list[str]:
-    more = {"strong bias": ["then", "mi n4", "learned n4"], "slab": ["then"],
-            "turned far": ["then", "mi wide"]}
-    return ["mattes", "mi", "learned", *more.get(condition, [])]
+def methods(condition: str, more: bool) -> list[str]:
+    found = ["mattes", "mi", "learned", *["mi n4"] * (condition == "strong bias")]
+    if more and condition not in ("plain", "bias"):
+        found.append("then")
+    if more:
+        found += {"strong bias": ["learned n4"], "turned far": ["mi wide"]}.get(condition, [])
+    return found
 
 
 def table() -> None:
@@ -255,6 +259,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--blocks", type=int, nargs="+", default=range(4), metavar="BLOCK",
                         help="of 60 trials; each may run in a process of its own")
+    parser.add_argument("--more", action="store_true", help="with the methods in brackets")
     asked = parser.parse_args()
     if asked.train:
         train()
@@ -262,7 +267,7 @@ def main() -> None:
         table()
     else:
         for block in asked.blocks:
-            run(block)
+            run(block, asked.more)
 
 
 if __name__ == "__main__":
