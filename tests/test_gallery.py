@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GALLERY, GUIDE = ROOT / "docs" / "gallery", ROOT / "docs" / "guide"
 PAGE = GUIDE / "fusion_geometry.md"
 SCRIPTS = sorted(GALLERY.glob("plot_*.py"))
+SLOW = ("plot_voxel_groups", "plot_embedding")
 MOST_BYTES = 120_000  # of a picture that is committed
 
 
@@ -47,7 +48,7 @@ def is_picture(path):
 
 
 @pytest.mark.parametrize("path", [
-    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem == "plot_voxel_groups"))
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW))
     for path in SCRIPTS])
 def test_script_draws_what_it_says(path, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(GALLERY))
@@ -64,11 +65,12 @@ def test_script_draws_what_it_says(path, tmp_path, monkeypatch, capsys):
 def test_the_guide_shows_every_picture_of_the_gallery():
     pages = [PAGE, *(GUIDE / f"{name}.md" for name in (
         "atlases", "which_deviation", "scale", "voxel_statistics", "group_statistics",
-        "how_many_controls", "simulated_images", "synthesis", "segmentation", "pretraining"))]
+        "how_many_controls", "simulated_images", "synthesis", "segmentation", "pretraining",
+        "registration"))]
     shown = re.findall(r"!\[[^\]]+\]\(images/(\w+)\.png\)",
                        "".join(page.read_text(encoding="utf-8") for page in pages))
     drawn = re.findall(r"``(\w+)\.png``", "".join(p.read_text(encoding="utf-8") for p in SCRIPTS))
-    assert sorted(shown) == sorted(drawn) and len(shown) == 19
+    assert sorted(shown) == sorted(drawn) and len(shown) == 22
     assert all(is_picture(GUIDE / "images" / f"{name}.png") for name in shown)
 
 

@@ -21,16 +21,20 @@ from normfuse.cli import app
 from normfuse.cli.registering import found as found_files
 from normfuse.errors import BegunWorkError, CohortError, ImageError, ModelFileError
 from normfuse.imaging import registered_people, registration
-from normfuse.imaging.likeness import MutualInformation, Then
+from normfuse.imaging.bias_fields import BiasCorrected
+from normfuse.imaging.likeness import LearnedLikeness, MutualInformation, Then
 from normfuse.imaging.registered_people import RegistrationPlan, mni_template, register_people
 from normfuse.imaging.registration import register
 from normfuse.imaging.registration_kinds import Affine, Deformable
 from normfuse.imaging.registration_search import wide_starts
+from normfuse.imaging.representations import ContrastiveRepresentations
 from normfuse.imaging.transform import SpatialTransform
 from normfuse.imaging.volume_grids import LPS, from_itk, in_steps_of, signal, to_itk, volume
-from normfuse.testing import tiny_head
+from normfuse.testing import tiny_head, tiny_images
+from normfuse.training import TrainingPlan
 
 COARSE = MutualInformation(resolution=4)
+BRIEF = TrainingPlan(max_epochs=1, warmup=0, batch_size=8, validation_draws=1)
 ROUGH = MutualInformation(resolution=6)
 
 
@@ -391,6 +395,15 @@ class TestPeople:
         table = register_people(images, tmp_path / "mni", PLAN)
         assert len(calls) == 3 and len(table) == 2
 
+    def test_other_representations_are_other_settings(self, tmp_path):
+        """Their repr is the same; what they learned is not."""
+        model = [ContrastiveRepresentations((4, 8), patch=4, plan=BRIEF, seed=k).fit(tiny_images())
+                 for k in (0, 1)]
+        by = [BiasCorrected(LearnedLikeness(one, "T2w", "T1w")) for one in (*model, model[0])]
+        sums = [registered_people._weights(one) for one in (*by, model[1], COARSE)]
+        assert sums[0] == sums[2] != sums[1] == sums[3] and len(sums[0][0]) == 64
+        assert sums[4] == []
+
     @pytest.mark.parametrize("images, said", (
         ({}, "nobody"), ({"../x": {"T1w": "a"}}, "file's name"),
         ({"a": {"FA": "f"}}, "nobody has")))
@@ -414,7 +427,7 @@ class TestVerb:
         again = f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni"
         refused = self.run(*again)
         assert refused.exit_code == 1 and "already there" in refused.stderr
-        assert self.run(*again, "--overwrite", "--resolution", 8).exit_code == 0
+        assert self.run(*again, "--overwrite", "--resolution", 8, "--correct-bias").exit_code == 0
         (tmp_path / "mni" / "sub-1" / "thesis.doc").write_text("mine")
         refused = self.run(*again, "--overwrite", "--resolution", 8)
         assert refused.exit_code == 1 and (tmp_path / "mni/sub-1/thesis.doc").exists()

@@ -15,6 +15,7 @@ import torch
 import normfuse as nf
 from normfuse.errors import CohortError, ModelFileError, NotFittedError
 from normfuse.imaging.contrastive import (AbsoluteDifference, Cosine, MeanSquare, collapse_value)
+from normfuse.imaging.embedding_picture import _on_a_plane, plot_embedding
 from normfuse.imaging.images import Frame, one_space
 from normfuse.imaging.patches import Patches, stack_of, standardised
 from normfuse.imaging.representations import ContrastiveRepresentations, contrast_plan
@@ -183,6 +184,33 @@ class TestOnDisk:
             ContrastiveRepresentations.load(tmp_path / "m")
         with pytest.raises(ModelFileError, match="not a saved model"):
             ContrastiveRepresentations.load(tmp_path)
+
+
+class TestPicture:
+    def test_partners_are_joined_and_each_modality_has_its_colour(self, fitted, people):
+        figure = plot_embedding(fitted, people, n_places=20)
+        left, right = figure.axes
+        assert left.get_title(loc="left").startswith("output, effective rank ")
+        assert right.get_title(loc="left").startswith("bottleneck")
+        for ax in (left, right):
+            shown = np.vstack([points.get_offsets() for points in ax.collections])
+            ends = np.vstack([line.get_xydata() for line in ax.lines])
+            assert shown.shape == ends.shape == (40, 2)
+            assert {tuple(p) for p in shown} == {tuple(p) for p in ends}
+        again = plot_embedding(fitted, people, n_places=20)
+        assert np.array_equal(left.lines[0].get_xydata(), again.axes[0].lines[0].get_xydata())
+
+    def test_distances_in_the_plane_follow_those_of_representations(self):
+        rows = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
+        at = torch.from_numpy(_on_a_plane(torch.cat([rows, torch.zeros(30, 5)], 1), 0))
+        assert np.allclose(torch.pdist(at), torch.pdist(rows), atol=0.05)
+
+    def test_refusals(self, fitted, people):
+        with pytest.raises(ValueError, match="four places"):
+            plot_embedding(fitted, people, n_places=3)
+        others = nf.simulate_images(10, contrasts=("T1w", "FLAIR"), resolution=8, seed=1).cohort()
+        with pytest.raises(CohortError, match="in this order"):
+            plot_embedding(fitted, others)
 
 
 def test_tables_are_refused():

@@ -47,6 +47,10 @@ def register(pattern: Annotated[str, typer.Argument(
                  metavar="FOLDER", help="Compare learned representations (written by "
                  "ContrastiveRepresentations.save) in the place of mutual information. The "
                  "template is taken for a T1w.")] = None,
+             correct_bias: Annotated[bool, typer.Option(
+                 "--correct-bias", help="Compare images without their bias fields (N4, some "
+                 "seconds an image more): where fields are strong. What is written keeps them.")
+             ] = False,
              resolution: Annotated[float, typer.Option(
                  min=0.5, max=10, help="Voxels of what is written, mm.")] = 2.0,
              overwrite: Overwrite = False) -> Made:
@@ -66,7 +70,7 @@ def register(pattern: Annotated[str, typer.Argument(
 
     images = found(pattern)
     plan = RegistrationPlan(anchor, _kind(kind), carried=_pairs(carry or []),
-                            resolution=resolution)
+                            resolution=resolution, correct_bias=correct_bias)
     if representations is not None:
         from ..imaging.representations import ContrastiveRepresentations
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import ImageError
 from .extra import need
 from .likeness import Likeness
 from .volume_grids import from_itk, in_steps_of, signal, to_itk
@@ -23,6 +24,9 @@ SETTLED, DECONVOLVED = 1e-6, 0.3
 own, .001 and .15, they ended too soon: of a field whose logarithm had an sd of .67, .62 was left;
 so .19 to .24."""
 
+LEAST = 0.5
+"""Share of the brain that has to have values above 0."""
+
 
 def without_bias_field(image: Nifti1Image) -> Nifti1Image:
     """An image divided by the field that N4 finds in its brain.
@@ -31,6 +35,11 @@ def without_bias_field(image: Nifti1Image) -> Nifti1Image:
     ----------
     image : Nifti1Image
         A brain without skull, background 0; values above 0.
+
+    Raises
+    ------
+    ImageError
+        Where half of the brain is not above 0.
 
     References
     ----------
@@ -59,6 +68,10 @@ def without_bias_field(image: Nifti1Image) -> Nifti1Image:
     coarse = in_steps_of(image, FIELD_MM)
     brain = signal(image, FIELD_MM)
     positive = np.asanyarray(brain.dataobj) * (np.asanyarray(coarse.dataobj) > 0)
+    if positive.sum() < LEAST * np.asanyarray(brain.dataobj).sum():
+        raise ImageError("a field that multiplies an image is found where values are above 0; "
+                         f"here {positive.mean():.0%} of the brain are: compare this image "
+                         "without BiasCorrected")
     mask = sitk.Cast(to_itk(nib.Nifti1Image(positive, brain.affine)) > 0, sitk.sitkUInt8)
     method = sitk.N4BiasFieldCorrectionImageFilter()
     method.SetMaximumNumberOfIterations(list(ITERATIONS))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .volume_grids import brain_of
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from nibabel.nifti1 import Nifti1Image
@@ -40,7 +42,7 @@ def draw_sheet(rows: pd.DataFrame, target: Nifti1Image, folder: Path) -> Figure:
     import nibabel as nib
     from matplotlib.figure import Figure
 
-    brain = _on_grid(target)
+    brain = brain_of(target).astype(float)
     figure = Figure(figsize=(7.2, 1.55 * len(rows) + 0.3), layout="constrained")
     axes = figure.subplots(len(rows), len(CUTS), squeeze=False)
     for line, (_, row) in zip(axes, rows.iterrows()):
@@ -56,15 +58,6 @@ def draw_sheet(rows: pd.DataFrame, target: Nifti1Image, folder: Path) -> Figure:
         line[0].set_title(said[:100], loc="left", fontsize=8,
                           color="black" if row["ok"] else WRONG)
     return figure
-
-
-def _on_grid(target: Nifti1Image) -> np.ndarray:
-    """The template's brain on its own grid, 0 or 1."""
-    from ..volumes.points import background
-
-    values = np.asanyarray(target.dataobj)
-    above = np.abs(values - background(values))
-    return np.asarray(above > 0.1 * np.percentile(above[above > 0], 99), dtype=float)
 
 
 def _position(brain: np.ndarray, axis: int, share: float) -> int:

@@ -1,6 +1,7 @@
 """Everybody's scans brought into the frame of a template, with a sheet to look at."""
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from ..inputs import read_object
 from ..outputs import new_file, refuse_existing, take_name
 from ..volumes.header import opened
 from ..volumes.plan import MNI
+from .bias_fields import BiasCorrected
 from .likeness import LearnedLikeness, Likeness, MutualInformation
 from .registration import Registration, register
 from .registration_kinds import Affine, RegistrationKind, Rigid
@@ -68,6 +70,9 @@ class RegistrationPlan:
         Modality -> the one whose way it goes, as ``{"FA": "b0"}``: maps of one acquisition.
     resolution : float, mm
         Of what is written.
+    correct_bias : bool
+        Compare images without their bias fields, see
+        :class:`~normfuse.imaging.bias_fields.BiasCorrected`; what is written keeps them.
     seed : int
 
     Examples
@@ -81,6 +86,7 @@ class RegistrationPlan:
     by: Likeness | ContrastiveRepresentations = MutualInformation()
     carried: Mapping[str, str] = field(default_factory=dict)
     resolution: float = 2.0
+    correct_bias: bool = False
     seed: int = 0
 
     def way(self, modality: str) -> str:
@@ -89,8 +95,8 @@ class RegistrationPlan:
 
     def likeness(self, moving: str, fixed: str) -> Likeness:
         """What images of two modalities are compared by."""
-        return self.by if isinstance(self.by, Likeness) else LearnedLikeness(self.by, moving,
-                                                                             fixed)
+        by = self.by if isinstance(self.by, Likeness) else LearnedLikeness(self.by, moving, fixed)
+        return BiasCorrected(by) if self.correct_bias else by
 
 
 def register_people(images: Mapping[str, Mapping[str, str | Path]], out: str | Path,
@@ -192,6 +198,7 @@ def _begin(work: Path, plan: RegistrationPlan, images: Mapping[str, Mapping[str,
            target: Nifti1Image) -> None:
     """Note what is asked for, or find that it was begun."""
     settings = {"plan": {name: repr(value) for name, value in vars(plan).items()},
+                "weights": _weights(plan.by),
                 "grid": [list(target.shape), target.affine.tolist()],
                 "images": {who: {m: str(p) for m, p in each.items()}
                            for who, each in images.items()}}
@@ -204,6 +211,19 @@ def _begin(work: Path, plan: RegistrationPlan, images: Mapping[str, Mapping[str,
     work.mkdir(parents=True, exist_ok=True)
     with new_file(note) as temporary:
         temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+
+
+def _weights(by: Any) -> list[str]:
+    """Check sums of the representations that a likeness uses: their repr is that of others too."""
+    from safetensors.torch import save
+
+    if isinstance(by, Likeness):
+        return [found for part in vars(by).values() for found in _weights(part)]
+    if not hasattr(by, "represent"):
+        return []
+    weights = by.fitted.net.state_dict().items()
+    return [hashlib.sha256(save({name: t.detach().cpu().contiguous() for name, t in weights}))
+            .hexdigest()]
 
 
 def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,

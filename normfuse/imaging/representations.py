@@ -115,15 +115,19 @@ class RepresentationNet(nn.Module):
         terms["decay"] = self.decay * (both.abs().mean() + both.square().mean())
         return terms
 
+    def pooled(self, outputs: Tensor) -> Tensor:
+        """Averaged to POOLED voxels a side, rows of numbers."""
+        pool = nn.functional.adaptive_avg_pool2d if self.dimensions == 2 else \
+            nn.functional.adaptive_avg_pool3d
+        return pool(outputs, POOLED).flatten(1)
+
     @torch.no_grad()
     def watch(self, data: Patches) -> dict[str, float]:
         """What shows a collapse: ranks, alignment, uniformity, and the loss it would have."""
         outs, inners = zip(*(self.see(data.take(rows))
                              for rows in torch.arange(len(data)).split(data.at_once)))
         out, inner = torch.cat(outs, 1), torch.cat(inners, 1)
-        pool = nn.functional.adaptive_avg_pool2d if self.dimensions == 2 else \
-            nn.functional.adaptive_avg_pool3d
-        flat = pool(out.flatten(0, 1), POOLED).flatten(1)
+        flat = self.pooled(out.flatten(0, 1))
         return {"rank of output": effective_rank(flat),
                 "rank of bottleneck": effective_rank(inner.flatten(0, 1)),
                 "alignment": closeness(out[0], out[1]), "uniformity": uniformity(flat),

@@ -151,12 +151,19 @@ def signal(image: Nifti1Image, mm: float) -> Nifti1Image:
     """
     import nibabel as nib
 
-    there = _signal(image).astype(np.float32)
+    there = brain_of(image).astype(np.float32)
     found = in_steps_of(nib.Nifti1Image(there, image.affine), mm)
     return nib.Nifti1Image((np.asanyarray(found.dataobj) > 0.5).astype(np.float32), found.affine)
 
 
-def _signal(image: Nifti1Image) -> np.ndarray:
+def brain_of(image: Nifti1Image) -> np.ndarray:
+    """Where an image is not background, on its own grid, bool; holes in it are brain.
+
+    >>> from normfuse.testing import tiny_head
+    >>> head = tiny_head()
+    >>> bool(brain_of(head)[np.asanyarray(head.dataobj) > 0.1].all())
+    True
+    """
     from scipy.ndimage import binary_fill_holes
 
     values = np.asanyarray(image.dataobj)
@@ -191,7 +198,7 @@ def brain_in_steps_of(image: Nifti1Image, mm: float) -> tuple[Nifti1Image, np.nd
     and where the brain is, bool."""
     import nibabel as nib
 
-    there = _signal(image)
+    there = brain_of(image)
     values = np.where(there, np.asanyarray(image.dataobj), 0).astype(np.float32)
     total, share = (in_steps_of(nib.Nifti1Image(part, image.affine), mm)
                     for part in (values, there.astype(np.float32)))
