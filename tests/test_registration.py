@@ -26,7 +26,7 @@ from normfuse.imaging.likeness import LearnedLikeness, MutualInformation, Then
 from normfuse.imaging.registered_people import RegistrationPlan, mni_template, register_people
 from normfuse.imaging.registration import register
 from normfuse.imaging.registration_kinds import Affine, Deformable
-from normfuse.imaging.registration_search import wide_starts
+from normfuse.imaging.registration_search import NO_RIVAL, wide_starts
 from normfuse.imaging.representations import ContrastiveRepresentations
 from normfuse.imaging.transform import SpatialTransform
 from normfuse.imaging.volume_grids import LPS, from_itk, in_steps_of, signal, to_itk, volume
@@ -193,9 +193,12 @@ class TestThen:
         """Turned so far that no start of the second's leads there."""
         true = motion((0.0, 0.0, 100.0), (0.0, 0.0, 0.0))
         moving = true.resample(head, head)
-        assert error_mm(true, register(moving, head, by=ROUGH).transform, head) > 20
+        lost = register(moving, head, by=ROUGH)
+        assert error_mm(true, lost.transform, head) > 20 and not lost.quality.ok
+        assert "another place" in lost.quality.problems[0]
         centre = registration._middle(signal(head, 4))
-        known = SimpleNamespace(centre=centre, placed=lambda starts, kind: _about(true, head),
+        known = SimpleNamespace(centre=centre,
+                                placed=lambda starts, kind: (_about(true, head), NO_RIVAL),
                                 refined=lambda kind, end: (0.0, kind.after(*end, centre)))
         prepared = registration.prepared
 

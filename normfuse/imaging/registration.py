@@ -130,16 +130,17 @@ def _registered(moving: Nifti1Image, fixed: Nifti1Image, kind: RegistrationKind,
     linear, *bends = stages
     # what others found is refined by their own metric before it is handed over: from coarse ends
     # the last metric lost its way again
-    others = [linear_of(other.refined(linear, other.placed(starts, linear))[1], other.centre)
+    others = [linear_of(other.refined(linear, other.placed(starts, linear)[0])[1], other.centre)
               for other in first]
-    value, transform = search.refined(linear, search.placed(starts, linear, others))
+    begin, rival = search.placed(starts, linear, others)
+    value, transform = search.refined(linear, begin)
     end, parts = linear_of(transform, search.centre), [transform]
     for stage in bends:
         value, bend = search.bent(stage, transform)
         parts = [bend, transform]
     found = SpatialTransform(parts)
     return Registration(found, found.resample(moving, fixed),
-                        judged(search, found, value, linear, end, outlines))
+                        judged(search, found, value, linear, end, rival, outlines))
 
 
 def prepared(moving: Nifti1Image, fixed: Nifti1Image, outlines: tuple[Nifti1Image, Nifti1Image],

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,9 @@ KEPT = 3
 
 SAME_MM = 4.0
 """Half a coarse voxel: ends of searches that are nearer are one."""
+
+ELSEWHERE_MM = 10.0
+"""Further away than this lies another place, and not the same one found less well."""
 
 BRAIN_MM = 60.0
 """Of a brain's radius: how far from its middle ends are compared."""
@@ -91,6 +94,16 @@ def wrong_starts() -> list[Start]:
     return [Start(turn, mirrored) for turn, mirrored in product(turns, (False, True))][1:]
 
 
+class Rival(NamedTuple):
+    """Another place that fits: worse by which share of the metric, and how far away, mm."""
+
+    worse: float
+    mm: float
+
+
+NO_RIVAL = Rival(np.inf, np.inf)
+
+
 @dataclass(frozen=True, eq=False)
 class Search:
     """Two images that are compared, and by what.
@@ -116,13 +129,9 @@ class Search:
     likeness: Likeness
     seed: int = 0
 
-    def best(self, starts: Sequence[Start]) -> tuple[float, Linear]:
-        """Of short coarse searches, the metric and the rigid transform of the best."""
-        found = [self.coarse(start.matrix(), self.shift) for start in starts]
-        return min(found, key=lambda pair: pair[0])
-
-    def placed(self, starts: Sequence[Start], kind: Any, others: Sequence[Linear] = ()) -> Linear:
-        """Where the refinement begins.
+    def placed(self, starts: Sequence[Start], kind: Any, others: Sequence[Linear] = ()
+               ) -> tuple[Linear, Rival]:
+        """Where the refinement begins, and the best end elsewhere.
 
         Coarse metrics do not tell good ends from bad ones under strong fields or of a slab: those
         of the first start and of the few best ones are refined at the middle resolution before
@@ -136,7 +145,12 @@ class Search:
                 ends.append(end)
         transforms = [kind.after(*end, self.centre) for end in ends or [found[0][1]]]
         values = [self._improve(transform, self._middle) for transform in transforms]
-        return linear_of(transforms[int(np.argmin(values))], self.centre)
+        ends = [linear_of(transform, self.centre) for transform in transforms]
+        best = int(np.argmin(values))
+        least = values[best]
+        rivals = [Rival((value - least) / max(abs(least), 1e-12), apart(end, ends[best]))
+                  for value, end in zip(values, ends)]
+        return ends[best], min([r for r in rivals if r.mm > ELSEWHERE_MM], default=NO_RIVAL)
 
     @cached_property
     def _images(self) -> tuple[Any, Any, Any]:
