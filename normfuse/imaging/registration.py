@@ -51,9 +51,9 @@ def register(moving: Nifti1Image | str | Path, fixed: Nifti1Image | str | Path,
 
     Centres are laid on one another, coarse searches start from the header's orientation and from
     turns about each axis, ends that differ are refined and compared, and the best is refined at
-    the finest resolution. Then turns by 180
-    degrees and swapped sides are tried: if one of them fits better, the header is wrong, and
-    ``quality`` says so.
+    the finest resolution. Then turns by 180 degrees and swapped sides are tried: if one of them
+    fits better, the header is wrong, and ``quality`` says so; it also says if another place fits
+    nearly as well.
 
     Parameters
     ----------
@@ -67,9 +67,8 @@ def register(moving: Nifti1Image | str | Path, fixed: Nifti1Image | str | Path,
         representations, or :class:`Then` of both.
     starts : sequence of Start, optional
         How the moving image may be turned against its header; by default
-        :func:`~normfuse.imaging.registration_search.near_starts`, tried with turns up to 30
-        degrees. Of nine pairs turned by 45 to 75 degrees, mutual information found one so, and
-        seven with :func:`~normfuse.imaging.registration_search.wide_starts`.
+        :func:`~normfuse.imaging.registration_search.near_starts`, which find turns up to
+        some 40 degrees; :func:`~normfuse.imaging.registration_search.wide_starts` for more.
     seed : int
         Of the voxels that are looked at; the result is the same for the same seed.
 
