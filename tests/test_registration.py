@@ -183,6 +183,7 @@ class Blind(MutualInformation):
 
 
 class TestThen:
+    @pytest.mark.slow  # searches of many starts
     def test_a_blind_first_does_no_harm(self, head, other):
         true = motion()
         moving = true.resample(other, other)
@@ -211,6 +212,7 @@ class TestThen:
         found = register(moving, head, by=by)
         assert error_mm(true, found.transform, head) < 1.0
 
+    @pytest.mark.slow  # searches of many starts
     def test_wider_starts_find_what_is_turned_far(self, head):
         true = motion((0.0, 0.0, 70.0), (0.0, 0.0, 0.0))
         moving = true.resample(head, head)
@@ -241,6 +243,7 @@ class TestRegister:
         found = register(true.resample(head, head), head, Affine(), COARSE)
         assert error_mm(true, found.transform, head) < 1
 
+    @pytest.mark.slow  # searches of many starts
     def test_the_same_again(self, head, other):
         moved = motion().resample(other, head)
         one, two = (register(moved, head, by=ROUGH).transform.matrix for _ in range(2))
@@ -251,6 +254,7 @@ class TestRegister:
         assert np.abs(found.transform.matrix - np.eye(4)).max() < 0.05
         assert found.quality.ok
 
+    @pytest.mark.slow  # searches of many starts
     def test_bent_brains(self, head):
         true = bent()
         moved = true.resample(head, head)
