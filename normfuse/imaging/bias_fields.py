@@ -68,9 +68,10 @@ def without_bias_field(image: Nifti1Image) -> Nifti1Image:
     coarse = in_steps_of(image, FIELD_MM)
     brain = signal(image, FIELD_MM)
     positive = np.asanyarray(brain.dataobj) * (np.asanyarray(coarse.dataobj) > 0)
-    if positive.sum() < LEAST * np.asanyarray(brain.dataobj).sum():
+    share = positive.sum() / max(np.asanyarray(brain.dataobj).sum(), 1)
+    if share < LEAST:
         raise ImageError("a field that multiplies an image is found where values are above 0; "
-                         f"here {positive.mean():.0%} of the brain are: compare this image "
+                         f"here {share:.0%} of the brain are: compare this image "
                          "without BiasCorrected")
     mask = sitk.Cast(to_itk(nib.Nifti1Image(positive, brain.affine)) > 0, sitk.sitkUInt8)
     method = sitk.N4BiasFieldCorrectionImageFilter()
