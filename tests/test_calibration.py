@@ -354,7 +354,7 @@ class TestConformal:
         u[0, 0] = np.nan
         assert np.isnan(law.conformal(u, np.zeros(50, bool))[0, 0])
 
-    @pytest.mark.parametrize("d", [10, 90])
+    @pytest.mark.parametrize("d", [10, pytest.param(90, marks=pytest.mark.slow)])
     def test_distances_of_normal_positions(self, d):
         """P(p < .05) and P(p < .001) of new people, over many calibration groups."""
         rng, found, ranks = np.random.default_rng(3), [], []

@@ -61,6 +61,7 @@ def test_a_training_that_stopped_goes_on(controls, tmp_path, monkeypatch, stop=1
     assert len(epochs) == done  # what is over is not trained again
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_another_training_is_not_taken_up(controls, tmp_path):
     model().fit(controls, keep=tmp_path / "kept")
     fewer = controls.select(controls.ids[:-1])

@@ -103,7 +103,7 @@ class TestAgainstOtherPackages:
         feature = person.features["t1"].columns[0]
         center, unit = (getattr(model.fitted.preparation.regressions["t1"], name)[0]
                         for name in ("center", "unit"))
-        grid, total = np.linspace(center - 9 * unit, center + 9 * unit, 181), []
+        grid, total = np.linspace(center - 9 * unit, center + 9 * unit, 61), []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for y in grid:

@@ -158,6 +158,7 @@ def test_a_fusion_of_ones_own_is_given_again(tmp_path):
         nf.IncompleteSegmenter.load(folder, fusion=ProductOfExperts())
 
 
+@pytest.mark.slow
 def test_another_device_computes_the_same():
     found = subprocess.run([sys.executable, Path(__file__).with_name("far_device.py")],
                            capture_output=True, text=True, timeout=600)

@@ -111,8 +111,10 @@ def toy(fusion, hidden=(8,), holes=True, n=6, **options):
     return vae, Batch(x, measured, present, torch.randn(n, 2).double())
 
 
-@pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])
-@pytest.mark.parametrize("fusion", [ProductOfExperts(), WassersteinBarycenter()])
+@pytest.mark.parametrize("elbo, fusion", [
+    (Trace_ELBO, ProductOfExperts()), (TraceMeanField_ELBO, WassersteinBarycenter()),
+    pytest.param(Trace_ELBO, WassersteinBarycenter(), marks=pytest.mark.slow),
+    pytest.param(TraceMeanField_ELBO, ProductOfExperts(), marks=pytest.mark.slow)])
 def test_named_terms_add_up_to_pyros_elbo(elbo, fusion):
     vae, batch = toy(fusion)
     vae.eval()

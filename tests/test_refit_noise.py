@@ -32,6 +32,8 @@ finally:
 WIDTHS = (12, 9, 10)
 TRUTH = CorrelatedTruth.random(WIDTHS, 2, seed=2)
 DIAGONAL = CorrelatedTruth.random(WIDTHS, 2, seed=2, strength=0.0)
+BENT, NO_SKIP = (OneLatent(n_latent=2, hidden=(8,), skip=skip) for skip in (True, False))
+TALL = Ladder(levels=(2, 1), hidden=(8,))
 
 
 def fresh(recipe=OneLatent(n_latent=2, hidden=(), dropout=0.0), n_design=1):
@@ -126,11 +128,10 @@ def test_large_modalities_stay_independent(monkeypatch):
     assert [noise.is_correlated for noise in vae.noise] == [False, True, True]
 
 
-@pytest.mark.parametrize("recipe", [
-    OneLatent(n_latent=2, hidden=(8,)), OneLatent(n_latent=2, hidden=(8,), skip=False),
-    pytest.param(Ladder(levels=(2, 1), hidden=(8,)), marks=pytest.mark.slow)],
-    ids=["bent", "no linear path", "ladder"])
-@pytest.mark.parametrize("inference", [Refined(), Amortised()], ids=repr)
+@pytest.mark.parametrize("inference, recipe", [
+    (Refined(), BENT), (Amortised(), NO_SKIP),
+    *(pytest.param(*both, marks=pytest.mark.slow) for both in (
+        (Amortised(), BENT), (Refined(), NO_SKIP), (Refined(), TALL), (Amortised(), TALL)))])
 def test_any_model_and_inference_can_learn_them(recipe, inference, monkeypatch):
     training, held_out, others, _ = parts(TRUTH, 200, holes=0.05, absent=0.2)
     vae = fresh(recipe)
@@ -140,8 +141,7 @@ def test_any_model_and_inference_can_learn_them(recipe, inference, monkeypatch):
     assert per_feature(found, others, inference) > per_feature(plain, others, inference) + 0.05
 
 
-@pytest.mark.parametrize("recipe", [OneLatent(n_latent=2, hidden=(8,)),
-                                    Ladder(levels=(2, 1), hidden=(8,))], ids=["flat", "ladder"])
+@pytest.mark.parametrize("recipe", [BENT, TALL], ids=["flat", "ladder"])
 def test_sums_are_literal_expectations_under_bent_decoders(recipe):
     batch, vae = TRUTH.people(30, 0, absent=0.3), fresh(recipe)
     for decoder in vae.decoders:

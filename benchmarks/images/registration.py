@@ -24,9 +24,8 @@ Methods, all by SimpleITK, affine, the brain's outline as mask, centres of mass 
 * ``learned``: ``register(…, by=LearnedLikeness(…))``, representations of --train (3 mm, 40
   simulated people), the other seed's in every other block;
 * ``mi n4`` (of strong bias): ``BiasCorrected(MutualInformation())``;
-* with --more, of what is not plain or bias, (``then``: ``Then(LearnedLikeness(…),
-  MutualInformation())``), of strong bias (``learned n4``), and of what is turned far (``mi wide``:
-  21 starts in the place of 7).
+* with --more: ``then``: ``Then(LearnedLikeness(…), MutualInformation())``; ``learned n4`` (of
+  strong bias); ``mi wide`` (of what is turned far: 21 starts in the place of 7).
 
 A block has a trial of every condition and pair of the three real people and a simulated one, 60,
 with motions of their own and in random order.
@@ -220,10 +219,9 @@ def run(block: int, more: bool) -> None:
 
 def methods(condition: str, more: bool) -> list[str]:
     found = ["mattes", "mi", "learned", *["mi n4"] * (condition == "strong bias")]
-    if more and condition not in ("plain", "bias"):
-        found.append("then")
     if more:
-        found += {"strong bias": ["learned n4"], "turned far": ["mi wide"]}.get(condition, [])
+        found += ["then", *{"strong bias": ["learned n4"],
+                            "turned far": ["mi wide"]}.get(condition, [])]
     return found
 
 

@@ -1,0 +1,164 @@
+"""Folders of people in one frame: what is written, what is resumed, what is refused."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from known_motions import COARSE, ROUGH, motion
+from typer.testing import CliRunner
+
+from normfuse.cli import app
+from normfuse.cli.registering import found as found_files
+from normfuse.errors import BegunWorkError, CohortError
+from normfuse.imaging import registered_people
+from normfuse.imaging.bias_fields import BiasCorrected
+from normfuse.imaging.likeness import LearnedLikeness
+from normfuse.imaging.registered_people import RegistrationPlan, mni_template, register_people
+from normfuse.imaging.registration import register
+from normfuse.imaging.representations import ContrastiveRepresentations
+from normfuse.imaging.transform import SpatialTransform
+from normfuse.imaging.volume_grids import signal
+from normfuse.testing import tiny_head, tiny_images
+from normfuse.training import TrainingPlan
+
+BRIEF = TrainingPlan(max_epochs=1, warmup=0, batch_size=8, validation_draws=1)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory) -> Path:
+    """Two people, one without T1w and with a file that is none."""
+    folder = tmp_path_factory.mktemp("raw")
+    for k, who in enumerate(("sub-1", "sub-2")):
+        for contrast in ("T1w", "T2w", "FA")[k:]:
+            head = tiny_head(contrast, seed=k, resolution=6)
+            moved = motion((3 * k, 4, 5)).resample(head, head)
+            nib.save(moved, folder / f"{who}_{contrast}.nii.gz")
+    (folder / "sub-2_FA.nii.gz").write_bytes(b"no image")
+    return folder
+
+
+PLAN = RegistrationPlan(by=ROUGH, resolution=6, carried={"FA": "T2w"})
+
+
+class TestPeople:
+    @pytest.fixture(scope="class")
+    def done(self, raw, tmp_path_factory):
+        out = tmp_path_factory.mktemp("done") / "mni"
+        return out, register_people(found_files(f"{raw}/{{id}}_{{modality}}.nii.gz"), out, PLAN)
+
+    def test_everything_is_there(self, done):
+        out, table = done
+        assert len(table) == 5 and table["ok"].sum() == 4
+        assert table.set_index(["person", "modality"])["problems"]["sub-2", "FA"].startswith(str(
+            out.parent.parent)[:5])
+        assert (out / "contact_sheet_1.png").stat().st_size > 10_000
+        assert pd.read_csv(out / "quality.tsv", sep="\t")["person"].tolist() == list(
+            table["person"])
+        template = mni_template(6)
+        for file in table["file"].dropna():
+            image = nib.load(out / file)
+            assert image.shape == template.shape and np.allclose(image.affine, template.affine)
+        assert not list(out.parent.glob(".*"))
+
+    def test_they_lie_on_the_template_and_on_one_another(self, done):
+        out, table = done
+        assert (table["overlap"].dropna() > 0.9).all()
+        name = "sub-1/sub-1_space-MNI152NLin2009aSym_{}.nii.gz"
+        one, two = (np.asanyarray(signal(nib.load(out / name.format(c)), 6).dataobj) > 0
+                    for c in ("T1w", "T2w"))
+        assert 2 * (one & two).sum() / (one.sum() + two.sum()) > 0.95
+
+    def test_what_is_carried_goes_the_same_way(self, done):
+        out, _ = done
+        ways = [SpatialTransform.load(
+            out / f"sub-1/sub-1_from-MNI152NLin2009aSym_to-{c}_xfm.h5").matrix
+            for c in ("T2w", "FA", "T1w")]
+        assert np.array_equal(ways[0], ways[1]) and not np.allclose(ways[0], ways[2])
+
+    def test_a_stopped_run_goes_on(self, raw, tmp_path, monkeypatch):
+        images = found_files(f"{raw}/{{id}}_{{modality}}.nii.gz")
+        images = {who: {of: images[who][of]} for who, of in (("sub-1", "T1w"), ("sub-2", "T2w"))}
+        calls: list[int] = []
+
+        def counted(*args, **options):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return register(*args, **options)
+
+        monkeypatch.setattr(registered_people, "register", counted)
+        with pytest.raises(KeyboardInterrupt):
+            register_people(images, tmp_path / "mni", PLAN)
+        assert not (tmp_path / "mni").exists()
+        with pytest.raises(BegunWorkError, match="other images or settings"):
+            register_people(images, tmp_path / "mni", RegistrationPlan(by=ROUGH, resolution=8))
+        table = register_people(images, tmp_path / "mni", PLAN)
+        assert len(calls) == 3 and len(table) == 2
+
+    def test_other_representations_are_other_settings(self, tmp_path):
+        """Their repr is the same; what they learned is not."""
+        model = [ContrastiveRepresentations((4, 8), patch=4, plan=BRIEF, seed=k).fit(tiny_images())
+                 for k in (0, 1)]
+        by = [BiasCorrected(LearnedLikeness(one, "T2w", "T1w")) for one in (*model, model[0])]
+        sums = [registered_people._weights(one) for one in (*by, model[1], COARSE)]
+        assert sums[0] == sums[2] != sums[1] == sums[3] and len(sums[0][0]) == 64
+        assert sums[4] == []
+
+    @pytest.mark.parametrize("images, said", (
+        ({}, "nobody"), ({"../x": {"T1w": "a"}}, "file's name"),
+        ({"a": {"FA": "f"}}, "nobody has")))
+    def test_refusals(self, images, said, tmp_path):
+        with pytest.raises(CohortError, match=said):
+            register_people(images, tmp_path / "mni", PLAN)
+        assert not list(tmp_path.iterdir())
+
+
+class TestVerb:
+    def run(self, *arguments: object):
+        return CliRunner().invoke(app, ["register", *map(str, arguments)])
+
+    def test_one_line_does_it(self, raw, tmp_path):
+        for name in ("sub-1_T1w.nii.gz",):
+            (tmp_path / name).write_bytes((raw / name).read_bytes())
+        done = self.run(f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni",
+                        "--resolution", 6, "--json")
+        said = json.loads(done.stdout)
+        assert done.exit_code == 0 and said["counts"] == {"people": 1, "images": 1, "doubtful": 0}
+        again = f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni"
+        refused = self.run(*again)
+        assert refused.exit_code == 1 and "already there" in refused.stderr
+        (tmp_path / "mni" / "sub-1" / "thesis.doc").write_text("mine")
+        refused = self.run(*again, "--overwrite")
+        assert refused.exit_code == 1 and (tmp_path / "mni/sub-1/thesis.doc").exists()
+
+    @pytest.mark.slow
+    def test_written_over(self, raw, tmp_path):
+        (tmp_path / "sub-1_T1w.nii.gz").write_bytes((raw / "sub-1_T1w.nii.gz").read_bytes())
+        asked = f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni"
+        for more in (("--resolution", 6), ("--resolution", 8, "--overwrite", "--correct-bias")):
+            assert self.run(*asked, *more).exit_code == 0
+        assert nib.load(next((tmp_path / "mni/sub-1").glob("*T1w.nii.gz"))
+                        ).header.get_zooms()[0] == 8
+
+    @pytest.mark.parametrize("pattern, said", (
+        ("{id}.nii.gz", "lacks {modality}"), ("{id}_{modality}_{run}.nii", "names run"),
+        ("nowhere/{id}_{modality}.nii", "no file fits"), ("*_{modality}*.nii", "lacks {id}")))
+    def test_patterns_that_cannot_be_meant(self, pattern, said, tmp_path):
+        done = self.run(pattern, "--out", tmp_path / "mni")
+        assert done.exit_code == 1 and said in " ".join(done.stderr.split())
+
+    def test_carry(self, raw, tmp_path):
+        done = self.run(f"{raw}/{{id}}_{{modality}}.nii.gz", "--carry", "FA", "--out",
+                        tmp_path / "mni")
+        assert done.exit_code == 2 and "MODALITY=OTHER" in " ".join(done.stderr.split())
+
+    def test_two_files_of_one_thing(self, raw, tmp_path):
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "sub-1_T1w.nii.gz").write_bytes(b"")
+        with pytest.raises(CohortError, match="two files of T1w"):
+            found_files(f"{tmp_path}/*/{{id}}_{{modality}}.nii.gz")
