@@ -323,6 +323,7 @@ class TestWhoIsEvaluated:
         with pytest.raises(CohortError, match="not calibrated for deviations of kind 'local'"):
             nf.evaluate(model, new, kind="local")
 
+    @pytest.mark.slow
     def test_cross_fitted_people_are_judged_by_their_own_fits(self, cohorts):
         turns = nf.NormativeModel(n_latent=2, plan=PLAN, calibration=nf.CrossFit(3), seed=1
                                   ).fit(cohorts[0])

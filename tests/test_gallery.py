@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GALLERY, GUIDE = ROOT / "docs" / "gallery", ROOT / "docs" / "guide"
 PAGE = GUIDE / "fusion_geometry.md"
 SCRIPTS = sorted(GALLERY.glob("plot_*.py"))
-SLOW = ("plot_voxel_groups", "plot_embedding")
+SLOW = ("plot_voxel_groups", "plot_embedding", "plot_people")
 MOST_BYTES = 120_000  # of a picture that is committed
 
 

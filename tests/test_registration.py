@@ -16,7 +16,7 @@ from normfuse.imaging import registration
 from normfuse.imaging.likeness import MutualInformation, Then
 from normfuse.imaging.registration import register
 from normfuse.imaging.registration_kinds import Affine, Deformable
-from normfuse.imaging.registration_search import NO_RIVAL, wide_starts
+from normfuse.imaging.registration_search import NO_RIVAL, near_starts, wide_starts
 from normfuse.imaging.transform import SpatialTransform
 from normfuse.imaging.volume_grids import LPS, signal, volume
 from normfuse.testing import tiny_head
@@ -55,7 +55,7 @@ class TestThen:
         """Turned so far that no start of the second's leads there."""
         true = motion((0.0, 0.0, 100.0), (0.0, 0.0, 0.0))
         moving = true.resample(head, head)
-        lost = register(moving, head, by=ROUGH)
+        lost = register(moving, head, by=ROUGH, starts=near_starts())
         assert error_mm(true, lost.transform, head) > 20 and not lost.quality.ok
         assert "another place" in lost.quality.problems[0]
         centre = registration._middle(signal(head, 4))
@@ -70,15 +70,19 @@ class TestThen:
         monkeypatch.setattr(registration, "prepared", knowing)
         by = Then(ROUGH, COARSE)
         monkeypatch.setattr(Then, "parts", lambda self: ("first", self.last))
-        found = register(moving, head, by=by)
+        found = register(moving, head, by=by, starts=near_starts())
         assert error_mm(true, found.transform, head) < 1.0
 
     @pytest.mark.slow  # searches of many starts
     def test_wider_starts_find_what_is_turned_far(self, head):
-        true = motion((0.0, 0.0, 70.0), (0.0, 0.0, 0.0))
+        """And are tried by default, as the near ones end in doubt."""
+        true = motion((0.0, 0.0, 100.0), (0.0, 0.0, 0.0))
         moving = true.resample(head, head)
-        found = register(moving, head, by=ROUGH, starts=wide_starts())
-        assert error_mm(true, found.transform, head) < 1.5
+        near, wide, both = (register(moving, head, by=ROUGH, **how) for how in (
+            {"starts": near_starts()}, {"starts": wide_starts()}, {}))
+        assert not near.quality.ok and error_mm(true, near.transform, head) > 10
+        assert error_mm(true, wide.transform, head) < 1.5
+        assert np.array_equal(both.transform.matrix, wide.transform.matrix)
         with pytest.raises(ValueError, match="one Start at least"):
             register(moving, head, starts=[])
 
@@ -129,7 +133,7 @@ class TestRegister:
     @pytest.mark.parametrize("axes, said", (
         ((-1, 1, 1), "mirrored left to right"),
         pytest.param((1, 1, -1), "turned by 180", marks=pytest.mark.slow),
-        ((-1, -1, 1), "turned by 180 degrees about z")))
+        pytest.param((-1, -1, 1), "turned by 180 degrees about z", marks=pytest.mark.slow)))
     def test_headers_that_lie_are_said(self, head, other, axes, said):
         """The simulated brain is symmetric; a lesion on one side is not."""
         lesion = np.linalg.norm(np.indices(head.shape).T - [34, 30, 26], axis=-1).T < 9

@@ -171,6 +171,7 @@ def test_a_stopped_reading_goes_on(files, cache, monkeypatch, was_read):
     assert sorted(was_read) == ["0.nii.gz", "2.nii.gz"]  # 3 and 1 came first
 
 
+@pytest.mark.slow
 def test_a_killed_reading_goes_on(files, cache, was_read):
     """SIGKILL once the rows of a block are on disk, before the ledger says so, and after."""
     code = textwrap.dedent(f"""

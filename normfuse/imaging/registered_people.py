@@ -21,6 +21,7 @@ from .bias_fields import BiasCorrected
 from .likeness import LearnedLikeness, Likeness, MutualInformation
 from .registration import Registration, register
 from .registration_kinds import Affine, RegistrationKind, Rigid
+from .registration_search import Start
 from .transform import SpatialTransform
 from .volume_grids import in_steps_of
 
@@ -73,6 +74,9 @@ class RegistrationPlan:
     correct_bias : bool
         Compare images without their bias fields, see
         :class:`~normfuse.imaging.bias_fields.BiasCorrected`; what is written keeps them.
+    starts : tuple of Start, optional
+        How images may be turned against their headers, see
+        :func:`~normfuse.imaging.registration.register`.
     seed : int
 
     Examples
@@ -87,6 +91,7 @@ class RegistrationPlan:
     carried: Mapping[str, str] = field(default_factory=dict)
     resolution: float = 2.0
     correct_bias: bool = False
+    starts: tuple[Start, ...] | None = None
     seed: int = 0
 
     def way(self, modality: str) -> str:
@@ -273,11 +278,11 @@ class _Ways:
         plan, image = self.plan, _image(self.files[modality])
         if modality == plan.anchor or plan.anchor not in self.files:
             by = plan.likeness(modality, plan.anchor)
-            one = register(image, self.target, plan.kind, by, seed=plan.seed)
+            one = register(image, self.target, plan.kind, by, starts=plan.starts, seed=plan.seed)
             return one.transform, [one]
         first, before = self.of(plan.anchor)
         one = register(image, _image(self.files[plan.anchor]), Rigid(),
-                       plan.likeness(modality, plan.anchor), seed=plan.seed)
+                       plan.likeness(modality, plan.anchor), starts=plan.starts, seed=plan.seed)
         return first.then(one.transform), [*before, one]
 
 
