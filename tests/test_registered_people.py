@@ -19,6 +19,7 @@ from normfuse.imaging.bias_fields import BiasCorrected
 from normfuse.imaging.likeness import LearnedLikeness
 from normfuse.imaging.registered_people import RegistrationPlan, mni_template, register_people
 from normfuse.imaging.registration import register
+from normfuse.imaging.registration_search import near_starts
 from normfuse.imaging.representations import ContrastiveRepresentations
 from normfuse.imaging.transform import SpatialTransform
 from normfuse.imaging.volume_grids import signal
@@ -41,7 +42,8 @@ def raw(tmp_path_factory) -> Path:
     return folder
 
 
-PLAN = RegistrationPlan(by=ROUGH, resolution=6, carried={"FA": "T2w"})
+PLAN = RegistrationPlan(by=ROUGH, resolution=6, carried={"FA": "T2w"},
+                        starts=tuple(near_starts()))
 
 
 class TestPeople:

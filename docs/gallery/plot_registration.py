@@ -18,6 +18,7 @@ MEASURED = Path(__file__).resolve().parents[2] / "benchmarks" / "images" / "regi
 METHODS = {"mattes": ("SimpleITK, one start", GREY, "-"),
            "mi": ("mutual information", REVERSE, "-"),
            "mi n4": ("the same, without bias fields", REVERSE, "--"),
+           "mi wide": ("the same, from 21 starts", REVERSE, ":"),
            "learned": ("learned representations", FORWARD, "-"),
            "then": ("these, then mutual information", TRANSPORT, "-")}
 CONDITIONS = ("plain", "bias", "strong bias", "slab", "turned far")

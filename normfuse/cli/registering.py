@@ -51,9 +51,6 @@ def register(pattern: Annotated[str, typer.Argument(
                  "--correct-bias", help="Compare images without their bias fields (N4, some "
                  "seconds an image more): where fields are strong. What is written keeps them.")
              ] = False,
-             turned_far: Annotated[bool, typer.Option(
-                 "--turned-far", help="Heads may lie turned by more than 30 degrees against "
-                 "their headers: search from three times as many starts.")] = False,
              resolution: Annotated[float, typer.Option(
                  min=0.5, max=10, help="Voxels of what is written, mm.")] = 2.0,
              overwrite: Overwrite = False) -> Made:
@@ -65,7 +62,6 @@ def register(pattern: Annotated[str, typer.Argument(
     """
     from ..imaging.extra import need
     from ..imaging.registered_people import RegistrationPlan, is_ours, register_people
-    from ..imaging.registration_search import wide_starts
 
     free_place(out, overwrite, "registration.json", is_ours)
 
@@ -74,8 +70,7 @@ def register(pattern: Annotated[str, typer.Argument(
 
     images = found(pattern)
     plan = RegistrationPlan(anchor, _kind(kind), carried=_pairs(carry or []),
-                            resolution=resolution, correct_bias=correct_bias,
-                            starts=tuple(wide_starts()) if turned_far else None)
+                            resolution=resolution, correct_bias=correct_bias)
     if representations is not None:
         from ..imaging.representations import ContrastiveRepresentations
 

@@ -73,8 +73,7 @@ def near_starts() -> list[Start]:
 
 
 def wide_starts() -> list[Start]:
-    """:func:`near_starts`, and turned by 60 degrees either way about seven axes: where headers
-    say little of how a head lies.
+    """:func:`near_starts`, and turned by 60 degrees either way about seven axes.
 
     >>> len(near_starts()), len(wide_starts())
     (7, 21)
