@@ -25,8 +25,8 @@ Methods, all by SimpleITK, affine, the brain's outline as mask, centres of mass 
   simulated people), the other seed's in every other block;
 * ``mi n4`` (of strong bias): ``BiasCorrected(MutualInformation())``;
 * with --more: ``then``: ``Then(LearnedLikeness(…), MutualInformation())``; ``learned n4`` (of
-  strong bias); ``mi wide`` (of what is turned far; ``register``'s own 21 starts in the
-  place of 7).
+  strong bias); ``mi wide`` (of what is turned far, and 22 others; ``register``'s own
+  21 starts in the place of 7).
 
 A block has a trial of every condition and pair of the three real people and a simulated one, 60,
 with motions of their own and in random order.

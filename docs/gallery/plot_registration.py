@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 
 MEASURED = Path(__file__).resolve().parents[2] / "benchmarks" / "images" / "registration.csv"
 METHODS = {"mattes": ("SimpleITK, one start", GREY, "-"),
-           "mi": ("mutual information", REVERSE, "-"),
-           "mi n4": ("the same, without bias fields", REVERSE, "--"),
-           "mi wide": ("the same, from 21 starts", REVERSE, ":"),
-           "learned": ("learned representations", FORWARD, "-"),
-           "then": ("these, then mutual information", TRANSPORT, "-")}
+           "mi": ("mutual information, 7 starts", REVERSE, "-"),
+           "mi n4": ("mutual information, without bias fields", REVERSE, "--"),
+           "mi wide": ("mutual information, 21 starts", REVERSE, ":"),
+           "learned": ("representations", FORWARD, "-"),
+           "then": ("representations, then mutual information", TRANSPORT, "-")}
 CONDITIONS = ("plain", "bias", "strong bias", "slab", "turned far")
 LEAST, MOST = 0.2, 100.0  # mm
 
