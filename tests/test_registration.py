@@ -132,6 +132,7 @@ class TestRegister:
             Affine(), Deformable(spacing=48)))
         errors = [error_mm(true, r.transform, head) for r in (stiff, soft)]
         assert errors[1] < 0.5 * errors[0]
+        assert 0.9 < soft.quality.overlap <= 1
         low, high = soft.quality.jacobian
         assert 0.3 < low < 1 < high < 2
 

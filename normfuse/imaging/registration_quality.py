@@ -87,6 +87,7 @@ def judged(search: Search, transform: SpatialTransform, value: float, kind: Any,
     volumes = transform.jacobian(fixed)[brain]
     # what left the fixed image's field of view counts as not overlapping
     whole = float(np.asanyarray(moving.dataobj).sum()) / cell / float(np.median(volumes))
+    whole = max(whole, float(there.sum()))  # a bend's median is not what the whole changed by
     overlap = 2 * both / max(float(brain.sum()) + whole, 1)
     contained = both / max(min(float(brain.sum()), whole), 1)
     margin, header = _header(search, kind, end)
