@@ -39,6 +39,7 @@ from normfuse.imaging.images import Frame, one_space
 from normfuse.imaging.likeness import LearnedLikeness
 from normfuse.imaging.patches import Patches, stack_of
 from normfuse.imaging.registration import register
+from normfuse.imaging.registration_search import near_starts
 from normfuse.imaging.representations import ContrastiveRepresentations, contrast_plan
 from normfuse.imaging.supervision import Alternating, BottleneckFirst, Summed, Supervision
 from normfuse.imaging.transform import SpatialTransform
@@ -109,7 +110,7 @@ def judged(variant: str, seed: int) -> list[dict[str, Any]]:
         seen = model.fitted.net.watch(patches)
     rows = []
     for kind, a, b, fixed, moving, true, points in trials():
-        found = register(moving, fixed, by=LearnedLikeness(model, b, a))
+        found = register(moving, fixed, by=LearnedLikeness(model, b, a), starts=near_starts())
         apart = true.points(found.transform.points(points)) - points
         rows.append({"variant": variant, "seed": seed, "people": kind, "pair": f"{a}-{b}",
                      "error_mm": float(np.linalg.norm(apart, axis=1).mean()),
