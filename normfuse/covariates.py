@@ -4,12 +4,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from .errors import CohortError, listed, perhaps
+
+if TYPE_CHECKING:
+    from sklearn.preprocessing import SplineTransformer
 
 _SPLINE_DEGREE = 3
 _MIN_DISTINCT_FOR_SPLINE = 8
@@ -107,7 +111,7 @@ class CovariateEncoder:
     def _width(self, name: str) -> int:
         if self.kinds[name] != "continuous":
             return len(self.levels[name])
-        return _spline(np.zeros(1), self.knots[name]).shape[1]
+        return _n_columns(tuple(self.knots[name]))
 
     def block(self, subjects: pd.DataFrame, name: str) -> np.ndarray:
         """The design columns of one covariate, as in :meth:`encode` but unchecked."""
@@ -218,9 +222,19 @@ def _spline(values: np.ndarray, knots: list[float]) -> np.ndarray:
     line = values[:, None]
     if len(knots) < 3:
         return line
+    return np.hstack([line, _basis(tuple(knots)).transform(line)])
+
+
+@cache
+def _basis(knots: tuple[float, ...]) -> SplineTransformer:
+    """Of given knots, so that nothing is learned from values."""
     from sklearn.preprocessing import SplineTransformer
 
-    spline = SplineTransformer(degree=_SPLINE_DEGREE, knots=np.array(knots)[:, None],
-                               include_bias=False, extrapolation="linear")
-    spline.fit(np.array(knots)[:, None])
-    return np.hstack([line, spline.transform(line)])
+    at = np.array(knots)[:, None]
+    return SplineTransformer(degree=_SPLINE_DEGREE, knots=at, include_bias=False,
+                             extrapolation="linear").fit(at)
+
+
+@cache
+def _n_columns(knots: tuple[float, ...]) -> int:
+    return _spline(np.zeros(1), list(knots)).shape[1]

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class EffectColumns:
         return cls(encoder, {name: tuple(encoder.levels[name])
                              for name, kind in encoder.kinds.items() if kind == "site"})
 
-    @property
+    @cached_property
     def groups(self) -> tuple[str, ...]:
         """The group of each column; columns of a group share the spread of their effects."""
         return tuple(group for group, _ in self._parts(None))
@@ -114,10 +115,15 @@ class EffectColumns:
         Not over their sd: the one person of 29 among sixty students would lie 20 sd out, where an
         effect that is nothing to the others makes their law as narrow as it likes.
         """
-        knots = self.encoder.knots[name]
-        ages = pd.DataFrame({name: np.linspace(knots[0], knots[-1], 65)})
-        return self.encoder.block(subjects, name) \
-            / np.abs(self.encoder.block(ages, name)).max(axis=0)
+        return self.encoder.block(subjects, name) / self._largest[name]
+
+    @cached_property
+    def _largest(self) -> dict[str, np.ndarray]:
+        found = {}
+        for name, knots in self.encoder.knots.items():
+            ages = pd.DataFrame({name: np.linspace(knots[0], knots[-1], 65)})
+            found[name] = np.abs(self.encoder.block(ages, name)).max(axis=0)
+        return found
 
     def _template(self) -> pd.DataFrame:
         row = {name: self.encoder.knots[name][0] if kind == "continuous"
