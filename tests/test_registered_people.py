@@ -31,14 +31,16 @@ BRIEF = TrainingPlan(max_epochs=1, warmup=0, batch_size=8, validation_draws=1)
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory) -> Path:
-    """Two people, one without T1w and with a file that is none."""
+    """Two people, one without T1w, with a file that is none and one that was cut off."""
     folder = tmp_path_factory.mktemp("raw")
     for k, who in enumerate(("sub-1", "sub-2")):
         for contrast in ("T1w", "T2w", "FA")[k:]:
             head = tiny_head(contrast, seed=k, resolution=6)
             moved = motion((3 * k, 4, 5)).resample(head, head)
             nib.save(moved, folder / f"{who}_{contrast}.nii.gz")
-    (folder / "sub-2_FA.nii.gz").write_bytes(b"no image")
+    (folder / "sub-2_PD.nii.gz").write_bytes(b"no image")
+    whole = (folder / "sub-2_FA.nii.gz").read_bytes()
+    (folder / "sub-2_FA.nii.gz").write_bytes(whole[:len(whole) // 2])
     return folder
 
 
@@ -54,9 +56,11 @@ class TestPeople:
 
     def test_everything_is_there(self, done):
         out, table = done
-        assert len(table) == 5 and table["ok"].sum() == 4
-        assert table.set_index(["person", "modality"])["problems"]["sub-2", "FA"].startswith(str(
-            out.parent.parent)[:5])
+        assert len(table) == 6 and table["ok"].sum() == 4
+        problems = table.set_index(["person", "modality"])["problems"]["sub-2"]
+        for modality, said in (("FA", "ended before"), ("PD", "cannot be read")):
+            assert f"sub-2_{modality}.nii.gz: the file" in problems[modality]
+            assert said in problems[modality]
         assert (out / "contact_sheet_1.png").stat().st_size > 10_000
         assert pd.read_csv(out / "quality.tsv", sep="\t")["person"].tolist() == list(
             table["person"])
@@ -100,6 +104,35 @@ class TestPeople:
             register_people(images, tmp_path / "mni", RegistrationPlan(by=ROUGH, resolution=8))
         table = register_people(images, tmp_path / "mni", PLAN)
         assert len(calls) == 3 and len(table) == 2
+
+    def test_a_damaged_anchor(self, raw, tmp_path):
+        """Whoever goes with it says so; what was mended since is registered, and nobody else."""
+        whole = (raw / "sub-1_T1w.nii.gz").read_bytes()
+        (tmp_path / "sub-1_T1w.nii.gz").write_bytes(whole[:len(whole) // 2])
+        (tmp_path / "sub-1_T2w.nii.gz").write_bytes((raw / "sub-1_T2w.nii.gz").read_bytes())
+        (tmp_path / "sub-2_T2w.nii.gz").write_bytes((raw / "sub-2_T2w.nii.gz").read_bytes())
+        images = found_files(f"{tmp_path}/{{id}}_{{modality}}.nii.gz")
+        table = register_people(images, tmp_path / "mni", PLAN)
+        assert table["ok"].tolist() == [False, False, True]
+        assert "goes with T1w, which cannot be used" in table["problems"][1]
+        work, before = tmp_path / ".again.unfinished", []
+
+        def seen(who, *args):
+            before.append(who)
+            if len(before) == 2:
+                raise KeyboardInterrupt
+            return person(who, *args)
+
+        person = registered_people._person
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(registered_people, "_person", seen)
+            with pytest.raises(KeyboardInterrupt):
+                register_people(images, tmp_path / "again", PLAN)
+            assert (work / "sub-1" / "quality.json").exists()
+            (tmp_path / "sub-1_T1w.nii.gz").write_bytes(whole)
+            table = register_people(images, tmp_path / "again", PLAN)
+        assert before == ["sub-1", "sub-2", "sub-1", "sub-2"]
+        assert table["ok"].all()
 
     def test_other_representations_are_other_settings(self, tmp_path):
         """Their repr is the same; what they learned is not."""

@@ -17,6 +17,7 @@ from normfuse.imaging import registration
 from normfuse.imaging.likeness import MutualInformation, Then
 from normfuse.imaging.registration import register as register_widely
 from normfuse.imaging.registration_kinds import Affine, Deformable
+from normfuse.imaging.registration_quality import _problems
 from normfuse.imaging.registration_search import NO_RIVAL, near_starts, wide_starts
 from normfuse.imaging.transform import SpatialTransform
 from normfuse.imaging.volume_grids import LPS, signal, volume
@@ -135,6 +136,9 @@ class TestRegister:
         assert 0.9 < soft.quality.overlap <= 1
         low, high = soft.quality.jacobian
         assert 0.3 < low < 1 < high < 2
+        inner = np.asanyarray(head.dataobj) > 0
+        volumes = [way.jacobian(head)[inner] for way in (soft.transform, true.inverse())]
+        assert np.corrcoef(*volumes)[0, 1] > 0.6
 
     @pytest.mark.parametrize("axes, said", (
         ((-1, 1, 1), "mirrored left to right"),
@@ -186,6 +190,31 @@ class TestRegister:
         for images, whose in (((bad, head), "moving"), ((head, bad), "fixed")):
             with pytest.raises(ImageError, match=f"the {whose} image: .*{said}"):
                 register(*images, by=ROUGH)
+
+    @pytest.mark.parametrize("ends, usual, said", (
+        ((0.6, 2.4), 1.05, ""), ((-0.1, 1.2), 1.0, "folds"), ((0.3, 0.5), 0.4, "more than heads"),
+        ((0.1, 1.8), 1.0, "more than brains"), ((0.6, 6.0), 1.0, "more than brains")))
+    def test_volumes_that_change(self, ends, usual, said):
+        problems = _problems(0.99, -1.0, 0.1, ends, usual, "", NO_RIVAL)
+        assert [said in p for p in problems] == [True] * bool(said)
+
+    @pytest.mark.parametrize("asked, said", (
+        ({"kind": "affine"}, "kind is Rigid"), ({"kind": Affine}, "kind is Rigid"),
+        ({"by": "mi"}, "by is a likeness"), ({"starts": 3}, "sequence of Start"),
+        ({"starts": ["far"]}, "sequence of Start")))
+    def test_what_is_no_choice(self, head, asked, said):
+        with pytest.raises(TypeError, match=said):
+            register_widely(head, head, **asked)
+
+    def test_what_is_no_image(self, head, tmp_path):
+        file = tmp_path / "t1.nii.gz"
+        nib.save(head, file)
+        file.write_bytes(file.read_bytes()[:-4000])
+        for image, said in ((np.zeros((9, 9, 9)), "got ndarray"), (None, "got NoneType"),
+                            (file, "cut off"), (nib.load(file), "cut off"),
+                            (tmp_path / "no.nii", "no.nii: the file is not there")):
+            with pytest.raises(ImageError, match=said):
+                register_widely(image, head)
 
     def test_a_singular_header(self, head):
         """nibabel reads it, and fails only when it is written."""

@@ -68,7 +68,7 @@ class TestTransform:
         file.write_text("hello")
         with pytest.raises(ModelFileError, match="no transform"):
             SpatialTransform.load(file)
-        with pytest.raises(ModelFileError, match="no transform"):
+        with pytest.raises(ModelFileError, match="y.tfm: the file is not there"):
             SpatialTransform.load(tmp_path / "y.tfm")
         with pytest.raises(ValueError, match=".tfm, .h5"):
             motion().save(tmp_path / "x.json")
@@ -85,11 +85,23 @@ class TestTransform:
         assert np.allclose(SpatialTransform.load(file).points(where), back.points(where),
                            atol=1e-3)
 
-    def test_jacobians(self, head):
-        assert np.allclose(motion(size=1.1).jacobian(head), 1.1 ** 3)
-        found = bent().jacobian(head)[2:-2, 2:-2, 2:-2]
-        assert 0 < found.min() < 1 < found.max()
-        assert bent(60.0).jacobian(head).min() < 0  # folds
+    @pytest.mark.parametrize("axes", ([1, 1, 1], [-1, 1, 1], [1, -1, -1]))
+    def test_jacobians(self, axes):
+        """Of a grid that lies askew, too: volumes of small cubes that are carried along."""
+        assert np.allclose(motion(size=1.1).jacobian(tiny_head()), 1.1 ** 3)
+        affine = motion().matrix @ np.diag([*(np.array(axes) * [2.0, 3, 2.5]), 1])
+        grid = nib.Nifti1Image(np.zeros((24, 20, 22)), affine)
+        way = bent(12.0).then(motion(size=1.1))
+        where = np.argwhere(np.ones(grid.shape))[::97]
+        at = where @ affine[:3, :3].T + affine[:3, 3]
+        true = np.linalg.det(np.stack([(way.points(at + e) - way.points(at - e)) / 0.2
+                                       for e in 0.1 * np.eye(3)], axis=-1))
+        found = way.jacobian(grid)[tuple(where.T)]
+        assert np.ptp(true) > 0.3
+        assert np.abs(found - true).max() < 0.02
+
+    def test_folds(self, head):
+        assert bent(60.0).jacobian(head).min() < 0
 
 
 class TestGrids:

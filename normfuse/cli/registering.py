@@ -62,11 +62,11 @@ def register(pattern: Annotated[str, typer.Argument(
     """
     from ..imaging.extra import need
     from ..imaging.registered_people import RegistrationPlan, is_ours, register_people
+    from ..volumes.header import read_volume
 
     free_place(out, overwrite, "registration.json", is_ours)
 
     need("SimpleITK", "registration")
-    from ..image_files import load_image
 
     images = found(pattern)
     plan = RegistrationPlan(anchor, _kind(kind), carried=_pairs(carry or []),
@@ -75,7 +75,7 @@ def register(pattern: Annotated[str, typer.Argument(
         from ..imaging.representations import ContrastiveRepresentations
 
         plan = replace(plan, by=ContrastiveRepresentations.load(representations))
-    target = None if template is None else load_image(template)
+    target = None if template is None else read_volume(template)
     table = register_people(images, out, plan, template=target, overwrite=overwrite)
     doubtful = table[~table["ok"]]
     said = [f"  {row['person']} {row['modality']}: {row['problems']}"

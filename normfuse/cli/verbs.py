@@ -117,6 +117,8 @@ class _Run:
             return None, self._refused(problem)
         except KeyboardInterrupt:
             return None, self._interrupted()
+        except EOFError as problem:  # click takes it for Ctrl-D, and says "Aborted." alone
+            raise RuntimeError("a file ended too soon") from problem
 
     def _refused(self, problem: NormfuseError) -> int:
         if self.verbose:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..errors import BegunWorkError, CohortError, ImageError, ModelFileError, listed
-from ..image_files import load_image
 from ..inputs import read_object
 from ..outputs import new_file, refuse_existing, take_name
-from ..volumes.header import opened
+from ..volumes.header import read_volume
 from ..volumes.plan import MNI
 from .bias_fields import BiasCorrected
 from .likeness import LearnedLikeness, Likeness, MutualInformation
@@ -155,9 +154,9 @@ def register_people(images: Mapping[str, Mapping[str, str | Path]], out: str | P
     for who in tqdm(images, desc="registering", unit="person", leave=False,
                     disable=None if progress is None else not progress):
         note = work / who / "quality.json"
-        if not note.exists():
+        if not note.exists() or _noted(note)["files"] != _stamps(images[who]):
             _person(who, images[who], target, space, plan, work / who)
-        rows += json.loads(note.read_text(encoding="utf-8"))["rows"]
+        rows += _noted(note)["rows"]
     table = pd.DataFrame(rows)
     table.to_csv(work / QUALITY, sep="\t", index=False)
     write_sheets(table, target, work)
@@ -237,11 +236,14 @@ def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,
     import nibabel as nib
 
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():  # of files that were replaced since
+        old.unlink()
+    stamps = _stamps(files)
     rows, ways = [], _Ways(files, target, plan)
     for modality in sorted(files, key=lambda m: m != plan.anchor):
         row: dict[str, Any] = {"person": who, "modality": modality}
         try:
-            image = _image(files[modality])
+            image = read_volume(files[modality])
             transform, found = ways.of(modality)
             done = transform.resample(image, target)
         except (ImageError, ModelFileError, OSError) as problem:
@@ -254,7 +256,21 @@ def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,
             p for r in found for p in r.quality.problems), "overlap": found[-1].quality.overlap,
             "metric": found[-1].quality.metric, "file": f"{who}/{name}"})
     with new_file(folder / "quality.json", overwrite=True) as temporary:
-        temporary.write_text(json.dumps({"rows": rows}), encoding="utf-8")
+        temporary.write_text(json.dumps({"files": stamps, "rows": rows}), encoding="utf-8")
+
+
+def _noted(note: Path) -> Any:
+    return json.loads(note.read_text(encoding="utf-8"))
+
+
+def _stamps(files: Mapping[str, Any]) -> dict[str, list[int] | None]:
+    """Sizes and times of files: one that was replaced since is registered again."""
+    found: dict[str, list[int] | None] = {}
+    for modality, path in files.items():
+        there = Path(path)
+        found[modality] = [there.stat().st_size, there.stat().st_mtime_ns] if there.exists() \
+            else None
+    return found
 
 
 class _Ways:
@@ -275,20 +291,16 @@ class _Ways:
         return self._known[led]
 
     def _found(self, modality: str) -> tuple[SpatialTransform, Sequence[Registration]]:
-        plan, image = self.plan, _image(self.files[modality])
+        plan, image = self.plan, read_volume(self.files[modality])
         if modality == plan.anchor or plan.anchor not in self.files:
             by = plan.likeness(modality, plan.anchor)
             one = register(image, self.target, plan.kind, by, starts=plan.starts, seed=plan.seed)
             return one.transform, [one]
-        first, before = self.of(plan.anchor)
-        one = register(image, _image(self.files[plan.anchor]), Rigid(),
+        try:
+            first, before = self.of(plan.anchor)
+        except (ImageError, ModelFileError) as problem:
+            raise ImageError(f"goes with {plan.anchor}, which cannot be used ({problem}); without "
+                             "that file it would go to the template itself") from problem
+        one = register(image, read_volume(self.files[plan.anchor]), Rigid(),
                        plan.likeness(modality, plan.anchor), starts=plan.starts, seed=plan.seed)
         return first.then(one.transform), [*before, one]
-
-
-def _image(path: str | Path) -> Nifti1Image:
-    image, problems = opened(Path(path))
-    refused = [p for p in problems if p.refuses]
-    if image is None or refused:
-        raise ImageError(f"{path}: " + "; ".join(f"{p.what} {p.detail}".strip() for p in refused))
-    return load_image(path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..image_files import load_image
+from ..volumes.header import read_volume
 from .extra import need
 from .likeness import Likeness, MutualInformation
 from .registration_kinds import RegistrationKind, Rigid
@@ -82,6 +82,8 @@ def register(moving: Nifti1Image | str | Path, fixed: Nifti1Image | str | Path,
     ------
     ImageError
         No single volume, no signal, a single slice, a sheared or singular grid.
+    TypeError
+        A kind, likeness or start that is none.
     ValueError
         An empty sequence of starts.
     NormfuseError
@@ -99,13 +101,27 @@ def register(moving: Nifti1Image | str | Path, fixed: Nifti1Image | str | Path,
     True
     """
     need("SimpleITK", "registration")
+    _refuse_others(kind, by, starts)
     starts = wide_starts() if starts is None else list(starts)
-    if not starts:
-        raise ValueError("starts is a sequence of one Start at least, as near_starts(); got none")
     moving, fixed = (volume(_read(image), whose) for image, whose in
                      ((moving, "the moving image"), (fixed, "the fixed image")))
     with _one_thread():
         return _registered(moving, fixed, kind, by, starts, seed)
+
+
+def _refuse_others(kind: Any, by: Any, starts: Any) -> None:
+    if not isinstance(kind, RegistrationKind):
+        raise TypeError(f"kind is Rigid(), Affine() or Deformable(); got {kind!r}")
+    if not isinstance(by, Likeness):
+        raise TypeError("by is a likeness, as MutualInformation() or LearnedLikeness("
+                        f"representations, \"T2w\", \"T1w\"); got {by!r}")
+    if starts is None:
+        return
+    if isinstance(starts, str) or not isinstance(starts, Sequence) or not all(
+            isinstance(start, Start) for start in starts):
+        raise TypeError(f"starts is a sequence of Start, as near_starts(); got {starts!r}")
+    if not starts:
+        raise ValueError("starts is a sequence of one Start at least, as near_starts(); got none")
 
 
 @contextmanager
@@ -166,4 +182,4 @@ def _with_rim(brain: Nifti1Image) -> Nifti1Image:
 
 
 def _read(image: Any) -> Any:
-    return load_image(image) if isinstance(image, str | Path) else image
+    return read_volume(image) if isinstance(image, str | Path) else image

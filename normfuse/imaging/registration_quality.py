@@ -16,7 +16,11 @@ LEAST_CONTAINED = 0.8
 """Share of the smaller brain inside the other below which they do not lie on one another."""
 
 VOLUMES = (0.5, 2.0)
-"""Determinants of the Jacobian between which heads of adults differ."""
+"""Median determinants of the Jacobian between which heads of adults differ."""
+
+PLACES = (0.2, 5.0)
+"""Determinants of single places between which brains differ. Beside the template's, ventricles of
+a person with multiple sclerosis were 2.4 times as large."""
 
 BEYOND_CHANCE = 0.1
 """Share of the metric by which another orientation has to fit better. Of one person's T1w and T2w
@@ -85,16 +89,16 @@ def judged(search: Search, transform: SpatialTransform, value: float, kind: Any,
     both = float((there & brain).sum())
     cell = abs(np.linalg.det(fixed.affine[:3, :3]) / np.linalg.det(moving.affine[:3, :3]))
     volumes = transform.jacobian(fixed)[brain]
+    ends, usual = (float(volumes.min()), float(volumes.max())), float(np.median(volumes))
     # what left the fixed image's field of view counts as not overlapping
-    whole = float(np.asanyarray(moving.dataobj).sum()) / cell / float(np.median(volumes))
+    whole = float(np.asanyarray(moving.dataobj).sum()) / cell / usual
     whole = max(whole, float(there.sum()))  # a bend's median is not what the whole changed by
     overlap = 2 * both / max(float(brain.sum()) + whole, 1)
     contained = both / max(min(float(brain.sum()), whole), 1)
     margin, header = _header(search, kind, end)
-    ends = (float(volumes.min()), float(volumes.max()))
-    return RegistrationQuality(overlap, contained, value, ends, header, margin,
+    return RegistrationQuality(float(overlap), float(contained), value, ends, header, margin,
                                rival, tuple(_problems(contained, value, search.likeness.least,
-                                                      ends, header, rival)))
+                                                      ends, usual, header, rival)))
 
 
 def _header(search: Search, kind: Any, end: Linear) -> tuple[float, str]:
@@ -125,7 +129,7 @@ def _turn_of(linear: Linear) -> Linear:
 
 
 def _problems(contained: float, value: float, least: float, ends: tuple[float, float],
-              header: str, rival: Rival) -> list[str]:
+              usual: float, header: str, rival: Rival) -> list[str]:
     found = []
     if not np.isfinite(value):
         found.append("the search left the images: they may show different things")
@@ -136,8 +140,11 @@ def _problems(contained: float, value: float, least: float, ends: tuple[float, f
         found.append(f"the outlines overlap little: {contained:.0%} of the smaller one")
     if ends[0] <= 0:
         found.append(f"the deformation folds (determinant {ends[0]:.2g}); take wider spacing")
-    elif ends[0] < VOLUMES[0] or ends[1] > VOLUMES[1]:
-        found.append(f"volumes change by {ends[0]:.2f} to {ends[1]:.2f}: more than heads differ")
+    elif not VOLUMES[0] <= usual <= VOLUMES[1]:
+        found.append(f"volumes change by {usual:.2f}: more than heads differ")
+    elif ends[0] < PLACES[0] or ends[1] > PLACES[1]:
+        found.append(f"places change their volume by {ends[0]:.2f} to {ends[1]:.2f}: more than "
+                     "brains differ; take wider spacing")
     if rival.worse < UNDECIDED:
         found.append(f"another place {rival.mm:.0f} mm away fits nearly as well (metric worse by "
                      f"{rival.worse:.0%}): the search may have lost its way; try "

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import ModelFileError
 from ..inputs import ordinary
 from ..outputs import new_file
+from ..volumes.header import read_volume
 from .extra import need
 from .volume_grids import LPS, from_itk, to_itk
 
@@ -114,13 +115,13 @@ class SpatialTransform:
         """From the moving image to the fixed one; of deformations by fixed-point iteration."""
         return SpatialTransform([_inverse(part) for part in self._parts[::-1]])
 
-    def resample(self, image: Nifti1Image, like: Nifti1Image, *, interpolation: str = "linear"
-                 ) -> Nifti1Image:
+    def resample(self, image: Nifti1Image | str | Path, like: Nifti1Image | str | Path, *,
+                 interpolation: str = "linear") -> Nifti1Image:
         """The moving image in the fixed one's frame; 0 outside its field of view.
 
         Parameters
         ----------
-        image, like : Nifti1Image
+        image, like : Nifti1Image or path
             Moving image; the grid to write on.
         interpolation : str
             ``"linear"``, ``"nearest"`` (labels) or ``"spline"`` (cubic).
@@ -130,13 +131,15 @@ class SpatialTransform:
         if interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation is one of {', '.join(INTERPOLATIONS)}; got "
                              f"{interpolation!r}")
+        image, like = (read_volume(one) if isinstance(one, str | Path) else one
+                       for one in (image, like))
         done = sitk.Resample(to_itk(image), to_itk(like), self.itk,
                              getattr(sitk, INTERPOLATIONS[interpolation]), 0.0)
         return from_itk(done)
 
     def jacobian(self, like: Nifti1Image) -> np.ndarray:
         """Determinants of the derivative at the voxels of a grid: 1 keeps volumes, 0 and less
-        folds."""
+        folds. By central differences of neighbouring voxels."""
         import SimpleITK as sitk
 
         if self.matrix is not None:
@@ -145,8 +148,12 @@ class SpatialTransform:
         field = sitk.TransformToDisplacementField(
             self.itk, sitk.sitkVectorFloat64, grid.GetSize(), grid.GetOrigin(), grid.GetSpacing(),
             grid.GetDirection())
-        found = sitk.DisplacementFieldJacobianDeterminant(field)
-        return np.asarray(sitk.GetArrayFromImage(found)).T
+        # ITK's own filter takes differences along the grid's axes for those along mm's
+        step = np.reshape(grid.GetDirection(), (3, 3)) * grid.GetSpacing()
+        along = np.gradient(sitk.GetArrayFromImage(field).transpose(2, 1, 0, 3), axis=(0, 1, 2),
+                            edge_order=2)
+        return np.asarray(np.linalg.det(np.eye(3) + np.stack(along, axis=-1)
+                                        @ np.linalg.inv(step)))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write as ITK does: ``.tfm`` (text) or ``.h5``, which deformations need."""
@@ -168,11 +175,13 @@ class SpatialTransform:
         Raises
         ------
         ModelFileError
-            If it is none.
+            If it is none, or not there.
         """
         need("SimpleITK", "registration")
         import SimpleITK as sitk
 
+        if not Path(path).exists():
+            raise ModelFileError(f"{path}: the file is not there")
         try:
             return cls([sitk.ReadTransform(str(ordinary(Path(path))))])
         except (RuntimeError, OSError) as problem:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ImageError
+from ..volumes.header import unreadable
 from ..volumes.points import background
 from ..volumes.sampling import FWHM_IN_SD
 from .extra import need
@@ -45,7 +46,11 @@ def volume(image: Any, whose: str) -> Nifti1Image:
     """
     import nibabel as nib
 
-    shape = tuple(int(n) for n in getattr(image, "shape", ()))
+    if not hasattr(image, "affine") or not hasattr(image, "dataobj"):
+        raise ImageError(f"{whose}: expected an image that nibabel reads, or its path; got "
+                         f"{type(image).__name__}. Numbers alone do not say where voxels are: "
+                         "nibabel.Nifti1Image(values, affine)")
+    shape = tuple(int(n) for n in image.shape)
     if len(shape) < 3 or any(n > 1 for n in shape[3:]):
         raise ImageError(f"{whose}: expected one volume of three dimensions; got shape {shape}. "
                          "Choose or average the volumes first")
@@ -62,8 +67,12 @@ def volume(image: Any, whose: str) -> Nifti1Image:
         raise ImageError(f"{whose}: its grid is sheared (axes are not at right angles, cosine "
                          f"{lean:.3f}); resample it to a plain grid first, as nilearn's "
                          "resample_img does with a diagonal target_affine")
-    values = np.nan_to_num(np.asanyarray(image.dataobj, dtype=np.float32).reshape(shape[:3]),
-                           posinf=0.0, neginf=0.0)
+    try:
+        values = np.asanyarray(image.dataobj, dtype=np.float32).reshape(shape[:3])
+    except Exception as problem:  # nibabel, gzip and zlib each have errors of their own
+        found = unreadable(problem)
+        raise ImageError(f"{whose}: {found.what} {found.detail}") from problem
+    values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
     if np.ptp(values) == 0:
         raise ImageError(f"{whose}: no signal, one and the same value everywhere")
     return nib.Nifti1Image(values, image.affine)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import ImageError
 from ..image_files import load_image
 from .findings import Problem
 
@@ -42,6 +43,33 @@ def opened(path: Path) -> tuple[Nifti1Image | None, list[Problem]]:
         return img, _shape(img) or _transforms(img)
     except Exception as problem:  # nibabel, gzip and the system each have errors of their own
         return None, [unreadable(problem)]
+
+
+def read_volume(path: str | Path) -> Nifti1Image:
+    """The image with its values in memory, float32, of three dimensions.
+
+    Raises
+    ------
+    ImageError
+        What :func:`opened` refuses, and what is cut off or damaged behind the header.
+
+    Examples
+    --------
+    >>> read_volume("nowhere.nii.gz")
+    Traceback (most recent call last):
+    normfuse.errors.ImageError: nowhere.nii.gz: the file is not there
+    """
+    import nibabel as nib
+
+    img, problems = opened(Path(path))
+    refused = [p for p in problems if p.refuses]
+    if img is not None and not refused:
+        try:
+            values = img.get_fdata(dtype=np.float32).reshape(img.shape[:3])
+            return nib.Nifti1Image(values, img.affine)
+        except Exception as problem:  # nibabel, gzip and zlib each have errors of their own
+            refused = [unreadable(problem)]
+    raise ImageError(f"{path}: " + "; ".join(f"{p.what} {p.detail}".strip() for p in refused))
 
 
 def unreadable(problem: BaseException) -> Problem:
