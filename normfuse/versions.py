@@ -4,7 +4,8 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-_PACKAGES = ("normfuse", "torch", "pyro-ppl", "numpy", "scipy", "pandas", "scikit-learn")
+_PACKAGES = ("normfuse", "torch", "pyro-ppl", "numpy", "scipy", "pandas", "scikit-learn",
+             "SimpleITK")
 
 
 def versions() -> dict[str, str]:

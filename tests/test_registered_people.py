@@ -160,12 +160,16 @@ class TestVerb:
         for name in ("sub-1_T1w.nii.gz",):
             (tmp_path / name).write_bytes((raw / name).read_bytes())
         done = self.run(f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni",
-                        "--resolution", 6, "--json")
+                        "--resolution", 6, "--carry", "FA=T1w", "--json")
         said = json.loads(done.stdout)
         assert done.exit_code == 0 and said["counts"] == {"people": 1, "images": 1, "doubtful": 0}
         again = f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni"
         refused = self.run(*again)
         assert refused.exit_code == 1 and "already there" in refused.stderr
+        file = tmp_path / "mni" / "command.json"
+        assert json.loads(file.read_text())["options"]["carry"] == ["FA=T1w"]
+        refused = self.run("--config", file, "--anchor", "t1w", "--out", tmp_path / "new")
+        assert refused.exit_code == 1 and "'t1w' is 'T1w'" in " ".join(refused.stderr.split())
         (tmp_path / "mni" / "sub-1" / "thesis.doc").write_text("mine")
         refused = self.run(*again, "--overwrite")
         assert refused.exit_code == 1 and (tmp_path / "mni/sub-1/thesis.doc").exists()
@@ -181,10 +185,22 @@ class TestVerb:
 
     @pytest.mark.parametrize("pattern, said", (
         ("{id}.nii.gz", "lacks {modality}"), ("{id}_{modality}_{run}.nii", "names run"),
-        ("nowhere/{id}_{modality}.nii", "no file fits"), ("*_{modality}*.nii", "lacks {id}")))
+        ("nowhere/{id}_{modality}.nii", "there is no folder nowhere"),
+        ("*_{modality}*.nii", "lacks {id}")))
     def test_patterns_that_cannot_be_meant(self, pattern, said, tmp_path):
         done = self.run(pattern, "--out", tmp_path / "mni")
         assert done.exit_code == 1 and said in " ".join(done.stderr.split())
+
+    def test_a_pattern_that_nearly_fits(self, raw, tmp_path):
+        done = self.run(f"{raw}/{{id}}_{{modality}}.mgz", "--out", tmp_path / "mni")
+        assert done.exit_code == 1 and "sub-1_FA.nii.gz" in done.stderr.replace("\n", "")
+
+    def test_no_template(self, raw, tmp_path):
+        asked = f"{raw}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni", "--template"
+        for name in ("sub-2_FA.nii.gz", "nowhere.nii"):
+            done = self.run(*asked, raw / name)
+            assert done.exit_code == 1 and name in done.stderr.replace("\n", "")
+        assert not list(tmp_path.iterdir())
 
     def test_carry(self, raw, tmp_path):
         done = self.run(f"{raw}/{{id}}_{{modality}}.nii.gz", "--carry", "FA", "--out",

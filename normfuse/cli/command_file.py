@@ -47,12 +47,18 @@ def write(verb: str, options: Mapping[str, Any], where: Path, inputs: Mapping[st
 def plain(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as JSON knows them, without those of :data:`OWN`.
 
-    >>> plain({"out": Path("model"), "seed": 0, "as_json": True})
-    {'out': 'model', 'seed': 0}
+    >>> plain({"out": Path("model"), "seed": 0, "as_json": True, "carry": ["FA=b0"]})
+    {'out': 'model', 'seed': 0, 'carry': ['FA=b0']}
     """
-    return {name: value if value is None or type(value) in (bool, int, float)
-            else value.as_posix() if isinstance(value, Path) else str(value)
-            for name, value in options.items() if name not in OWN}
+    return {name: _plain(value) for name, value in options.items() if name not in OWN}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or type(value) in (bool, int, float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.as_posix() if isinstance(value, Path) else str(value)
 
 
 def digests(options: Mapping[str, Any]) -> dict[str, str]:

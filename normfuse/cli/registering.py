@@ -118,9 +118,18 @@ def found(pattern: str) -> dict[str, dict[str, Path]]:
                               f"{file}; make the pattern narrower")
         mine[modality] = file
     if not images:
-        raise CohortError(f"no file fits the pattern {pattern!r}"
-                          f"{'' if not files else f', though {files[0]} nearly does'}")
+        raise CohortError(f"no file fits the pattern {pattern!r}; {_instead(path, files)}")
     return images
+
+
+def _instead(path: Path, near: list[Path]) -> str:
+    """What there is in the place of files that fit a pattern."""
+    fixed = Path(*[part for k, part in enumerate(path.parts)
+                   if not any(c in "".join(path.parts[:k + 1]) for c in "{*")])
+    if not fixed.is_dir():
+        return f"there is no folder {fixed}"
+    there = near or sorted(f for f in fixed.iterdir() if not f.name.startswith("."))
+    return f"there are {listed(there)}" if there else f"{fixed} is empty"
 
 
 def _as_expression(path: Path) -> re.Pattern[str]:

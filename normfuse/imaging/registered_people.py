@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..errors import BegunWorkError, CohortError, ImageError, ModelFileError, listed
+from ..errors import BegunWorkError, CohortError, ImageError, ModelFileError, listed, perhaps
 from ..inputs import read_object
 from ..outputs import new_file, refuse_existing, take_name
 from ..volumes.header import read_volume
@@ -180,6 +181,8 @@ def _refuse_names(images: Mapping[str, Mapping[str, Any]], plan: RegistrationPla
         if modality in there and other not in there:
             raise CohortError(f"{modality} is to go where {other} goes, which nobody has; the "
                               f"modalities are {listed(sorted(there))}")
+    if plan.anchor not in there:
+        _without_anchor(plan, sorted(there))
     if not isinstance(plan.by, Likeness):
         known = plan.by.fitted.net.names
         unknown = {plan.way(m) for m in there}.union([plan.anchor]).difference(known)
@@ -187,6 +190,16 @@ def _refuse_names(images: Mapping[str, Mapping[str, Any]], plan: RegistrationPla
             raise CohortError(f"the representations know {listed(known)}, and not "
                               f"{listed(sorted(unknown))}; leave by= out to compare by mutual "
                               "information")
+
+
+def _without_anchor(plan: RegistrationPlan, there: list[str]) -> None:
+    said = f"nobody has {plan.anchor}{perhaps([plan.anchor], there)}; the modalities are " \
+           f"{listed(there)}"
+    if plan.anchor != RegistrationPlan.anchor:
+        raise CohortError(f"{said}. The anchor is the one that goes to the template")
+    if len(there) > 1:
+        warnings.warn(f"{said}. Each is registered to the template by itself; where one looks "
+                      "like it, the others go by way of that with anchor=", stacklevel=4)
 
 
 def is_ours(path: Path) -> bool:
