@@ -19,7 +19,7 @@ FEWEST, ENOUGH = 10, 50
 
 def adapted(preparation: Preparation, controls: Cohort) -> tuple[Preparation, tuple[str, ...]]:
     """The preparation with these people's sites, and a note on each."""
-    refuse_imputed(controls.imputation)
+    refuse_imputed(controls)
     controls = preparation.aligned(controls)
     site, labels = _site_of(preparation, controls)
     preparation.encoder.encode(controls.subjects, sites={site: labels.unique()})

@@ -126,6 +126,7 @@ class Cohort:
             Duplicate or missing ids, a measured person who is not in ``subjects``, a cell that is
             not a finite number, a missing covariate, a person with nothing measured.
         """
+        checks.refuse_swapped(subjects, frames)
         if not frames:
             raise CohortError("a cohort needs at least one modality; none was given")
         problems = Problems()

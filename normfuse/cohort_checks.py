@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,26 @@ from .stored import StoredTable
 
 COVARIATE_KINDS = ("continuous", "categorical", "site")
 MISSING_WORDS = ("", "n/a", "na", "nan", "null", "none")
+
+
+def refuse_others(cohort: Any) -> None:
+    """What is no cohort: a table alone does not say which of its columns are whose.
+
+    >>> refuse_others(pd.DataFrame())
+    Traceback (most recent call last):
+    TypeError: expected a Cohort, as Cohort.read("cohort.toml") or Cohort.from_frames(…); got ...
+    """
+    if not all(hasattr(cohort, name) for name in ("subjects", "features", "modalities")):
+        raise TypeError("expected a Cohort, as Cohort.read(\"cohort.toml\") or "
+                        f"Cohort.from_frames(…); got {type(cohort).__name__}")
+
+
+def refuse_swapped(subjects: Any, frames: Any) -> None:
+    """Tables in other places than where they belong."""
+    if not isinstance(subjects, pd.DataFrame) or not isinstance(frames, Mapping):
+        raise TypeError("expected a DataFrame of subjects, then the modalities' tables as "
+                        '{"t1": table, …}; got '
+                        f"{type(subjects).__name__} and {type(frames).__name__}")
 
 
 def with_text_ids(table: pd.DataFrame, where: str, problems: Problems | None = None

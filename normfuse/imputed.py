@@ -3,13 +3,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from .blocks import Blocks
 from .cards import Card
+from .cohort_checks import refuse_others
 from .errors import CohortError, listed
+
+if TYPE_CHECKING:
+    from .cohort import Cohort
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,18 +136,21 @@ def checked_sd(name: str, mean: pd.DataFrame, sd: pd.DataFrame | None, features:
     return mean, sd
 
 
-def refuse_imputed(imputation: Imputed | None) -> None:
-    """Nothing is learned from imputed cells.
+def refuse_imputed(cohort: Cohort) -> None:
+    """Nothing is learned from imputed cells, nor from what is no cohort.
 
     Raises
     ------
     CohortError
         If there are any.
+    TypeError
+        If it is none.
     """
-    if imputation is not None:
-        raise CohortError(f"{counted(imputation.counts)} were imputed, not measured; imputed "
-                          "values vary less than people do, and who learned from them would find "
-                          "people too unusual. A missing modality is no obstacle: give "
+    refuse_others(cohort)
+    if cohort.imputation is not None:
+        raise CohortError(f"{counted(cohort.imputation.counts)} were imputed, not measured; "
+                          "imputed values vary less than people do, and who learned from them "
+                          "would find people too unusual. A missing modality is no obstacle: give "
                           "cohort.observed()")
 
 

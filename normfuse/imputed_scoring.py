@@ -9,6 +9,7 @@ import pandas as pd
 
 from .blocks import Blocks
 from .cohort import Cohort
+from .cohort_checks import refuse_others
 from .errors import CohortError
 from .fitted import Fitted
 from .imputed import counted
@@ -38,6 +39,7 @@ def scorable(cohort: Cohort, kind: Kind, to: str | Path | None) -> Cohort:
     UserWarning
         Imputed cells that this kind leaves out.
     """
+    refuse_others(cohort)
     if cohort.imputation is None:
         return cohort
     counts = counted(cohort.imputation.counts)

@@ -21,7 +21,7 @@ def refuse_others_than_reference(controls: Cohort) -> None:
     >>> from normfuse.testing import tiny_cohort
     >>> refuse_others_than_reference(tiny_cohort().reference_subjects())
     """
-    refuse_imputed(controls.imputation)
+    refuse_imputed(controls)
     _only_reference(controls)
     _one_visit_each(controls)
 

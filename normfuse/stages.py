@@ -57,9 +57,6 @@ class Stages:
         vae = self._built(recipe, fusion, axes)
         training, early_stop = (_along(b, axes) for b in (self.training, self.early_stop))
         history = self._fit(vae, training, early_stop, self.plan, "")
-        if not history.best_epoch:
-            raise TrainingError(f"{len(history.table)} epochs ended within the KL warm-up of "
-                                f"{self.plan.warmup}; raise max_epochs or lower warmup")
         refit(vae, training, early_stop, self.inference, linear=wide)
         if wide:
             vae.widen(axes)

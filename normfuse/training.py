@@ -172,8 +172,12 @@ def fit(module: nn.Module, training: Sliceable, validation: Sliceable, plan: Tra
     Raises
     ------
     TrainingError
-        When a loss term is not finite; its name (the modality, or ``kl``) is in the message.
+        When a loss term is not finite; its name (the modality, or ``kl``) is in the message. When
+        the plan ends before its warm-up: no epoch could be the best, and nothing be learned.
     """
+    if plan.max_epochs < plan.warmup:
+        raise TrainingError(f"{plan.max_epochs} epochs end within the warm-up of {plan.warmup}; "
+                            "raise max_epochs or lower warmup")
     team = processes()
     plan = plan.shared_by(team.count)
     parts = Parts(plan.parts, seed, team) if plan.parts > 1 else None

@@ -12,6 +12,7 @@ import pytest
 
 from normfuse.cohort import Cohort
 from normfuse.errors import CohortError, OutputExistsError
+from normfuse.normative import NormativeModel
 from normfuse.outputs import file_stem, new_file, new_folder
 from normfuse.testing import tiny_cohort
 
@@ -186,6 +187,13 @@ class TestRefusals:
         assert "t1 has no features" in refusal(lambda: made(t1=T1[[]]))
         assert "at least one modality" in refusal(
             lambda: Cohort.from_frames(PEOPLE, {}, covariates=KINDS))
+
+    def test_tables_in_each_others_places(self):
+        for wrong in (({"t1": T1}, PEOPLE), (PEOPLE, T1)):
+            with pytest.raises(TypeError, match="a DataFrame of subjects, then"):
+                Cohort.from_frames(*wrong, covariates=KINDS)
+        with pytest.raises(TypeError, match="expected a Cohort, .* got DataFrame"):
+            NormativeModel().fit(T1)
 
     def test_reference_query_that_selects_nobody(self):
         words = refusal(lambda: made(reference="dx == 'HC'").reference_subjects())

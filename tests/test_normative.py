@@ -359,7 +359,7 @@ class TestRefusals:
 
     def test_training_that_ends_in_the_warmup(self, controls):
         plan = nf.TrainingPlan(max_epochs=2, warmup=5)
-        with pytest.raises(TrainingError, match="within the KL warm-up of 5; raise max_epochs"):
+        with pytest.raises(TrainingError, match="within the warm-up of 5; raise max_epochs"):
             nf.NormativeModel(plan=plan, n_latent=2).fit(controls)
 
     def test_extreme_values_are_named_and_spoil_no_other_feature(self, model, controls, patients):

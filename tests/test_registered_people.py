@@ -142,6 +142,10 @@ class TestPeople:
         sums = [registered_people._weights(one) for one in (*by, model[1], COARSE)]
         assert sums[0] == sums[2] != sums[1] == sums[3] and len(sums[0][0]) == 64
         assert sums[4] == []
+        with pytest.raises(ValueError, match="know T1w, T2w, FLAIR; got 'T9'"):
+            LearnedLikeness(model[0], "T9", "T1w")
+        with pytest.raises(TypeError, match="ContrastiveRepresentations.load"):
+            LearnedLikeness("folder", "T2w", "T1w")
 
     @pytest.mark.parametrize("images, said", (
         ({}, "nobody"), ({"../x": {"T1w": "a"}}, "file's name"),

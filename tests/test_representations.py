@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import normfuse as nf
-from normfuse.errors import CohortError, ModelFileError, NotFittedError
+from normfuse.errors import CohortError, ModelFileError, NotFittedError, TrainingError
 from normfuse.imaging.contrastive import (AbsoluteDifference, Cosine, MeanSquare, collapse_value)
 from normfuse.imaging.embedding_picture import _on_a_plane, plot_embedding
 from normfuse.imaging.images import Frame, one_space
@@ -48,6 +48,12 @@ class TestTraining:
         assert history["contrast"].iloc[-1] < history["collapsed"].iloc[-1] - 0.5
         assert history["rank of output"].iloc[-1] > 5
         assert {"rank of bottleneck", "alignment", "uniformity"} <= set(history)
+
+    def test_hardly_any_training_is_said(self, people):
+        with pytest.warns(UserWarning, match="hardly better"):
+            model(plan=replace(BRIEF, learning_rate=1e-7)).fit(people)
+        with pytest.raises(TrainingError, match="within the warm-up of 20"):
+            model(plan=replace(BRIEF, warmup=20)).fit(people)
 
     @pytest.mark.parametrize("way", (Summed, Alternating, BottleneckFirst))
     @pytest.mark.parametrize("critic", (MeanSquare(), AbsoluteDifference(), Cosine()), ids=repr)
@@ -93,6 +99,15 @@ class TestTraining:
             model(patch=7)
         with pytest.raises(CohortError, match="too few"):
             model().fit(people.select(people.ids[:5]))
+        for wrong in ({"critic": "mse"}, {"supervision": "summed"}):
+            with pytest.raises(TypeError, match="expected an object of"):
+                model(**wrong)
+        with pytest.raises(TypeError, match="expected an object of"):
+            Summed("mse")
+        with pytest.raises(ValueError, match="temperature is a number"):
+            model(temperature=-1)
+        with pytest.raises(TypeError, match="expected a Cohort, .* got DataFrame"):
+            model().fit(people.subjects)
         with pytest.raises(ValueError, match="T1w, T2w"):
             model().fit(people).represent(tiny_head(), "PET")
 

@@ -73,6 +73,11 @@ def test_own_scan_is_not_looked_at(fitted: ImageSynthesiser, others: Cohort) -> 
     assert list(lacking.mean) == ["T2w"]
 
 
+def test_nothing_to_synthesise(fitted: ImageSynthesiser, others: Cohort) -> None:
+    with pytest.raises(CohortError, match="nobody lacks a modality: name what to synthesise"):
+        fitted.synthesise(others)
+
+
 def test_people_do_not_depend_on_each_other(fitted: ImageSynthesiser, others: Cohort) -> None:
     alone = fitted.synthesise(others.select(list(others.ids[7:8])), ["T1w"])
     together = fitted.synthesise(others, ["T1w"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..cohort import Cohort
+from ..cohort_checks import refuse_others
 from ..errors import CohortError, SpaceMismatchError
 from ..space import Space
 
@@ -294,6 +295,7 @@ def one_space(cohort: Cohort) -> Space:
     SpaceMismatchError
         For modalities on different grids or masks.
     """
+    refuse_others(cohort)
     first, *_ = cohort.modalities
     found: list[Space] = []
     for name, other in ((m.name, m.space) for m in cohort.modalities):

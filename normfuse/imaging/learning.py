@@ -52,7 +52,7 @@ class Roles:
         >>> len(roles.training), len(roles.early_stop), len(roles.calibration)
         (30, 4, 6)
         """
-        refuse_imputed(cohort.imputation)
+        refuse_imputed(cohort)
         people = sorted({person_of(i) for i in cohort.ids})
         if len(people) < FEWEST:
             raise CohortError(f"{len(people)} people are too few to learn from: {FEWEST} at least,"

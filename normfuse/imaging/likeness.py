@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import listed
 from ..fusion import Choice
 from .volume_grids import cut_sides, in_steps_of
 
@@ -103,6 +104,14 @@ class LearnedLikeness(Likeness):
 
     def __init__(self, representations: ContrastiveRepresentations, moving: str, fixed: str
                  ) -> None:
+        if not hasattr(representations, "represent"):
+            raise TypeError("representations are fitted ContrastiveRepresentations, or those of "
+                            "ContrastiveRepresentations.load(folder); got "
+                            f"{representations!r}")
+        known = representations.fitted.net.names
+        for name in (moving, fixed):
+            if name not in known:
+                raise ValueError(f"these representations know {listed(known)}; got {name!r}")
         self.representations, self.moving, self.fixed = representations, moving, fixed
         self.resolution = representations.fitted.resolution
 

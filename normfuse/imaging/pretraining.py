@@ -86,7 +86,7 @@ class Pretraining(Shown):
 
     def fit(self, cohort: Cohort, *, keep: str | Path | None = None) -> PretrainedEncoders:
         """Encoders of these people; see :func:`pretrain`."""
-        refuse_imputed(cohort.imputation)
+        refuse_imputed(cohort)
         training, stopping = _two_groups(cohort, self.seed)
         networks = self.networks or (Pyramid() if cohort.modalities[0].space is not None
                                      else OneLatent())
@@ -98,7 +98,8 @@ class Pretraining(Shown):
             net = learner.net().to(self.device)
         history = fit(net, learner.data(training), learner.data(stopping), plan, seed=self.seed,
                       keep=None if keep is None else Checkpoint(Path(keep) / "pretraining.pt"))
-        notes = _complaints(net, history, self.objective)
+        notes = _complaints(net, history, self.objective,
+                            _incomparable(cohort, isinstance(networks, Recipe)))
         for note in notes:
             warnings.warn(note, stacklevel=2)
         weights = {name: {key: value.detach().cpu().clone()
@@ -258,16 +259,26 @@ def _two_groups(cohort: Cohort, seed: int) -> tuple[list[str], list[str]]:
             [i for i in ids if person_of(i) in stopping])
 
 
-def _complaints(net: TopologyNet, history: History, objective: Topology) -> tuple[str, ...]:
+def _incomparable(cohort: Cohort, tables: bool) -> str:
+    """Why no modality of a person was compared with another."""
+    if (cohort.present.sum(axis=1) < 2).all():
+        return ("nobody has two modalities; these encoders know what reconstructs a scan, and "
+                "what people share")
+    if tables:
+        return "none has two modalities with three regions of the same name"
+    return ("none has two modalities with three places in the brain at the innermost resolution; "
+            "bring images of smaller voxels, or networks of fewer resolutions")
+
+
+def _complaints(net: TopologyNet, history: History, objective: Topology, why: str
+                ) -> tuple[str, ...]:
     """What the kept epoch says of collapse, and whether topology was judged at all."""
     best = history.table[history.table["epoch"] == history.best_epoch].iloc[0]
     flat = [f"{name} ({best[f'rank of {name}']:.1f})" for name in net.names
             if best.get(f"rank of {name}", np.inf) < COLLAPSED]
     notes = []
     if objective.intra and not history.table["intra"].any():
-        notes.append("nothing was compared within the people who say when to stop: none has two "
-                     "modalities with three places in the brain at the innermost resolution; "
-                     "bring images of smaller voxels, or networks of fewer resolutions")
+        notes.append(f"nothing was compared within the people who say when to stop: {why}")
     if flat:
         notes.append(f"the features of all places are nearly the same in {listed(flat)}: "
                      "effective rank of their tokens. These encoders collapsed; raise the weight "

@@ -1,6 +1,7 @@
 """Images of different modalities made alike: what registration compares in their place."""
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ..checkpoint import Checkpoint
 from ..cohort import Cohort
 from ..errors import CohortError, NotFittedError, listed
+from ..fusion.choice import of_type
 from ..networks.local_unet import LocalUNet
 from ..processes import processes
 from ..training import History, TrainingPlan, fit
@@ -35,6 +37,10 @@ MARGIN = 5
 
 POOLED = 4
 """Sides to which an output is averaged before its rank is taken: more would count noise."""
+
+
+UNTAUGHT = 0.9
+"""Share of the contrast of constant representations above which hardly anything was learned."""
 
 
 class RepresentationNet(nn.Module):
@@ -210,6 +216,13 @@ class ContrastiveRepresentations:
         self.patch, self.per_image, self.shading = patch, per_image, shading
         self.plan, self.device, self.seed = plan or contrast_plan(), device, seed
         self._fitted: FittedRepresentations | None = None
+        of_type(critic, Critic)
+        if supervision is not None:
+            of_type(supervision, Supervision)
+        for name, least in (("temperature", 1e-6), ("decay", 0), ("per_image", 1), ("shading", 0)):
+            if not least <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is a number from {least:g} on; got "
+                                 f"{getattr(self, name)!r}")
         step = 2 ** (len(self.channels) - 1)
         if patch % step or patch < 2 * step:
             raise ValueError(f"patch is a multiple of {step}, {2 * step} at least, for "
@@ -265,6 +278,12 @@ class ContrastiveRepresentations:
             net, learn, stop, self.plan, seed=self.seed,
             keep=None if keep is None else Checkpoint(Path(keep) / "representations.pt"))
         self._fitted = FittedRepresentations(net, float(space.voxel_size[0]), history.table)
+        best = history.table.set_index("epoch").loc[history.best_epoch]
+        if best["contrast"] > UNTAUGHT * best["collapsed"]:
+            warnings.warn(f"these representations tell places apart hardly better (contrast "
+                          f"{best['contrast']:.3f}) than if all were alike "
+                          f"({best['collapsed']:.3f}): they collapsed, or learned for too short a "
+                          "time. Give more epochs or people, or another critic", stacklevel=2)
         return self
 
     def network(self, names: Sequence[str], dimensions: int) -> RepresentationNet:

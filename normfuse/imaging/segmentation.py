@@ -189,7 +189,7 @@ class IncompleteSegmenter:
         need("monai", "the Dice loss of a segmenter")
         names, space = of_labels(segmentations), one_space(cohort)
         cohort, classes = with_labels(cohort, segmentations, space, names)
-        refuse_imputed(cohort.imputation)
+        refuse_imputed(cohort)
         roles = _roles(cohort, self.seed, _with_labels(cohort, classes))
         trainees = [str(i) for i in cohort.ids] if roles is None else roles.training
         frame = Frame(space, self.sizes.step, self.plane)
@@ -218,7 +218,7 @@ class IncompleteSegmenter:
         """
         need("monai", "the Dice loss of a segmenter")
         of_labels(segmentations)
-        refuse_imputed(cohort.imputation)
+        refuse_imputed(cohort)
         f, plan = self.fitted, plan or replace(self.plan, max_epochs=8, warmup=1,
                                                learning_rate=self.plan.learning_rate / 4)
         cohort, classes = with_labels(aligned(cohort, f.modalities), segmentations,

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 from ..fusion import Choice
+from ..fusion.choice import of_type
 from .contrastive import Critic, MeanSquare
 
 
@@ -26,6 +27,9 @@ class Supervision(Choice):
     """
 
     critic: Critic = MeanSquare()
+
+    def __post_init__(self) -> None:
+        of_type(self.critic, Critic)
 
     @abstractmethod
     def weights(self, epoch: int, n_epochs: int) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..checkpoint import Checkpoint
 from ..cohort import Cohort
 from ..deviations import Deviations
-from ..errors import NotFittedError, listed
+from ..errors import CohortError, NotFittedError, listed
 from ..fusion import Aggregator, Alignment, ProductOfExperts, SubsetMixture
 from ..imputed import refuse_imputed
 from ..networks.pyramid import Pyramid
@@ -166,7 +166,7 @@ class ImageSynthesiser:
         when to stop or calibrate: all epochs of ``plan`` are trained, and the sd keeps the
         calibration that it has, which need not hold for them.
         """
-        refuse_imputed(cohort.imputation)
+        refuse_imputed(cohort)
         f, plan = self.fitted, plan or replace(self.plan, max_epochs=8, warmup=1,
                                                learning_rate=self.plan.learning_rate / 4)
         cohort = aligned(cohort, f.modalities)
@@ -294,6 +294,9 @@ class ImageSynthesiser:
         present = torch.from_numpy(cohort.present.to_numpy().T.copy())
         looked_at = present & self._chosen(targets, given)[:, None]
         refuse_blind(cohort, looked_at)
+        if targets is None and bool(present.all()):
+            raise CohortError("nobody lacks a modality: name what to synthesise, as "
+                              f"targets=[{self.fitted.net.names[-1]!r}]")
         warn_of_seen(cohort, self.fitted.known, "synthesiser", stacklevel=3)
         return looked_at, ~present if targets is None else torch.zeros_like(present) | \
             torch.tensor([name in targets for name in self.fitted.net.names])[:, None]
