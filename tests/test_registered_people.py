@@ -45,7 +45,7 @@ def raw(tmp_path_factory) -> Path:
 
 
 PLAN = RegistrationPlan(by=ROUGH, resolution=6, carried={"FA": "T2w"},
-                        starts=tuple(near_starts()))
+                        starts=(near_starts()[0],))  # heads are hardly turned
 
 
 class TestPeople:
