@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -73,6 +74,7 @@ class TestPeople:
     def test_they_lie_on_the_template_and_on_one_another(self, done):
         out, table = done
         assert (table["overlap"].dropna() > 0.9).all()
+        assert table["shown"].dropna().between(0.93, 1).all()
         name = "sub-1/sub-1_space-MNI152NLin2009aSym_{}.nii.gz"
         one, two = (np.asanyarray(signal(nib.load(out / name.format(c)), 6).dataobj) > 0
                     for c in ("T1w", "T2w"))
@@ -198,6 +200,18 @@ class TestVerb:
     def test_a_pattern_that_nearly_fits(self, raw, tmp_path):
         done = self.run(f"{raw}/{{id}}_{{modality}}.mgz", "--out", tmp_path / "mni")
         assert done.exit_code == 1 and "sub-1_FA.nii.gz" in done.stderr.replace("\n", "")
+
+    def test_cut_images_are_named(self, raw, tmp_path, monkeypatch):
+        head = tiny_head(resolution=6)
+        values = np.asanyarray(head.dataobj).copy()
+        values[:, :, :8] = 0
+        nib.save(nib.Nifti1Image(values, head.affine), tmp_path / "a_T1w.nii.gz")
+        monkeypatch.setattr(registered_people, "mni_template", lambda _: head)
+        done = self.run(f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni",
+                        "--kind", "rigid")
+        share = (values[np.asanyarray(head.dataobj) > 0] > 0).mean()
+        said = re.search(r"a T1w shows (\d+)% of the template's brain", done.stdout)
+        assert said and abs(int(said[1]) / 100 - share) < 0.05
 
     def test_no_template(self, raw, tmp_path):
         asked = f"{raw}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni", "--template"

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..imaging.registration_kinds import RegistrationKind
 
 Kind = StrEnum("Kind", ["rigid", "affine", "deformable"])
+WHOLE = 0.95
+"""Share of the template's brain that whole brains show; those of three people had .96 to .99."""
+
 FIELDS = ("id", "modality")
 
 
@@ -80,6 +83,10 @@ def register(pattern: Annotated[str, typer.Argument(
     doubtful = table[~table["ok"]]
     said = [f"  {row['person']} {row['modality']}: {row['problems']}"
             for _, row in doubtful.iterrows()]
+    cut = table[table["shown"] < WHOLE] if "shown" in table else table.iloc[:0]
+    said += [f"  {row['person']} {row['modality']} shows {row['shown']:.0%} of the template's "
+             "brain; the rest of it is 0 (read it with zeros = \"missing\" in cohort.toml)"
+             for _, row in cut.iterrows()]
     sheets = len(list(out.glob("contact_sheet_*.png")))
     return Made("registered images", out, "\n".join([
         f"registered: {out}", f"{len(table)} images of {len(images)} people; "

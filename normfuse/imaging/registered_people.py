@@ -23,7 +23,7 @@ from .registration import Registration, register
 from .registration_kinds import Affine, RegistrationKind, Rigid
 from .registration_search import Start
 from .transform import SpatialTransform
-from .volume_grids import in_steps_of
+from .volume_grids import brain_of, in_steps_of
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -131,7 +131,8 @@ def register_people(images: Mapping[str, Mapping[str, str | Path]], out: str | P
     Returns
     -------
     DataFrame
-        One row a person and modality: ``ok``, overlap, metric, problems. Look at the sheet too.
+        One row a person and modality: ``ok``, overlap, metric, problems, and ``shown``, the share
+        of the template's brain where the image shows something. Look at the sheet too.
 
     Raises
     ------
@@ -252,7 +253,7 @@ def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,
     for old in folder.iterdir():  # of files that were replaced since
         old.unlink()
     stamps = _stamps(files)
-    rows, ways = [], _Ways(files, target, plan)
+    rows, ways, brain = [], _Ways(files, target, plan), brain_of(target)
     for modality in sorted(files, key=lambda m: m != plan.anchor):
         row: dict[str, Any] = {"person": who, "modality": modality}
         try:
@@ -264,10 +265,11 @@ def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,
             continue
         name = f"{who}_space-{space}_{modality}.nii.gz"
         nib.save(done, folder / name)
+        shown = float(brain_of(done)[brain].mean())
         transform.save(folder / f"{who}_from-{space}_to-{modality}_xfm.h5", overwrite=True)
         rows.append({**row, "ok": all(r.quality.ok for r in found), "problems": "; ".join(
             p for r in found for p in r.quality.problems), "overlap": found[-1].quality.overlap,
-            "metric": found[-1].quality.metric, "file": f"{who}/{name}"})
+            "metric": found[-1].quality.metric, "shown": shown, "file": f"{who}/{name}"})
     with new_file(folder / "quality.json", overwrite=True) as temporary:
         temporary.write_text(json.dumps({"files": stamps, "rows": rows}), encoding="utf-8")
 
