@@ -21,6 +21,7 @@ from normfuse.imaging.likeness import LearnedLikeness
 from normfuse.imaging.registered_people import RegistrationPlan, mni_template, register_people
 from normfuse.imaging.registration import register
 from normfuse.imaging.registration_search import near_starts
+from normfuse.imaging.registration_work import weights_of
 from normfuse.imaging.representations import ContrastiveRepresentations
 from normfuse.imaging.transform import SpatialTransform
 from normfuse.imaging.volume_grids import signal
@@ -141,7 +142,7 @@ class TestPeople:
         model = [ContrastiveRepresentations((4, 8), patch=4, plan=BRIEF, seed=k).fit(tiny_images())
                  for k in (0, 1)]
         by = [BiasCorrected(LearnedLikeness(one, "T2w", "T1w")) for one in (*model, model[0])]
-        sums = [registered_people._weights(one) for one in (*by, model[1], COARSE)]
+        sums = [weights_of(one) for one in (*by, model[1], COARSE)]
         assert sums[0] == sums[2] != sums[1] == sums[3] and len(sums[0][0]) == 64
         assert sums[4] == []
         with pytest.raises(ValueError, match="know T1w, T2w, FLAIR; got 'T9'"):

@@ -64,7 +64,8 @@ def register(pattern: Annotated[str, typer.Argument(
     for the rest. Needs SimpleITK: pip install 'normfuse[registration]'.
     """
     from ..imaging.extra import need
-    from ..imaging.registered_people import RegistrationPlan, is_ours, register_people
+    from ..imaging.registered_people import RegistrationPlan, register_people
+    from ..imaging.registration_work import is_ours
     from ..volumes.header import read_volume
 
     free_place(out, overwrite, "registration.json", is_ours)

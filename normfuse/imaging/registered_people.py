@@ -1,7 +1,6 @@
 """Everybody's scans brought into the frame of a template, with a sheet to look at."""
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import warnings
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..errors import BegunWorkError, CohortError, ImageError, ModelFileError, listed, perhaps
-from ..inputs import read_object
+from ..errors import CohortError, ImageError, ModelFileError, listed, perhaps
 from ..outputs import new_file, refuse_existing, take_name
 from ..volumes.header import read_volume
 from ..volumes.plan import MNI
@@ -22,6 +20,7 @@ from .likeness import LearnedLikeness, Likeness, MutualInformation
 from .registration import Registration, register
 from .registration_kinds import Affine, RegistrationKind, Rigid
 from .registration_search import Start
+from .registration_work import BEGUN, DONE, QUALITY, begin, is_ours, noted, stamps
 from .transform import SpatialTransform
 from .volume_grids import brain_of, in_steps_of
 
@@ -30,10 +29,7 @@ if TYPE_CHECKING:
 
     from .representations import ContrastiveRepresentations
 
-QUALITY, BEGUN = "quality.tsv", "begun.json"
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
-_WRITTEN = re.compile(r".+_(space-.+\.nii\.gz|from-.+_to-.+_xfm\.h5)")
-_SHEET = re.compile(r"contact_sheet_\d+\.png")
 
 
 def mni_template(resolution: float = 2.0) -> Nifti1Image:
@@ -151,20 +147,20 @@ def register_people(images: Mapping[str, Mapping[str, str | Path]], out: str | P
     work = out.with_name(f".{out.name}.unfinished")
     space, target = (MNI, mni_template(plan.resolution)) if template is None else (
         "template", template)
-    _begin(work, plan, images, target)
+    begin(work, plan, images, target)
     rows: list[dict[str, Any]] = []
     for who in tqdm(images, desc="registering", unit="person", leave=False,
                     disable=None if progress is None else not progress):
         note = work / who / "quality.json"
-        if not note.exists() or _noted(note)["files"] != _stamps(images[who]):
+        if not note.exists() or noted(note)["files"] != stamps(images[who]):
             _person(who, images[who], target, space, plan, work / who)
-        rows += _noted(note)["rows"]
+        rows += noted(note)["rows"]
     table = pd.DataFrame(rows)
     table.to_csv(work / QUALITY, sep="\t", index=False)
     write_sheets(table, target, work)
     for note in work.glob("*/quality.json"):
         note.unlink()
-    (work / BEGUN).rename(work / "registration.json")
+    (work / BEGUN).rename(work / DONE)
     take_name(work, out, is_ours)
     return table
 
@@ -203,47 +199,6 @@ def _without_anchor(plan: RegistrationPlan, there: list[str]) -> None:
                       "like it, the others go by way of that with anchor=", stacklevel=4)
 
 
-def is_ours(path: Path) -> bool:
-    """Whether an older run of this may have written it: a person's folder with nothing else in
-    it, a table or a sheet."""
-    if path.is_dir():
-        return all(_WRITTEN.fullmatch(p.name) and p.name.startswith(f"{path.name}_")
-                   for p in path.iterdir())
-    return path.name in {QUALITY, "registration.json"} or bool(_SHEET.fullmatch(path.name))
-
-
-def _begin(work: Path, plan: RegistrationPlan, images: Mapping[str, Mapping[str, Any]],
-           target: Nifti1Image) -> None:
-    """Note what is asked for, or find that it was begun."""
-    settings = {"plan": {name: repr(value) for name, value in vars(plan).items()},
-                "weights": _weights(plan.by),
-                "grid": [list(target.shape), target.affine.tolist()],
-                "images": {who: {m: str(p) for m, p in each.items()}
-                           for who, each in images.items()}}
-    note = work / BEGUN
-    if note.exists():
-        if read_object(note) != settings:
-            raise BegunWorkError(f"{work} holds work begun with other images or settings; remove "
-                                 "it, or choose another name for the result")
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    with new_file(note) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-
-
-def _weights(by: Any) -> list[str]:
-    """Check sums of the representations that a likeness uses: their repr is that of others too."""
-    from safetensors.torch import save
-
-    if isinstance(by, Likeness):
-        return [found for part in vars(by).values() for found in _weights(part)]
-    if not hasattr(by, "represent"):
-        return []
-    weights = by.fitted.net.state_dict().items()
-    return [hashlib.sha256(save({name: t.detach().cpu().contiguous() for name, t in weights}))
-            .hexdigest()]
-
-
 def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,
             plan: RegistrationPlan, folder: Path) -> None:
     """Write everything of a person; ``quality.json`` last."""
@@ -252,7 +207,7 @@ def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():  # of files that were replaced since
         old.unlink()
-    stamps = _stamps(files)
+    before = stamps(files)
     rows, ways, brain = [], _Ways(files, target, plan), brain_of(target)
     for modality in sorted(files, key=lambda m: m != plan.anchor):
         row: dict[str, Any] = {"person": who, "modality": modality}
@@ -271,21 +226,7 @@ def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,
             p for r in found for p in r.quality.problems), "overlap": found[-1].quality.overlap,
             "metric": found[-1].quality.metric, "shown": shown, "file": f"{who}/{name}"})
     with new_file(folder / "quality.json", overwrite=True) as temporary:
-        temporary.write_text(json.dumps({"files": stamps, "rows": rows}), encoding="utf-8")
-
-
-def _noted(note: Path) -> Any:
-    return json.loads(note.read_text(encoding="utf-8"))
-
-
-def _stamps(files: Mapping[str, Any]) -> dict[str, list[int] | None]:
-    """Sizes and times of files: one that was replaced since is registered again."""
-    found: dict[str, list[int] | None] = {}
-    for modality, path in files.items():
-        there = Path(path)
-        found[modality] = [there.stat().st_size, there.stat().st_mtime_ns] if there.exists() \
-            else None
-    return found
+        temporary.write_text(json.dumps({"files": before, "rows": rows}), encoding="utf-8")
 
 
 class _Ways:
