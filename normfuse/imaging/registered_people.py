@@ -172,7 +172,9 @@ def _refuse_names(images: Mapping[str, Mapping[str, Any]], plan: RegistrationPla
            if not _SAFE.fullmatch(str(name))]
     if odd:
         raise CohortError(f"{listed(sorted(map(str, odd)))} cannot be part of a file's name; "
-                          "persons and modalities are written with letters, digits, . + -")
+                          "persons and modalities are written with letters, digits, . + -. In a "
+                          "pattern the rest of a name is written out, as in "
+                          "'{id}_{modality}_brain.nii.gz'")
     there = {m for each in images.values() for m in each}
     for modality, other in plan.carried.items():
         if modality in there and other not in there:

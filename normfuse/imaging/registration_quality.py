@@ -148,7 +148,7 @@ def _problems(contained: float, value: float, least: float, ends: tuple[float, f
     if rival.worse < UNDECIDED:
         found.append(f"another place {rival.mm:.0f} mm away fits nearly as well (metric worse by "
                      f"{rival.worse:.0%}): the search may have lost its way; try "
-                     "another likeness, as Then(…) of representations")
+                     "BiasCorrected(…) (--correct-bias), or Then(…) of representations")
     if header:
         found.append(f"the moving image fits better {header}: look whether its header is true")
     return found
