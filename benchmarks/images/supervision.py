@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -120,13 +121,13 @@ def judged(variant: str, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def run() -> None:
+def run(seeds: Collection[int], only: Collection[str]) -> None:
     FILE.parent.mkdir(parents=True, exist_ok=True)
     done = pd.read_csv(FILE) if FILE.exists() else pd.DataFrame(columns=["variant", "seed"])
     known = set(zip(done["variant"], done["seed"]))
-    for seed in SEEDS:
+    for seed in seeds:
         for variant in VARIANTS:
-            if (variant, seed) not in known:
+            if variant.startswith(tuple(only)) and (variant, seed) not in known:
                 pd.DataFrame(judged(variant, seed)).to_csv(
                     FILE, mode="a", header=not FILE.exists(), index=False)
 
@@ -152,6 +153,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true")
-    if not parser.parse_args().table:
-        run()
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--only", nargs="+", default=[""], metavar="BEGINNING",
+                        help="variants whose names begin so, as none Alternating")
+    asked = parser.parse_args()
+    if not asked.table:
+        run(asked.seeds, asked.only)
     table()

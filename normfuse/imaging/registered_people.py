@@ -152,7 +152,7 @@ def register_people(images: Mapping[str, Mapping[str, str | Path]], out: str | P
     for who in tqdm(images, desc="registering", unit="person", leave=False,
                     disable=None if progress is None else not progress):
         note = work / who / "quality.json"
-        if not note.exists() or noted(note)["files"] != stamps(images[who]):
+        if not note.exists() or noted(note).get("files") != stamps(images[who]):
             _person(who, images[who], target, space, plan, work / who)
         rows += noted(note)["rows"]
     table = pd.DataFrame(rows)
