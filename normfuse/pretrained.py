@@ -66,6 +66,8 @@ class PretrainedEncoders:
         Epoch by epoch; see :func:`~normfuse.imaging.pretraining.pretrain`.
     notes : tuple of str
         What is wrong with them, such as a collapse.
+    seen : str
+        What images they learned from, as ``axial slices of 4 mm``.
 
     Examples
     --------
@@ -87,6 +89,7 @@ class PretrainedEncoders:
     plan: TrainingPlan
     history: pd.DataFrame
     notes: tuple[str, ...] = ()
+    seen: str = ""
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -233,7 +236,7 @@ def _written(encoders: PretrainedEncoders, folder: Path, overwrite: bool) -> Pat
                "modalities": list(encoders.weights), "objective": encoders.objective,
                "known": dict(encoders.known), "n_people": encoders.n_people,
                "plan": asdict(encoders.plan), "history": encoders.history.to_dict("list"),
-               "notes": list(encoders.notes)}
+               "notes": list(encoders.notes), "seen": encoders.seen}
     tensors = {f"{k}.{key}": value.detach().cpu().contiguous()
                for k, weights in enumerate(encoders.weights.values())
                for key, value in weights.items()}
@@ -253,7 +256,7 @@ def _read(folder: Path) -> PretrainedEncoders:
             {str(name): tuple(map(str, f)) for name, f in content["features"].items()},
             str(content["objective"]), weights, dict(content["known"]), int(content["n_people"]),
             TrainingPlan(**content["plan"]), pd.DataFrame(content["history"]),
-            tuple(map(str, content["notes"])))
+            tuple(map(str, content["notes"])), str(content.get("seen", "")))
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as problem:
         raise ModelFileError(f"{folder} does not hold complete encoders: {problem!r}; save them "
                              "again") from problem

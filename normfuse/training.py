@@ -222,8 +222,24 @@ def _identity(module: nn.Module, training: Any, validation: Any, plan: TrainingP
               ) -> str:
     """Of a training: the same start, data and settings."""
     settings = replace(plan, progress=None, threads=1)
-    return fingerprint(type(module), settings, seed, *module.state_dict().values(),
+    return fingerprint(type(module), settings, seed, *_settings_of(module),
+                       *module.state_dict().values(),
                        *_told_apart_by(training), *_told_apart_by(validation))
+
+
+def _settings_of(module: nn.Module) -> Iterator[str]:
+    """What a module does with its weights: losses with other terms start from the same ones."""
+    for name, part in module.named_modules():
+        plain = {key: value for key, value in vars(part).items()
+                 if not key.startswith("_") and _is_plain(value)}
+        yield f"{name} {type(part).__name__} {sorted(plain.items())}"
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether its repr says all there is, and is the same in every process."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | Shown)
 
 
 def _told_apart_by(data: Any) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from normfuse.imaging import pretraining
 from normfuse.imaging.images import Frame, Stack, Units, one_space
 from normfuse.imaging.pretraining import Pretraining, pretrain
 from normfuse.imaging.topology import INTRA_MARGIN
-from normfuse.imaging.topology_nets import Couples, ImageTopologyNet, Topology
+from normfuse.imaging.topology_nets import Couples, ImageTopologyNet, Topology, TopologyNet
 from normfuse.inference import Amortised
 from normfuse.kinds import Reconstruction
 from normfuse.models import Convolutional, OneLatent
@@ -72,6 +72,21 @@ class TestImages:
         again = made(keep=tmp_path)
         assert same(encoders, again) and sum(done) - before == 8  # one epoch, not two
         pd.testing.assert_frame_equal(encoders.history, again.history)
+
+    def test_another_objective_is_not_taken_up(self, tmp_path):
+        """Its networks start from the same weights; what is kept is of another loss."""
+        made(keep=tmp_path)
+        for objective in (Topology(1, 0, 0), Topology(intra=3.0), Topology(n_neighbours=2)):
+            other = made(objective=objective, keep=tmp_path)
+            assert same(other, made(objective=objective)) and repr(objective) == other.objective
+        assert same(made(), made(keep=tmp_path))
+
+    def test_a_best_first_epoch_is_said(self, monkeypatch):
+        steps = iter(range(1, 99))
+        monkeypatch.setattr(TopologyNet, "loss", lambda self, batch, warmup=1.0: {
+            "intra": next(steps) + 0 * sum(p.sum() for p in self.parameters())})
+        with pytest.warns(UserWarning, match="by the first of 3 epochs: hardly anything"):
+            made(plan=replace(PLAN, max_epochs=3))
 
     def test_people_lack_scans(self, encoders):
         assert not PEOPLE.present.all(axis=None)
@@ -150,12 +165,18 @@ class TestImages:
 
     @pytest.mark.parametrize("options, said", [
         ({"objective": Topology(1, 0, 0), "networks": "Pyramid"}, "networks is an object"),
-        ({"objective": "TACO"}, "expected an object of a subclass of Topology")])
+        ({"objective": "TACO"}, "expected an object of a subclass of Topology"),
+        ({"plan": {"max_epochs": 3}}, "plan is a TrainingPlan")])
     def test_refused_options(self, options, said):
         with pytest.raises(TypeError, match=said):
             made(**options)
 
     def test_refused_people(self):
+        alone = PEOPLE.select(PEOPLE.ids)
+        for name in ("T2w", "FLAIR"):
+            alone = alone.without(name)
+        with pytest.raises(CohortError, match="nobody has two modalities, and the objective"):
+            pretrain(alone, objective=Topology(0, 1, 0), networks=SIZES, plan=PLAN)
         with pytest.raises(CohortError, match="7 people are too few to pre-train on: 8 at least"):
             pretrain(PEOPLE.select(PEOPLE.ids[:7]), networks=SIZES)
         with pytest.raises(ValueError, match="cannot be used without reconstruction"):
@@ -247,6 +268,9 @@ class TestImageModels:
         with pytest.raises(CohortError, match="know T1w, T2w, FLAIR, and none of PET"):
             encoders.start(net)
         less = replace(encoders, weights={"T1w": encoders.weights["T1w"]})
+        with pytest.warns(UserWarning, match="from axial slices of 4 mm; .* at coronal slices"):
+            nf.ImageSynthesiser(encoders=encoders, plane="coronal", plan=replace(
+                PLAN, max_epochs=1)).fit(OTHERS)
         with pytest.warns(UserWarning, match="encoders of T2w, FLAIR were not pre-trained"):
             nf.ImageSynthesiser(encoders=less, plan=replace(PLAN, max_epochs=1)).fit(OTHERS)
 

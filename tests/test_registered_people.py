@@ -169,7 +169,8 @@ class TestVerb:
         done = self.run(f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni",
                         "--resolution", 6, "--carry", "FA=T1w", "--json")
         said = json.loads(done.stdout)
-        assert done.exit_code == 0 and said["counts"] == {"people": 1, "images": 1, "doubtful": 0}
+        counts = {"people": 1, "images": 1, "left_out": 0, "doubtful": 0}
+        assert done.exit_code == 0 and said["counts"] == counts
         again = f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni"
         refused = self.run(*again)
         assert refused.exit_code == 1 and "already there" in refused.stderr
@@ -213,6 +214,12 @@ class TestVerb:
         share = (values[np.asanyarray(head.dataobj) > 0] > 0).mean()
         said = re.search(r"a T1w shows (\d+)% of the template's brain", done.stdout)
         assert said and abs(int(said[1]) / 100 - share) < 0.05
+
+    def test_nothing_that_can_be_used(self, raw, tmp_path):
+        (tmp_path / "a_T1w.nii.gz").write_bytes(b"no image")
+        done = self.run(f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni")
+        assert done.exit_code == 1 and "none of 1 images could be" in " ".join(done.stderr.split())
+        assert [file.name for file in tmp_path.iterdir()] == ["a_T1w.nii.gz"]
 
     def test_no_template(self, raw, tmp_path):
         asked = f"{raw}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni", "--template"

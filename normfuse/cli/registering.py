@@ -81,19 +81,23 @@ def register(pattern: Annotated[str, typer.Argument(
         plan = replace(plan, by=ContrastiveRepresentations.load(representations))
     target = None if template is None else read_volume(template)
     table = register_people(images, out, plan, template=target, overwrite=overwrite)
-    doubtful = table[~table["ok"]]
-    said = [f"  {row['person']} {row['modality']}: {row['problems']}"
-            for _, row in doubtful.iterrows()]
-    cut = table[table["shown"] < WHOLE] if "shown" in table else table.iloc[:0]
+    lost = table["file"].isna()
+    doubtful = table[~table["ok"] & ~lost]
+    said = [f"  {row['person']} {row['modality']}{word}: {row['problems']}"
+            for word, some in ((" was left out", table[lost]), ("", doubtful))
+            for _, row in some.iterrows()]
+    cut = table[table["shown"] < WHOLE]
     said += [f"  {row['person']} {row['modality']} shows {row['shown']:.0%} of the template's "
              "brain; the rest of it is 0 (read it with zeros = \"missing\" in cohort.toml)"
              for _, row in cut.iterrows()]
     sheets = len(list(out.glob("contact_sheet_*.png")))
     return Made("registered images", out, "\n".join([
-        f"registered: {out}", f"{len(table)} images of {len(images)} people; "
-        f"{len(doubtful)} to look at first", *said,
+        f"registered: {out}", f"{(~lost).sum()} images of {len(images)} people"
+        f"{f', {lost.sum()} left out' if lost.any() else ''}; {len(doubtful)} to look at first",
+        *said,
         f"look at {'contact_sheet_1.png' if sheets == 1 else f'{sheets} contact sheets'}"]),
-        {"people": len(images), "images": len(table), "doubtful": len(doubtful)})
+        {"people": len(images), "images": int((~lost).sum()),
+         "left_out": int(lost.sum()), "doubtful": len(doubtful)})
 
 
 def found(pattern: str) -> dict[str, dict[str, Path]]:

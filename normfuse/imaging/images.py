@@ -93,6 +93,11 @@ class Frame:
             int(side) if axis == self._sliced else -(-int(side) // self.step) * self.step
             for axis, side in enumerate(extent)))
 
+    def told(self) -> str:
+        """As ``axial slices of 2 mm``."""
+        mm = " x ".join(dict.fromkeys(f"{side:g}" for side in np.round(self.space.voxel_size, 2)))
+        return f"{f'{self.plane} slices' if self.plane else 'volumes'} of {mm} mm"
+
     @property
     def _sliced(self) -> int | None:
         return None if self.plane is None else PLANES[self.plane]

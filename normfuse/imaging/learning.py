@@ -139,8 +139,8 @@ def warn_of_seen(cohort: Cohort, known: Mapping[str, str], what: str, stacklevel
         seen = known_roles(cohort, known).isin(["training", "early_stop"])
     if seen.any():
         warnings.warn(f"{int(seen.sum())} of {len(cohort)} people were used to train this "
-                      f"{what}: {listed(cohort.ids[seen.to_numpy()])}; errors in them are too "
-                      "small", stacklevel=stacklevel + 1)
+                      f"{what} or its encoders: {listed(cohort.ids[seen.to_numpy()])}; errors in "
+                      "them may be too small", stacklevel=stacklevel + 1)
 
 
 def hashes(cohort: Cohort, roles: Roles | None) -> dict[str, str]:

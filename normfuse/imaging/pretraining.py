@@ -74,6 +74,9 @@ class Pretraining(Shown):
         if not isinstance(self.networks, Pyramid | Convolutional | Recipe | None):
             raise TypeError("networks is an object such as Pyramid(), Convolutional() or "
                             f"OneLatent(); got {self.networks!r}")
+        if not isinstance(self.plan, TrainingPlan | None):
+            raise TypeError(f"plan is a TrainingPlan(max_epochs=…); got {self.plan!r}")
+        torch.device(self.device)  # refuses what is none
 
     def __repr__(self) -> str:
         told = {name: value for name, value in vars(self).items()
@@ -90,6 +93,10 @@ class Pretraining(Shown):
         training, stopping = _two_groups(cohort, self.seed)
         networks = self.networks or (Pyramid() if cohort.modalities[0].space is not None
                                      else OneLatent())
+        if not self.objective.reconstruction and not self.objective.inter and (
+                cohort.present.sum(axis=1) < 2).all():
+            raise CohortError("nobody has two modalities, and the objective compares nothing "
+                              "else: leave reconstruction in it")
         learner = _Tables(self, networks, cohort) if isinstance(networks, Recipe) else \
             _Images(self, networks, cohort)
         plan = self.plan or learner.plan
@@ -108,7 +115,7 @@ class Pretraining(Shown):
         return PretrainedEncoders(
             learner.networks, learner.dimensions, learner.features, repr(self.objective), weights,
             roles_to_hashes(cohort, pd.Series("training", cohort.ids)), len(cohort), plan,
-            history.table, notes)
+            history.table, notes, learner.seen)
 
 
 def pretrain(cohort: Cohort, *, keep: str | Path | None = None, **options: Any
@@ -128,7 +135,8 @@ def pretrain(cohort: Cohort, *, keep: str | Path | None = None, **options: Any
         them says which epoch was best. **People who were seen here are known to models that start
         from the encoders, like those of their training**: they cannot calibrate them.
     keep : path, optional
-        A folder for what is reached, taken up by the same call after a crash.
+        A folder for what is reached, written every few seconds, and taken up by the same call
+        after a crash.
     **options
         Of :class:`Pretraining`: ``objective``, ``networks``, ``plane``, ``plan``, ``device``,
         ``seed``.
@@ -138,9 +146,9 @@ def pretrain(cohort: Cohort, *, keep: str | Path | None = None, **options: Any
     PretrainedEncoders
         For ``IncompleteSegmenter(encoders=…)``, ``ImageSynthesiser(encoders=…)`` and
         ``NormativeModel(encoders=…)``. Its ``history`` has, beside the losses of the people who
-        stop, each modality's ``rank`` (effective rank of its tokens), ``matched`` (share of tokens
-        that are somebody else's nearest and have them as theirs) and ``collapsed`` (the
-        intra-subject term if all features were the same).
+        stop (each times its weight), each modality's ``rank`` (effective rank of its tokens),
+        ``matched`` (share of tokens that are somebody else's nearest and have them as theirs) and
+        ``collapsed`` (the intra-subject term if all features were the same).
 
     Raises
     ------
@@ -181,7 +189,7 @@ class _Images:
         volumes = isinstance(networks, Convolutional)
         step = 2 ** networks.halvings if isinstance(networks, Convolutional) else networks.step
         self.frame = Frame(one_space(cohort), step, None if volumes else how.plane)
-        self.dimensions = self.frame.dimensions
+        self.dimensions, self.seen = self.frame.dimensions, self.frame.told()
         self.features: dict[str, tuple[str, ...]] = {}
         self.tables = _residuals(cohort) if volumes else None
         self.units = Units.of(cohort)
@@ -215,7 +223,7 @@ class _Tables:
     """Tables of a cohort, as a normative model reads them."""
 
     def __init__(self, how: Pretraining, networks: Recipe, cohort: Cohort) -> None:
-        self.how, self.cohort, self.dimensions = how, cohort, 0
+        self.how, self.cohort, self.dimensions, self.seen = how, cohort, 0, ""
         self.networks = networks.for_people(len(cohort))
         wide = [m.name for m in cohort.modalities if m.n_features > WIDEST or m.space is not None]
         if wide:
@@ -279,6 +287,11 @@ def _complaints(net: TopologyNet, history: History, objective: Topology, why: st
     notes = []
     if objective.intra and not history.table["intra"].any():
         notes.append(f"nothing was compared within the people who say when to stop: {why}")
+    if history.best_epoch == 1 and len(history.table) > 2:
+        notes.append("the people who say when to stop were served best by the first of "
+                     f"{len(history.table)} epochs: hardly anything was learned. With few tokens "
+                     "topology is fulfilled from the start; bring images of smaller voxels, more "
+                     "people, or another objective")
     if flat:
         notes.append(f"the features of all places are nearly the same in {listed(flat)}: "
                      "effective rank of their tokens. These encoders collapsed; raise the weight "

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -26,6 +27,7 @@ from .volume_grids import brain_of, in_steps_of
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
+    from tqdm import tqdm
 
     from .representations import ContrastiveRepresentations
 
@@ -134,6 +136,8 @@ def register_people(images: Mapping[str, Mapping[str, str | Path]], out: str | P
     ------
     CohortError
         Nobody, or names that are no file names.
+    ImageError
+        If no image at all could be registered.
     BegunWorkError
         Work begun with other settings.
     """
@@ -149,13 +153,19 @@ def register_people(images: Mapping[str, Mapping[str, str | Path]], out: str | P
         "template", template)
     begin(work, plan, images, target)
     rows: list[dict[str, Any]] = []
-    for who in tqdm(images, desc="registering", unit="person", leave=False,
-                    disable=None if progress is None else not progress):
-        note = work / who / "quality.json"
-        if not note.exists() or noted(note).get("files") != stamps(images[who]):
-            _person(who, images[who], target, space, plan, work / who)
-        rows += noted(note)["rows"]
+    with tqdm(total=sum(map(len, images.values())), desc="registering", unit="image", leave=False,
+              disable=None if progress is None else not progress) as bar:
+        for who, files in images.items():
+            note, before = work / who / "quality.json", bar.n
+            if not note.exists() or noted(note).get("files") != stamps(files):
+                _person(who, files, target, space, plan, work / who, bar)
+            bar.update(before + len(files) - bar.n)
+            rows += noted(note)["rows"]
     table = pd.DataFrame(rows)
+    if "file" not in table:
+        rmtree(work)
+        raise ImageError(f"none of {len(table)} images could be registered: "
+                         f"{listed(table['problems'].unique(), 3)}")
     table.to_csv(work / QUALITY, sep="\t", index=False)
     write_sheets(table, target, work)
     for note in work.glob("*/quality.json"):
@@ -202,7 +212,7 @@ def _without_anchor(plan: RegistrationPlan, there: list[str]) -> None:
 
 
 def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,
-            plan: RegistrationPlan, folder: Path) -> None:
+            plan: RegistrationPlan, folder: Path, bar: tqdm[Any]) -> None:
     """Write everything of a person; ``quality.json`` last."""
     import nibabel as nib
 
@@ -213,6 +223,7 @@ def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,
     rows, ways, brain = [], _Ways(files, target, plan), brain_of(target)
     for modality in sorted(files, key=lambda m: m != plan.anchor):
         row: dict[str, Any] = {"person": who, "modality": modality}
+        bar.set_postfix_str(f"{who} {modality}")
         try:
             image = read_volume(files[modality])
             transform, found = ways.of(modality)
@@ -220,6 +231,8 @@ def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,
         except (ImageError, ModelFileError, OSError) as problem:
             rows.append({**row, "ok": False, "problems": str(problem)})
             continue
+        finally:
+            bar.update()
         name = f"{who}_space-{space}_{modality}.nii.gz"
         nib.save(done, folder / name)
         shown = float(brain_of(done)[brain].mean())

@@ -54,6 +54,9 @@ def started(encoders: Encoders | None, net: Any, sizes: Pyramid, frame: Frame, t
     if isinstance(encoders, Pretraining):
         encoders = replace(encoders, networks=sizes, plane=frame.plane).fit(training, keep=keep)
     encoders.refuse_other(sizes, frame.dimensions)
+    if encoders.seen and encoders.seen != frame.told():
+        warnings.warn(f"these encoders learned from {encoders.seen}; this model looks at "
+                      f"{frame.told()}", stacklevel=4)
     encoders.start(dict(zip(net.names, net.ladder.encoders)))
     if calibrating is not None:
         seen = encoders.has_seen(calibrating)
