@@ -21,7 +21,7 @@ from normfuse.imaging.likeness import LearnedLikeness
 from normfuse.imaging.registered_people import RegistrationPlan, mni_template, register_people
 from normfuse.imaging.registration import register
 from normfuse.imaging.registration_search import near_starts
-from normfuse.imaging.registration_work import weights_of
+from normfuse.imaging.registration_work import begin, weights_of
 from normfuse.imaging.representations import ContrastiveRepresentations
 from normfuse.imaging.transform import SpatialTransform
 from normfuse.imaging.volume_grids import signal
@@ -40,13 +40,16 @@ def raw(tmp_path_factory) -> Path:
             head = tiny_head(contrast, seed=k, resolution=6)
             moved = motion((3 * k, 4, 5)).resample(head, head)
             nib.save(moved, folder / f"{who}_{contrast}.nii.gz")
+    scan = nib.load(folder / "sub-1_T2w.nii.gz")
+    nib.save(nib.Nifti1Image((scan.get_fdata() > 0.5) * np.float32(2), scan.affine),
+             folder / "sub-1_mask.nii.gz")
     (folder / "sub-2_PD.nii.gz").write_bytes(b"no image")
     whole = (folder / "sub-2_FA.nii.gz").read_bytes()
     (folder / "sub-2_FA.nii.gz").write_bytes(whole[:len(whole) // 2])
     return folder
 
 
-PLAN = RegistrationPlan(by=ROUGH, resolution=6, carried={"FA": "T2w"},
+PLAN = RegistrationPlan(by=ROUGH, resolution=6, carried={"FA": "T2w", "mask": "T2w"},
                         starts=(near_starts()[0],))  # heads are hardly turned
 
 
@@ -58,7 +61,7 @@ class TestPeople:
 
     def test_everything_is_there(self, done):
         out, table = done
-        assert len(table) == 6 and table["ok"].sum() == 4
+        assert len(table) == 7 and table["ok"].sum() == 5
         problems = table.set_index(["person", "modality"])["problems"]["sub-2"]
         for modality, said in (("FA", "ended before"), ("PD", "cannot be read")):
             assert f"sub-2_{modality}.nii.gz: the file" in problems[modality]
@@ -75,7 +78,7 @@ class TestPeople:
     def test_they_lie_on_the_template_and_on_one_another(self, done):
         out, table = done
         assert (table["overlap"].dropna() > 0.9).all()
-        assert table["shown"].dropna().between(0.93, 1).all()
+        assert table["shown"][table["modality"] != "mask"].dropna().between(0.93, 1).all()
         name = "sub-1/sub-1_space-MNI152NLin2009aSym_{}.nii.gz"
         one, two = (np.asanyarray(signal(nib.load(out / name.format(c)), 6).dataobj) > 0
                     for c in ("T1w", "T2w"))
@@ -87,6 +90,21 @@ class TestPeople:
             out / f"sub-1/sub-1_from-MNI152NLin2009aSym_to-{c}_xfm.h5").matrix
             for c in ("T2w", "FA", "T1w")]
         assert np.array_equal(ways[0], ways[1]) and not np.allclose(ways[0], ways[2])
+
+    def test_labels_stay_labels(self, done):
+        out, _ = done
+        name = "sub-1/sub-1_space-MNI152NLin2009aSym_{}.nii.gz"
+        mask, scan = (nib.load(out / name.format(c)).get_fdata() for c in ("mask", "T2w"))
+        assert set(np.unique(mask)) == {0, 2}
+        assert np.mean((scan > 0.5) == (mask == 2)) > 0.95
+
+    def test_work_goes_on_with_other_people(self, tmp_path):
+        template, everybody = mni_template(8), {"a": {"T1w": "x"}, "b": {"T1w": "y"}}
+        begin(tmp_path, PLAN, everybody, template)
+        for who in everybody:
+            (tmp_path / who).mkdir()
+        begin(tmp_path, PLAN, {"a": everybody["a"]}, template)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "begun.json"]
 
     def test_a_stopped_run_goes_on(self, raw, tmp_path, monkeypatch):
         images = found_files(f"{raw}/{{id}}_{{modality}}.nii.gz")
@@ -103,7 +121,7 @@ class TestPeople:
         with pytest.raises(KeyboardInterrupt):
             register_people(images, tmp_path / "mni", PLAN)
         assert not (tmp_path / "mni").exists()
-        with pytest.raises(BegunWorkError, match="other images or settings"):
+        with pytest.raises(BegunWorkError, match="begun with other settings"):
             register_people(images, tmp_path / "mni", RegistrationPlan(by=ROUGH, resolution=8))
         table = register_people(images, tmp_path / "mni", PLAN)
         assert len(calls) == 3 and len(table) == 2
@@ -166,10 +184,12 @@ class TestVerb:
     def test_one_line_does_it(self, raw, tmp_path):
         for name in ("sub-1_T1w.nii.gz",):
             (tmp_path / name).write_bytes((raw / name).read_bytes())
+        (tmp_path / "sub-1_PD.nii.gz").write_bytes(b"no image")
         done = self.run(f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni",
                         "--resolution", 6, "--carry", "FA=T1w", "--json")
         said = json.loads(done.stdout)
-        counts = {"people": 1, "images": 1, "left_out": 0, "doubtful": 0}
+        counts = {"people": 1, "images": 1, "left_out": 1, "doubtful": 0}
+        assert [p["modality"] for p in said["result"]["problems"]] == ["PD"]
         assert done.exit_code == 0 and said["counts"] == counts
         again = f"{tmp_path}/{{id}}_{{modality}}.nii.gz", "--out", tmp_path / "mni"
         refused = self.run(*again)

@@ -86,7 +86,7 @@ def register(pattern: Annotated[str, typer.Argument(
     said = [f"  {row['person']} {row['modality']}{word}: {row['problems']}"
             for word, some in ((" was left out", table[lost]), ("", doubtful))
             for _, row in some.iterrows()]
-    cut = table[table["shown"] < WHOLE]
+    cut = table[table["ok"] & (table["shown"] < WHOLE)]
     said += [f"  {row['person']} {row['modality']} shows {row['shown']:.0%} of the template's "
              "brain; the rest of it is 0 (read it with zeros = \"missing\" in cohort.toml)"
              for _, row in cut.iterrows()]
@@ -97,7 +97,9 @@ def register(pattern: Annotated[str, typer.Argument(
         *said,
         f"look at {'contact_sheet_1.png' if sheets == 1 else f'{sheets} contact sheets'}"]),
         {"people": len(images), "images": int((~lost).sum()),
-         "left_out": int(lost.sum()), "doubtful": len(doubtful)})
+         "left_out": int(lost.sum()), "doubtful": len(doubtful)},
+        result={"problems": table.loc[~table["ok"], ["person", "modality", "problems"]]
+                .to_dict("records")})
 
 
 def found(pattern: str) -> dict[str, dict[str, Path]]:

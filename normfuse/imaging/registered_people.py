@@ -23,7 +23,7 @@ from .registration_kinds import Affine, RegistrationKind, Rigid
 from .registration_search import Start
 from .registration_work import BEGUN, DONE, QUALITY, begin, is_ours, noted, stamps
 from .transform import SpatialTransform
-from .volume_grids import brain_of, in_steps_of
+from .volume_grids import brain_of, in_steps_of, is_labels
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -66,7 +66,8 @@ class RegistrationPlan:
         Representations compare each image with whatever it goes to; the template is taken for an
         image of the anchor's modality.
     carried : dict of str
-        Modality -> the one whose way it goes, as ``{"FA": "b0"}``: maps of one acquisition.
+        Modality -> the one whose way it goes, as ``{"FA": "b0"}``: maps of one acquisition, or
+        masks drawn on one. Few whole numbers are labels, which are not interpolated.
     resolution : float, mm
         Of what is written.
     correct_bias : bool
@@ -227,7 +228,8 @@ def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,
         try:
             image = read_volume(files[modality])
             transform, found = ways.of(modality)
-            done = transform.resample(image, target)
+            done = transform.resample(
+                image, target, interpolation="nearest" if is_labels(image) else "linear")
         except (ImageError, ModelFileError, OSError) as problem:
             rows.append({**row, "ok": False, "problems": str(problem)})
             continue

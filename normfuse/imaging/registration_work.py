@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BegunWorkError
@@ -34,17 +35,18 @@ def is_ours(path: Path) -> bool:
 
 def begin(work: Path, plan: RegistrationPlan, images: Mapping[str, Mapping[str, Any]],
           target: Nifti1Image) -> None:
-    """Note what is asked for, or find that it was begun."""
+    """Note what is asked for, or find that it was begun, with other people perhaps."""
     settings = {"plan": {name: repr(value) for name, value in vars(plan).items()},
                 "weights": weights_of(plan.by),
-                "grid": [list(target.shape), target.affine.tolist()],
-                "images": {who: {m: str(p) for m, p in each.items()}
-                           for who, each in images.items()}}
+                "grid": [list(target.shape), target.affine.tolist()]}
     note = work / BEGUN
     if note.exists():
         if read_object(note) != settings:
-            raise BegunWorkError(f"{work} holds work begun with other images or settings; remove "
-                                 "it, or choose another name for the result")
+            raise BegunWorkError(f"{work} holds work begun with other settings; remove it, or "
+                                 "choose another name for the result")
+        for person in work.iterdir():
+            if person.is_dir() and person.name not in images:
+                rmtree(person)
         return
     work.mkdir(parents=True, exist_ok=True)
     with new_file(note) as temporary:
@@ -68,11 +70,11 @@ def noted(note: Path) -> Any:
     return json.loads(note.read_text(encoding="utf-8"))
 
 
-def stamps(files: Mapping[str, Any]) -> dict[str, list[int] | None]:
-    """Sizes and times of files: one that was replaced since is registered again."""
-    found: dict[str, list[int] | None] = {}
+def stamps(files: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Paths, sizes and times of files: one that was replaced since is registered again."""
+    found: dict[str, list[Any]] = {}
     for modality, path in files.items():
         there = Path(path)
-        found[modality] = [there.stat().st_size, there.stat().st_mtime_ns] if there.exists() \
-            else None
+        found[modality] = [str(path)] if not there.exists() else [
+            str(path), there.stat().st_size, there.stat().st_mtime_ns]
     return found

@@ -117,7 +117,7 @@ class SpatialTransform:
 
     def resample(self, image: Nifti1Image | str | Path, like: Nifti1Image | str | Path, *,
                  interpolation: str = "linear") -> Nifti1Image:
-        """The moving image in the fixed one's frame; 0 outside its field of view.
+        """The moving image in the fixed one's frame; 0 outside its field of view, NaN stays NaN.
 
         Parameters
         ----------

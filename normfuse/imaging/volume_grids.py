@@ -25,6 +25,9 @@ FEWEST_SLICES = 4
 FAINT = 0.03
 """Of the brightest: no signal."""
 
+MOST_LABELS = 32
+"""Classes of a segmentation; scans have more values."""
+
 CUT = 0.1
 """Share of the largest slice of brain from which a last slice shows that the brain goes on."""
 
@@ -60,7 +63,8 @@ def volume(image: Any, whose: str) -> Nifti1Image:
                          "lie in space cannot be found from so few: give the whole volume")
     axes = np.asarray(image.affine, dtype=float)[:3, :3]
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(axes)) < 1e-6:
-        raise ImageError(f"{whose}: its header's transform to mm is singular or not finite")
+        raise ImageError(f"{whose}: its header's transform to mm is singular or not finite, or "
+                         "not of mm (voxels of thousandths are of metres)")
     unit = axes / np.linalg.norm(axes, axis=0)
     lean = np.abs(unit.T @ unit - np.eye(3)).max()
     if lean > SHEAR:
@@ -163,6 +167,22 @@ def signal(image: Nifti1Image, mm: float) -> Nifti1Image:
     there = brain_of(image).astype(np.float32)
     found = in_steps_of(nib.Nifti1Image(there, image.affine), mm)
     return nib.Nifti1Image((np.asanyarray(found.dataobj) > 0.5).astype(np.float32), found.affine)
+
+
+def is_labels(image: Nifti1Image) -> bool:
+    """Whether an image holds numbers of classes: whole ones, few of them.
+
+    >>> import nibabel as nib
+    >>> values = np.arange(60).reshape(3, 4, 5)
+    >>> [is_labels(nib.Nifti1Image(v.astype(np.float32), np.eye(4))) for v in (values % 4, values)]
+    [True, False]
+    """
+    values = np.asanyarray(image.dataobj)
+    some = np.unique(values.ravel()[::max(1, values.size // 100_000)])
+    if len(some) > MOST_LABELS or np.any(some != np.rint(some)):
+        return False
+    every = np.unique(values)
+    return bool(len(every) <= MOST_LABELS and np.all(every == np.rint(every)))
 
 
 def brain_of(image: Nifti1Image) -> np.ndarray:

@@ -33,6 +33,8 @@ def opened(path: Path) -> tuple[Nifti1Image | None, list[Problem]]:
     >>> opened(Path("nowhere.nii.gz"))[1]
     [Problem(what='the file is not there', detail='', refuses=True)]
     """
+    if path.is_dir():
+        return None, [Problem("expected a file; this is a folder", "", True)]
     if not path.is_file():
         return None, [GONE]
     if not path.name.lower().endswith((".nii", ".nii.gz")):
