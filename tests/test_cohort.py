@@ -243,6 +243,12 @@ class TestOutputs:
     def test_ids_that_could_leave_the_folder_are_no_file_names(self, name):
         assert "cannot be used as a file name" in refusal(lambda: file_stem(name))
 
+    def test_a_file_is_no_folder_to_write_in(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        with pytest.raises(OutputExistsError, match="notes.txt is a file; choose another"), \
+                new_folder(tmp_path / "notes.txt" / "deep" / "out"):
+            pass
+
     def test_existing_output_is_kept(self, tmp_path):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "precious").write_text("x")

@@ -168,6 +168,14 @@ class TestPeople:
         with pytest.raises(TypeError, match="ContrastiveRepresentations.load"):
             LearnedLikeness("folder", "T2w", "T1w")
 
+    @pytest.mark.parametrize("carried, said", (
+        ({"T1w": "T2w"}, "the anchor goes to the template"), ({"FA": "FA"}, "is carried itself"),
+        ({"FA": "MD", "MD": "T2w"}, "FA cannot go where MD goes: MD is carried itself")))
+    def test_circles(self, carried, said, tmp_path):
+        images = {"a": dict.fromkeys(("T1w", "T2w", "FA", "MD"), "file")}
+        with pytest.raises(CohortError, match=said):
+            register_people(images, tmp_path / "mni", RegistrationPlan(carried=carried))
+
     @pytest.mark.parametrize("images, said", (
         ({}, "nobody"), ({"../x": {"T1w": "a"}}, "file's name"),
         ({"a": {"FA": "f"}}, "nobody has")))

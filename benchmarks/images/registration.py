@@ -25,8 +25,9 @@ Methods, all by SimpleITK, affine, the brain's outline as mask, centres of mass 
   simulated people), the other seed's in every other block;
 * ``mi n4`` (of strong bias): ``BiasCorrected(MutualInformation())``;
 * with --more: ``then``: ``Then(LearnedLikeness(…), MutualInformation())``; ``learned n4`` (of
-  strong bias); ``mi wide`` (of what is turned far, and 22 others; ``register``'s own
-  21 starts in the place of 7).
+  strong bias); ``mi wide`` (of what is turned far or under strong bias; ``register``'s own 21
+  starts in the place of 7); ``mi wide n4``. In the rows that are kept these are of a part of the
+  trials, drawn by chance: ``mi wide`` of 22 others too, ``mi wide n4`` of eight a condition.
 
 A block has a trial of every condition and pair of the three real people and a simulated one, 60,
 with motions of their own and in random order.
@@ -168,7 +169,7 @@ def trial(who: str, pair: tuple[str, str], condition: str, k: int, methods: Coll
                 found = mattes(moving, fixed)
             else:
                 done = register(moving, fixed, Affine(), likeness(method, first, second, k),
-                                starts=wide_starts() if method == "mi wide" else near_starts())
+                                starts=wide_starts() if "wide" in method else near_starts())
                 found, ok = done.transform, done.quality.ok
             apart = true.points(found.points(points)) - points
             error = float(np.linalg.norm(apart, axis=1).mean())
@@ -184,6 +185,7 @@ def likeness(method: str, fixed: str, moving: str, k: int) -> Likeness:
     by = LearnedLikeness(learned(k), moving, fixed)
     return {"mi": MutualInformation(), "mi wide": MutualInformation(),
             "mi n4": BiasCorrected(MutualInformation()), "learned": by,
+            "mi wide n4": BiasCorrected(MutualInformation()),
             "learned n4": BiasCorrected(by), "then": Then(by, MutualInformation())}[method]
 
 
@@ -221,8 +223,8 @@ def run(block: int, more: bool) -> None:
 def methods(condition: str, more: bool) -> list[str]:
     found = ["mattes", "mi", "learned", *["mi n4"] * (condition == "strong bias")]
     if more:
-        found += ["then", *{"strong bias": ["learned n4"],
-                            "turned far": ["mi wide"]}.get(condition, [])]
+        found += ["then", "mi wide n4", *{"strong bias": ["learned n4", "mi wide"],
+                                          "turned far": ["mi wide"]}.get(condition, [])]
     return found
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -176,4 +177,7 @@ def _pairs(carry: list[str]) -> dict[str, str]:
     for text, pair in zip(carry, pairs):
         if len(pair) != 2 or not all(pair):
             raise typer.BadParameter(f"--carry is MODALITY=OTHER, as FA=b0; got {text!r}")
+    twice = [m for m, n in Counter(m for m, _ in pairs).items() if n > 1]
+    if twice:
+        raise typer.BadParameter(f"--carry says more than once where {listed(twice)} goes")
     return {modality: other for modality, other in pairs}

@@ -188,6 +188,10 @@ def _refuse_names(images: Mapping[str, Mapping[str, Any]], plan: RegistrationPla
                           "'{id}_{modality}_brain.nii.gz'")
     there = {m for each in images.values() for m in each}
     for modality, other in plan.carried.items():
+        if modality == plan.anchor or other in plan.carried:
+            raise CohortError(f"{modality} cannot go where {other} goes: " + (
+                "the anchor goes to the template" if modality == plan.anchor else
+                f"{other} is carried itself; name what both go with"))
         if modality in there and other not in there:
             raise CohortError(f"{modality} is to go where {other} goes, which nobody has; the "
                               f"modalities are {listed(sorted(there))}")
