@@ -117,7 +117,8 @@ def refuse_existing(path: Path, overwrite: bool, ours: Ours | None = None) -> No
     """Stop before any work is done if the output is there, and holds what is not ``ours``."""
     above = next((p for p in path.parents if p.exists()), path.parent)
     if above.is_file():
-        raise OutputExistsError(f"{path} cannot be written: {above} is a file; choose another name")
+        raise OutputExistsError(f"{path} cannot be written: {above} is a file; choose another "
+                                "name")
     _clear_away(path)
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} is already there; choose another name, or ask for it to "
