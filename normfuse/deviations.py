@@ -24,9 +24,11 @@ ROLE = "normfuse_role"
 """Column of ``Deviations.subjects``: ``new`` (never seen), ``calibration`` (not trained on; scored
 against the other calibration subjects), ``out_of_fold`` (scored by a model that did not see them,
 against the others so scored), ``adapted`` (their site was learned from them; scored by what
-the others said of it), ``training`` or ``early_stop`` (seen: z is too small)."""
+the others said of it), ``training`` or ``early_stop`` (seen: z is too small), ``pretraining``
+(seen by encoders alone)."""
 
-SEEN_ROLES = ("training", "early_stop")
+PRETRAINING = "pretraining"
+SEEN_ROLES = ("training", "early_stop", PRETRAINING)
 OUT_OF_FOLD, ADAPTED = "out_of_fold", "adapted"
 
 JUDGES = ("calibration", OUT_OF_FOLD)

@@ -11,7 +11,7 @@ import torch
 
 from .calibration import SPLIT
 from .cohort import Cohort
-from .deviations import OUT_OF_FOLD, ROLE, SEEN_ROLES, Deviations, Reference
+from .deviations import OUT_OF_FOLD, PRETRAINING, ROLE, SEEN_ROLES, Deviations, Reference
 from .errors import CalibrationError, CohortError, listed
 from .fingerprints import calibration_folds, known_roles
 from .inference import Inference
@@ -112,7 +112,7 @@ class Fitted:
     @staticmethod
     def left_out(roles: pd.Series) -> np.ndarray:
         """Whom the covariate model learned from."""
-        return (~roles.isin(["new", OUT_OF_FOLD])).to_numpy()
+        return (~roles.isin(["new", OUT_OF_FOLD, PRETRAINING])).to_numpy()
 
     @staticmethod
     def _folds(roles: pd.Series, kind: Kind | None = None) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 
 from .calibration import SPLIT, CrossFit, HeldOut, choose_calibration
 from .cohort import Cohort
-from .deviations import OUT_OF_FOLD
+from .deviations import OUT_OF_FOLD, PRETRAINING
 from .errors import CalibrationError, CohortError, listed
 from .fingerprints import calibration_folds, roles_to_hashes
 from .fitted import Fitted, fold_role
@@ -166,8 +166,9 @@ def _in_turns(model: NormativeModel, recipe: Recipe, choice: CrossFit, controls:
 
 
 def _with_seen(encoders: PretrainedEncoders | None, known: dict[str, str]) -> dict[str, str]:
-    """Who taught the encoders counts as trained on; the fit's own people are what they were."""
-    return known if encoders is None else {**encoders.known, **known}
+    """Who taught the encoders was seen, but taught nothing else: no law is judged without them.
+    The fit's own people are what they were."""
+    return known if encoders is None else {**dict.fromkeys(encoders.known, PRETRAINING), **known}
 
 
 def _refuse_lonely(controls: Cohort, fold: pd.Series) -> None:

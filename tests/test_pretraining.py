@@ -307,6 +307,12 @@ class TestTables:
                 pytest.raises(CohortError, match="nobody is left"):
             model.deviations(self.PATIENTS)
         scored = model.deviations(self.PATIENTS, include_seen=True)
+        assert set(scored.subjects["normfuse_role"]) == {"pretraining"}
+        # the covariate model learned nothing of them, and is judged with nobody left out
+        plain = nf.NormativeModel(model=RECIPE, plan=self.BRIEF).fit(self.CONTROLS)
+        mine, theirs = (m.deviations(self.PATIENTS, kind="covariates", include_seen=True).z
+                        for m in (model, plain))
+        pd.testing.assert_frame_equal(mine, theirs)
         read = nf.NormativeModel.load(model.save(tmp_path / "m"))
         pd.testing.assert_frame_equal(scored.z, read.deviations(self.PATIENTS,
                                                                 include_seen=True).z)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import normfuse as nf
-from normfuse.errors import CohortError, ModelFileError, NotFittedError, TrainingError
+from normfuse.errors import CohortError, ImageError, ModelFileError, NotFittedError
 from normfuse.imaging.contrastive import (AbsoluteDifference, Cosine, MeanSquare, collapse_value)
 from normfuse.imaging.embedding_picture import _on_a_plane, plot_embedding
 from normfuse.imaging.images import Frame, one_space
@@ -41,6 +41,11 @@ def fitted(people) -> ContrastiveRepresentations:
         BRIEF, max_epochs=12, batch_size=16, learning_rate=5e-3)).fit(people)
 
 
+def same_weights(one: ContrastiveRepresentations, other: ContrastiveRepresentations) -> bool:
+    states = (m.fitted.net.state_dict().values() for m in (one, other))
+    return all(torch.equal(a, b) for a, b in zip(*states))
+
+
 class TestTraining:
     def test_it_leaves_the_collapse_and_says_how_far(self, fitted):
         history = fitted.fitted.history
@@ -52,8 +57,16 @@ class TestTraining:
     def test_hardly_any_training_is_said(self, people):
         with pytest.warns(UserWarning, match="hardly better"):
             model(plan=replace(BRIEF, learning_rate=1e-7)).fit(people)
-        with pytest.raises(TrainingError, match="within the warm-up of 20"):
-            model(plan=replace(BRIEF, warmup=20)).fit(people)
+        assert model(plan=replace(BRIEF, warmup=20)).plan.warmup == 0  # there is no KL
+
+    def test_a_checkpoint_of_another_loss_is_not_taken_up(self, people, tmp_path):
+        """Networks, people and plan are the same."""
+        kept = model().fit(people, keep=tmp_path)
+        for other in ({"temperature": 0.1}, {"critic": AbsoluteDifference()}, {"decay": 0.1},
+                      {"supervision": Summed()}):
+            fresh = model(**other).fit(people)
+            again = model(**other).fit(people, keep=tmp_path)
+            assert same_weights(fresh, again) and not same_weights(kept, again)
 
     @pytest.mark.parametrize("way", (Summed, Alternating, BottleneckFirst))
     @pytest.mark.parametrize("critic", (MeanSquare(), AbsoluteDifference(), Cosine()), ids=repr)
@@ -108,6 +121,11 @@ class TestTraining:
             model(temperature=-1)
         with pytest.raises(TypeError, match="expected a Cohort, .* got DataFrame"):
             model().fit(people.subjects)
+        for wrong, said in ((lambda: Summed(weight=-1), "weight is"),
+                            (lambda: BottleneckFirst(share=1.0), "share is"),
+                            (lambda: model(plan=replace(BRIEF, batch_size=1)), "two pairs")):
+            with pytest.raises(ValueError, match=said):
+                wrong()
         with pytest.raises(ValueError, match="T1w, T2w"):
             model().fit(people).represent(tiny_head(), "PET")
 
@@ -151,6 +169,16 @@ class TestRepresent:
         inside = np.asanyarray(found.dataobj)[~outside]
         assert inside.mean() == pytest.approx(2, abs=0.01)
         assert inside.std() == pytest.approx(1, abs=0.01)
+
+    def test_images_that_cannot_be(self, fitted, tmp_path):
+        head = tiny_head()
+        for image, said in ((nib.Nifti1Image(np.zeros((9, 9, 9)), np.eye(4)), "no signal"),
+                            (tmp_path / "no.nii", "not there"), (np.ones((9, 9, 9)), "ndarray")):
+            with pytest.raises(ImageError, match=said):
+                fitted.represent(image, "T1w")
+        nib.save(head, tmp_path / "t1.nii")
+        assert np.array_equal(fitted.represent(tmp_path / "t1.nii", "T1w").dataobj,
+                              fitted.represent(head, "T1w").dataobj)
 
     def test_empty_space_does_not_matter(self, fitted):
         image = tiny_head(resolution=8)

@@ -22,6 +22,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's, told apart by the colour-blind; of modalities."""
 
 
+MOST = 500
+"""Places; 400 take 18 s, and time grows faster than their number."""
+
+
 def plot_embedding(representations: ContrastiveRepresentations, cohort: Cohort, *,
                    n_places: int = 48, seed: int = 0) -> Figure:
     r"""Places as two modalities show them, laid on a plane by metric multidimensional scaling.
@@ -73,8 +77,9 @@ def plot_embedding(representations: ContrastiveRepresentations, cohort: Cohort, 
     """
     from matplotlib.figure import Figure
 
-    if n_places < 4:
-        raise ValueError(f"a plane of points needs four places at least; got n_places={n_places}")
+    if not 4 <= n_places <= MOST:
+        raise ValueError(f"a plane of points needs four places at least, and of more than {MOST} "
+                         f"it takes minutes; got n_places={n_places}")
     batch, views = _seen(representations, cohort, n_places, seed)
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     for ax, (name, rows) in zip(figure.subplots(1, 2), views.items()):

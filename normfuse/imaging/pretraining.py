@@ -53,6 +53,7 @@ class Pretraining(Shown):
         Slices that a Pyramid reads, ``"axial"`` by default; None: whole volumes, as always with
         ``Convolutional``.
     plan : TrainingPlan, optional
+        Its ``warmup`` is of no use here.
     device : str
     seed : int
 
@@ -99,7 +100,7 @@ class Pretraining(Shown):
                               "else: leave reconstruction in it")
         learner = _Tables(self, networks, cohort) if isinstance(networks, Recipe) else \
             _Images(self, networks, cohort)
-        plan = self.plan or learner.plan
+        plan = replace(self.plan or learner.plan, warmup=0)  # there is no KL to begin without
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             net = learner.net().to(self.device)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -214,7 +214,8 @@ class ContrastiveRepresentations:
         self.channels, self.plane, self.critic = tuple(channels), plane, critic
         self.temperature, self.decay, self.supervision = temperature, decay, supervision
         self.patch, self.per_image, self.shading = patch, per_image, shading
-        self.plan, self.device, self.seed = plan or contrast_plan(), device, seed
+        self.plan = replace(plan or contrast_plan(), warmup=0)  # there is no KL to begin without
+        self.device, self.seed = device, seed
         self._fitted: FittedRepresentations | None = None
         of_type(critic, Critic)
         if supervision is not None:
@@ -224,6 +225,9 @@ class ContrastiveRepresentations:
                 raise ValueError(f"{name} is a number from {least:g} on; got "
                                  f"{getattr(self, name)!r}")
         step = 2 ** (len(self.channels) - 1)
+        if self.plan.batch_size < 2:
+            raise ValueError("contrast needs two pairs in a batch at least; got "
+                             f"plan.batch_size={self.plan.batch_size}")
         if patch % step or patch < 2 * step:
             raise ValueError(f"patch is a multiple of {step}, {2 * step} at least, for "
                              f"{len(self.channels)} resolutions; got {patch!r}")
@@ -299,14 +303,14 @@ class ContrastiveRepresentations:
             "per_image", "shading", "plan", "device", "seed")}
 
     @torch.no_grad()
-    def represent(self, image: Nifti1Image, modality: str) -> Nifti1Image:
+    def represent(self, image: Nifti1Image | str | Path, modality: str) -> Nifti1Image:
         """A volume's representation, at the resolution of the fit, along the image's own axes.
 
         It has mean 2 and sd 1 in the brain and is 0 elsewhere, so that outlines are compared too.
 
         Parameters
         ----------
-        image : Nifti1Image
+        image : Nifti1Image or path
             A brain without skull, background 0, in any space.
         modality : str
             One of the fit's.
@@ -314,12 +318,14 @@ class ContrastiveRepresentations:
         Raises
         ------
         ValueError
-            A modality that the fit does not know, representations of slices, or an image without
-            signal.
+            A modality that the fit does not know, or representations of slices.
+        ImageError
+            No single volume, or no signal.
         """
         import nibabel as nib
 
-        from .volume_grids import brain_in_steps_of, cut_sides
+        from ..volumes.header import read_volume
+        from .volume_grids import brain_in_steps_of, cut_sides, volume
 
         f = self.fitted
         if modality not in f.net.names:
@@ -329,6 +335,7 @@ class ContrastiveRepresentations:
                              "represent volumes")
         from .patches import standardised
 
+        image = volume(read_volume(image) if isinstance(image, str | Path) else image, "the image")
         regular, brain = brain_in_steps_of(image, f.resolution)
         box = tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(brain))
         net = cast(LocalUNet, f.net.nets[f.net.names.index(modality)])

@@ -46,6 +46,11 @@ class Summed(Supervision):
 
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.weight < float("inf"):
+            raise ValueError(f"weight is a number above 0; got {self.weight!r}")
+
     def weights(self, epoch: int, n_epochs: int) -> tuple[float, float]:
         return 1.0, self.weight
 
@@ -71,6 +76,11 @@ class BottleneckFirst(Supervision):
     """
 
     share: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share < 1:
+            raise ValueError(f"share is a number between 0 and 1; got {self.share!r}")
 
     def weights(self, epoch: int, n_epochs: int) -> tuple[float, float]:
         return (0.0, 1.0) if epoch < self.share * n_epochs else (1.0, 0.0)

@@ -121,7 +121,8 @@ class TopologyNet(nn.Module, ABC):
         for rows in torch.arange(len(data)).split(getattr(data, "at_once", len(data))):
             seen = self.seen(data.take(rows))
             for name, features in seen.by_modality.items():
-                ranks[name].append(effective_rank(features))
+                if len(features):  # of a few slices none may have a place in the brain
+                    ranks[name].append(effective_rank(features))
             matched += [len(mutual_nearest(a, b)[0]) / len(a) for a, b in seen.across]
         found = {f"rank of {name}": sum(each) / len(each) for name, each in ranks.items() if each}
         found["matched"] = sum(matched) / len(matched) if matched else float("nan")
