@@ -227,6 +227,12 @@ class TestVerb:
         done = self.run(pattern, "--out", tmp_path / "mni")
         assert done.exit_code == 1 and said in " ".join(done.stderr.split())
 
+    def test_sidecars_are_no_images(self, tmp_path):
+        for name in ("a_T1w.nii.gz", "a_T1w.json"):
+            (tmp_path / name).write_bytes(b"")
+        found = found_files(f"{tmp_path}/{{id}}_{{modality}}.*")
+        assert found == {"a": {"T1w": tmp_path / "a_T1w.nii.gz"}}
+
     def test_a_pattern_that_nearly_fits(self, raw, tmp_path):
         done = self.run(f"{raw}/{{id}}_{{modality}}.mgz", "--out", tmp_path / "mni")
         assert done.exit_code == 1 and "sub-1_FA.nii.gz" in done.stderr.replace("\n", "")

@@ -122,6 +122,8 @@ def found(pattern: str) -> dict[str, dict[str, Path]]:
     anywhere = Path(*[re.sub(r"{.*?}", "*", part) for part in path.parts])
     root = Path(anywhere.anchor) if anywhere.anchor else Path()
     files = sorted(root.glob(str(anywhere.relative_to(anywhere.anchor))))
+    # with *, sidecars beside images fit too
+    files = [f for f in files if f.name.lower().endswith((".nii", ".nii.gz"))] or files
     images: dict[str, dict[str, Path]] = {}
     for file in files:
         match = _as_expression(path).fullmatch(file.as_posix())

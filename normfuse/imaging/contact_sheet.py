@@ -67,19 +67,30 @@ def draw_sheet(rows: pd.DataFrame, target: Nifti1Image, folder: Path) -> Figure:
         space = {"left": 0.005, "right": 0.995, "bottom": 0.01, "top": 1 - inches / tall,
                  "wspace": 0.02}
         _draw_cuts(strip.subplots(1, len(CUTS), width_ratios=widths, gridspec_kw=space),
-                   np.asanyarray(image.dataobj), brain)
+                   np.asanyarray(image.dataobj), brain, _sides(target))
         strip.text(0.005, 1 - 0.06 / tall, title, va="top", fontsize=8,
                    color=colour)
     return figure
 
 
-def _draw_cuts(axes: Sequence[Axes], values: np.ndarray, brain: np.ndarray) -> None:
+def _sides(target: Nifti1Image) -> str:
+    """What is on the left and on the right of cuts from ear to ear; "" where a grid lies askew."""
+    import nibabel as nib
+
+    first = nib.aff2axcodes(target.affine)[0]
+    return {"R": "LR", "L": "RL"}.get(str(first), "")
+
+
+def _draw_cuts(axes: Sequence[Axes], values: np.ndarray, brain: np.ndarray, sides: str) -> None:
     top = np.percentile(values[values > 0], 99) if (values > 0).any() else 1.0
     for ax, (axis, share) in zip(axes, CUTS):
         at = _position(brain, axis, share)
         ax.imshow(values.take(at, axis).T, origin="lower", cmap="gray", vmin=0, vmax=top)
         ax.contour(brain.take(at, axis).T, [0.5], colors=LINE, linewidths=0.8)
         ax.set_axis_off()
+        for side, across in zip(sides if axis else "", (0.02, 0.98)):
+            ax.text(across, 0.03, side, transform=ax.transAxes, color="white", fontsize=7,
+                    ha="left" if across < 0.5 else "right")
 
 
 def shorten(text: str, lines: int) -> str:

@@ -213,7 +213,8 @@ def _without_anchor(plan: RegistrationPlan, there: list[str]) -> None:
         raise CohortError(f"{said}. The anchor is the one that goes to the template")
     if len(there) > 1:
         warnings.warn(f"{said}. Each is registered to the template by itself; where one looks "
-                      "like it, the others go by way of that with anchor=", stacklevel=4)
+                      "like it, name that as the anchor, and the others go by way of it",
+                      stacklevel=4)
 
 
 def _person(who: str, files: Mapping[str, Any], target: Nifti1Image, space: str,

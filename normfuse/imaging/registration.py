@@ -31,7 +31,7 @@ class Registration:
     transform : SpatialTransform
         From the fixed image to the moving one.
     image : Nifti1Image
-        The moving image on the fixed one's grid.
+        The moving image on the fixed one's grid, NaN as 0.
     quality : RegistrationQuality
         Whether to believe it: ``quality.ok``, ``quality.problems``.
     """

@@ -135,9 +135,10 @@ def _problems(contained: float, value: float, least: float, ends: tuple[float, f
         found.append("the search left the images: they may show different things")
     elif -value < least:
         found.append("the images have hardly anything in common where they were laid on one "
-                     f"another (metric {value:.2g})")
+                     f"another (metric {value:.2g}); is it another thing, or another's header?")
     if contained < LEAST_CONTAINED:
-        found.append(f"the outlines overlap little: {contained:.0%} of the smaller one")
+        found.append(f"the outlines overlap little: {contained:.0%} of the smaller one; where "
+                     "fields are strong, BiasCorrected(…) (--correct-bias) may find the way")
     if ends[0] <= 0:
         found.append(f"the deformation folds (determinant {ends[0]:.2g}); take wider spacing")
     elif not VOLUMES[0] <= usual <= VOLUMES[1]:
