@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .errors import OutputExistsError
 from .outputs import new_file
 
 if TYPE_CHECKING:
@@ -91,6 +92,6 @@ def _write(image: Nifti1Image, file: Path, key: str) -> None:
     try:
         with new_file(file, overwrite=True) as unfinished:
             image.to_filename(unfinished)
-    except OSError as problem:
+    except (OSError, OutputExistsError) as problem:  # a file where its folder should be
         warnings.warn(f"the atlas could not be cached as {file} ({problem}); it will be built "
                       "again next time. Point NORMFUSE_CACHE at a writable folder", stacklevel=4)
