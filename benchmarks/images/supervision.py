@@ -6,8 +6,9 @@
 Small representations (16 simulated people with tumours at 4 mm, T1w, T2w and FLAIR; 40 epochs)
 are fitted with every way of supervising the bottleneck (both at once, by turns, the bottleneck
 first) and every critic (mean square, absolute difference, cosine), and without, 3 seeds each
-(the rows that are kept: also of ``--seeds 3 4 --only none Alternating``). The output's critic is the mean square throughout, and people, motions and patches are the same for
-all. Each fit is judged
+(the rows that are kept: also of ``--seeds 3 4 --only none Alternating``). The output's
+critic is the mean square throughout, and people, motions and patches are the same for all. Each
+fit is judged
 
 * by rigid registrations of 6 pairs of simulated people that no fit saw and, if they are there, of
   6 pairs of real people: turns by 10 to 30 degrees, shifts by up to 20 mm; error: mean distance
