@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..volumes.header import read_volume
 from .extra import need
 from .likeness import Likeness, MutualInformation
 from .registration_kinds import RegistrationKind, Rigid
@@ -103,7 +102,7 @@ def register(moving: Nifti1Image | str | Path, fixed: Nifti1Image | str | Path,
     need("SimpleITK", "registration")
     _refuse_others(kind, by, starts)
     starts = wide_starts() if starts is None else list(starts)
-    moving, fixed = (volume(_read(image), whose) for image, whose in
+    moving, fixed = (volume(image, whose) for image, whose in
                      ((moving, "the moving image"), (fixed, "the fixed image")))
     with _one_thread():
         return _registered(moving, fixed, kind, by, starts, seed)
@@ -179,7 +178,3 @@ def _with_rim(brain: Nifti1Image) -> Nifti1Image:
     mm = np.linalg.norm(brain.affine[:3, :3], axis=0)
     away = distance_transform_edt(np.asanyarray(brain.dataobj) == 0, sampling=mm)
     return nib.Nifti1Image((away <= RIM_MM).astype(np.float32), brain.affine)
-
-
-def _read(image: Any) -> Any:
-    return read_volume(image) if isinstance(image, str | Path) else image

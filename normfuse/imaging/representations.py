@@ -324,7 +324,6 @@ class ContrastiveRepresentations:
         """
         import nibabel as nib
 
-        from ..volumes.header import read_volume
         from .volume_grids import brain_in_steps_of, cut_sides, volume
 
         f = self.fitted
@@ -335,8 +334,7 @@ class ContrastiveRepresentations:
                              "represent volumes")
         from .patches import standardised
 
-        image = volume(read_volume(image) if isinstance(image, str | Path) else image, "the image")
-        regular, brain = brain_in_steps_of(image, f.resolution)
+        regular, brain = brain_in_steps_of(volume(image, "the image"), f.resolution)
         box = tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(brain))
         net = cast(LocalUNet, f.net.nets[f.net.names.index(modality)])
         scaled = standardised(np.asanyarray(regular.dataobj)[box].reshape(1, -1))

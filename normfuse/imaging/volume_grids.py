@@ -1,12 +1,13 @@
 """Volumes as nibabel has them and as SimpleITK has them, and at other resolutions."""
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ImageError
-from ..volumes.header import unreadable
+from ..volumes.header import read_volume, unreadable
 from ..volumes.points import background
 from ..volumes.sampling import FWHM_IN_SD
 from .extra import need
@@ -33,7 +34,7 @@ CUT = 0.1
 
 
 def volume(image: Any, whose: str) -> Nifti1Image:
-    """One volume of finite numbers, NaN as 0; ``whose`` is for messages.
+    """One volume of finite numbers, NaN as 0, of an image or its file; ``whose`` is for messages.
 
     Raises
     ------
@@ -49,6 +50,8 @@ def volume(image: Any, whose: str) -> Nifti1Image:
     """
     import nibabel as nib
 
+    if isinstance(image, str | Path):
+        image = read_volume(image)
     if not hasattr(image, "affine") or not hasattr(image, "dataobj"):
         raise ImageError(f"{whose}: expected an image that nibabel reads, or its path; got "
                          f"{type(image).__name__}. Numbers alone do not say where voxels are: "
@@ -177,12 +180,8 @@ def is_labels(image: Nifti1Image) -> bool:
     >>> [is_labels(nib.Nifti1Image(v.astype(np.float32), np.eye(4))) for v in (values % 4, values)]
     [True, False]
     """
-    values = np.asanyarray(image.dataobj)
-    some = np.unique(values.ravel()[::max(1, values.size // 100_000)])
-    if len(some) > MOST_LABELS or np.any(some != np.rint(some)):
-        return False
-    every = np.unique(values)
-    return bool(len(every) <= MOST_LABELS and np.all(every == np.rint(every)))
+    found = np.unique(np.asanyarray(image.dataobj))
+    return bool(len(found) <= MOST_LABELS and np.all(found == np.rint(found)))
 
 
 def brain_of(image: Nifti1Image) -> np.ndarray:
